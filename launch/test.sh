@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The whole test suite, slow tests on the real model included. Arguments are passed on to pytest.
+#   bash launch/test.sh
+#   bash launch/test.sh -m "not slow" tests/models
+# NLA_TEST_EXTRAS="demo test" leaves out the comparison with torch (several GB where only its CUDA build is to be had).
+set -euo pipefail
+
+# shellcheck source=launch/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+read -ra extras <<<"${NLA_TEST_EXTRAS:-demo test parity}"
+prepare_environment "${extras[@]}"
+cd "$CHECKOUT"
+"$VENV/bin/python" -m ruff check
+# -P keeps the checkout itself off the path: its folder kernels/ must not pass for the package of that name.
+"$VENV/bin/python" -P -m pytest -q "$@"

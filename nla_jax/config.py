@@ -1,0 +1,154 @@
+"""The one configuration: every key, its default and its meaning. Files in `configs/` change values, never add keys."""
+import importlib.util
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from nla_jax.errors import NLAError
+from nla_jax.prompts import AR_TEMPLATE, AV_TEMPLATE
+
+
+def optimizer(**changes) -> ConfigDict:
+  """AdamW and its schedule; `steps` × `batch` examples are seen."""
+  settings = ConfigDict({
+      "steps": 1000,  # updates
+      "batch": 256,  # examples an update
+      "lr": 2e-5,  # peak learning rate
+      "lr_end": 2e-6,  # where the cosine ends
+      "warmup": 50,  # updates of linear warm-up
+      "schedule": "cosine",  # cosine | constant
+      "weight_decay": 0.0,
+      "clip": 1.0,  # global norm to which gradients are clipped
+  })
+  settings.update(changes)
+  return settings
+
+
+def default_config() -> ConfigDict:
+  """The reference's hyperparameters where it has them (the interchange contract)."""
+  c = ConfigDict()
+  c.name = "nla"  # shown in reports and model cards
+  c.preset = "main"  # a name in the config file's PRESETS
+  c.seed = 42
+  c.model = ""  # package:NAME, a .gguf, a Hugging Face directory or hub id, or random:tiny
+  c.layer = 20  # K, 0-based: the output of block K is read
+  c.corpus = ""  # wikipedia-sample, a .txt, .jsonl or .parquet file, or hf://dataset
+  c.compute = "auto"  # operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py)
+
+  c.data = ConfigDict({
+      "max_documents": 0,  # a seeded sample of this many documents; 0 takes all
+      "max_tokens": 128,  # documents are cut to this length
+      "positions_per_document": 10,
+      "position_minimum": 50,  # first position that may be chosen
+      "held_out": 0.1,  # share of document groups that nothing is trained on; cut first
+      "av_sft": 0.25,  # shares of the remaining groups
+      "ar_sft": 0.25,
+      "rl": 0.5,
+      "next_tokens": 6,  # target's predictions kept a position, for the readout teacher; 0 stops above block K
+      "batch_tokens": 2048,  # tokens of a forward in extraction
+      "shard_rows": 2048,
+      "chunk_rows": 128,
+  })
+  c.teacher = ConfigDict({
+      "provider": "readout",  # readout | file
+      "path": "",  # of the file provider: .parquet or .jsonl
+      "next_tokens": 4,  # readout: how many predictions are named
+      "topic_words": 3,
+      "last_words": 4,
+      "max_tokens": 48,  # of one explanation; readout leaves features out to stay within it
+  })
+  c.prompts = ConfigDict({
+      "av": AV_TEMPLATE,
+      "ar": AR_TEMPLATE,
+      "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
+  })
+  c.inject = ConfigDict({
+      "mode": "replace",  # replace | add
+      "map": "scalar",  # scalar | affine
+      "scale": 0.0,  # α; 0 takes the 75th percentile of the training activations' norms
+  })
+  c.av = optimizer()
+  c.ar = optimizer()
+  c.remat = True  # recompute blocks in the backward pass
+  c.rl = ConfigDict({
+      "steps": 1000,
+      "activations": 128,  # a step
+      "group": 8,  # explanations an activation
+      "ar_steps": 0,  # first steps in which only the AR learns, from one explanation of each of more activations
+      "max_new_tokens": 150,
+      "temperature": 1.0,
+      "reward": "mse",  # mse | cosine | log
+      "length_cost": 0.0,  # reward lost a token above length_target
+      "length_target": 0,
+      "clip": 0.2,
+      "kl_weight": 0.01,
+      "kl": "k2",  # k2 | k3
+      "entropy_weight": 0.0,
+      "epochs": 1,
+      "minibatches": 1,
+      "sample_every": 10,  # steps between logged explanations
+      "av": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
+      "ar": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
+  })
+  c.checkpoint_every = 100  # updates
+  c.guard_limit = 5  # skipped updates in a row that stop a run
+  c.evaluation = ConfigDict({
+      "rows": 500,  # held-out activations
+      "batch": 64,
+      "examples": 200,  # shown in the report
+      "bootstrap": 2000,
+  })
+  c.lock()
+  return c
+
+
+def load_config(path: str, overrides: dict | None = None) -> ConfigDict:
+  """The config of a Python file (or of a run's config.json), its preset applied, then `overrides` ({"rl.steps": 3}) which win over the preset."""
+  file = pathlib.Path(path)
+  if not file.exists():
+    raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
+  if file.suffix == ".json":
+    config = default_config()
+    config.update(json.loads(file.read_text()))
+    return config
+  spec = importlib.util.spec_from_file_location(f"nla_config_{file.stem}", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  overrides = overrides or {}
+  config.preset = overrides.get("preset", config.preset)
+  apply_preset(config, getattr(module, "PRESETS", {}))
+  for key, value in overrides.items():
+    _set(config, key, value)
+  return config
+
+
+def apply_preset(config: ConfigDict, presets: dict) -> None:
+  """Sets the values of `presets[config.preset]`, keys dotted; `main` is the file as it stands."""
+  if config.preset == "main":
+    return
+  if config.preset not in presets:
+    raise NLAError(f"preset {config.preset!r} is not one of {', '.join(['main', *sorted(presets)])}")
+  for key, value in presets[config.preset].items():
+    _set(config, key, value)
+
+
+def _set(config: ConfigDict, key: str, value) -> None:
+  node = config
+  *path, last = key.split(".")
+  for name in path:
+    node = node[name] if name in node else None
+    if node is None:
+      break
+  if node is None or last not in node:
+    raise NLAError(f"the config has no key {key!r}; nla_jax/config.py lists all keys")
+  try:
+    node[last] = type(node[last])(value) if isinstance(node[last], float) and isinstance(value, int) else value
+  except TypeError as error:
+    raise NLAError(f"config.{key}={value!r}: expected {type(node[last]).__name__}") from error
+
+
+def section(config: ConfigDict, keys: tuple[str, ...]) -> dict:
+  """The named parts of a config as plain JSON values."""
+  return {key: json.loads(config[key].to_json()) if isinstance(config[key], ConfigDict) else config[key] for key in keys}

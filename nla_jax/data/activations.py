@@ -1,0 +1,137 @@
+"""Extraction: documents through the target, residuals after block K into the store."""
+import functools
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from nla_jax.data.corpus import Document, read_corpus
+from nla_jax.data.positions import HELD_OUT, choose_rows, split_groups
+from nla_jax.data.store import StoredDocument, StoreWriter
+from nla_jax.errors import NLAError
+from nla_jax.models import target
+from nla_jax.progress import Progress, say
+from nla_jax.prompts import encode
+
+_BUCKET = 32  # documents are padded to a multiple of this many tokens
+
+
+class Corpus(NamedTuple):
+  """What will be extracted, known before the model runs.
+
+  Attributes:
+    documents: as the target sees them, with their split.
+    document: [N] int32, which document each row is from.
+    position: [N] int32, index of the row's token.
+  """
+
+  documents: list[StoredDocument]
+  document: np.ndarray
+  position: np.ndarray
+
+
+def plan_rows(config, tokenizer) -> Corpus:
+  """Reads and tokenises the corpus, chooses positions and splits (held-out groups first)."""
+  data = config.data
+  documents: list[Document] = list(read_corpus(config.corpus))
+  if data.max_documents and data.max_documents < len(documents):
+    chosen = sorted(random.Random(config.seed).sample(range(len(documents)), data.max_documents))
+    documents = [documents[i] for i in chosen]
+  tokens = [encode(tokenizer, document.text, special=True)[:data.max_tokens] for document in documents]
+  long = [i for i, ids in enumerate(tokens) if len(ids) > data.position_minimum]
+  if not long:
+    raise NLAError(f"none of the {len(documents)} documents of {config.corpus} has more than "
+                   f"{data.position_minimum} tokens (the longest has {max(map(len, tokens))}); lower "
+                   "--config.data.position_minimum or give longer documents")
+  documents, tokens = [documents[i] for i in long], [tokens[i] for i in long]
+  document, position = choose_rows([(d.id, ids) for d, ids in zip(documents, tokens)], tokenizer.all_special_ids,
+                                   seed=config.seed, per_document=data.positions_per_document,
+                                   minimum=data.position_minimum)
+  splits = split_groups([d.group for d in documents], seed=config.seed, held_out=data.held_out,
+                        fractions=[(name, data[name]) for name in ("av_sft", "ar_sft", "rl")])
+  stored = [StoredDocument(d.id, d.group, splits[d.group], np.array(ids, np.int32)) for d, ids in zip(documents, tokens)]
+  return Corpus(stored, document, position)
+
+
+def extract(config, pretrained, path: str, dtype) -> dict:
+  """Writes the store at `path` and returns its facts: counts, norms, α. A store begun earlier is gone on with."""
+  data, architecture = config.data, pretrained.architecture
+  if not 0 <= config.layer < architecture.n_layers:
+    raise NLAError(f"config.layer={config.layer}: {config.model} has blocks 0..{architecture.n_layers - 1}")
+  say("extract: reading and tokenising the corpus")
+  corpus = plan_rows(config, pretrained.tokenizer)
+  n, d, k = len(corpus.document), architecture.d_model, data.next_tokens
+  arrays = {"activations": ((d,), "float32"), "document": ((), "int32"), "position": ((), "int32"),
+            "norm": ((), "float32")}
+  if k:
+    arrays |= {"next_tokens": ((k,), "int32"), "next_logprobs": ((k,), "float32")}
+  writer = StoreWriter(path, arrays, n, data.shard_rows, data.chunk_rows, made_from={
+      "model": pretrained.model_hash, "tokenizer": pretrained.tokenizer_hash, "layer": config.layer,
+      "corpus": config.corpus, "seed": config.seed})
+  writer.write_documents(corpus.documents)
+  params = jax.device_put(pretrained.params)
+  read = jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer, top_k=k, dtype=dtype))
+  done = writer.done
+  progress = Progress("extract", n, "row", sum(len(writer.shard_range(shard)) for shard in done))
+  for shard in range(writer.n_shards):
+    if shard in done:
+      continue
+    rows = np.arange(*_bounds(writer.shard_range(shard)))
+    columns = {name: np.empty((len(rows), *tail), dtype_) for name, (tail, dtype_) in arrays.items()}
+    columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
+    for batch in _batches(corpus, rows, data.batch_tokens, data.positions_per_document):
+      reading = read(params, batch.tokens, batch.row, batch.position)
+      count = len(batch.place)
+      columns["activations"][batch.place] = np.asarray(reading.activations)[:count]
+      if k:
+        columns["next_tokens"][batch.place] = np.asarray(reading.next_tokens)[:count]
+        columns["next_logprobs"][batch.place] = np.asarray(reading.next_logprobs)[:count]
+      progress.advance(count)
+    if not np.isfinite(columns["activations"]).all():
+      raise NLAError(f"the target gave activations that are not finite at layer {config.layer}; compute in float32 "
+                     "(--config.compute=float32) or choose another layer")
+    columns["norm"] = np.linalg.norm(columns["activations"], axis=1).astype(np.float32)
+    writer.write_shard(shard, columns)
+  progress.close()
+  counts = {split: int(sum(corpus.documents[i].split == split for i in corpus.document))
+            for split in (HELD_OUT, "av_sft", "ar_sft", "rl")}
+  writer.finish({"layer": config.layer, "rows": counts})
+  return {"rows": n, "documents": len(corpus.documents), "rows_by_split": counts, "d_model": d, "layer": config.layer,
+          "groups": len({document.group for document in corpus.documents})}
+
+
+class _Batch(NamedTuple):
+  """tokens [batch, length]; row and position [slots] padded by repeats; place [count] index into the shard."""
+
+  tokens: np.ndarray
+  row: np.ndarray
+  position: np.ndarray
+  place: np.ndarray
+
+
+def _bounds(rows: range) -> tuple[int, int]:
+  return rows.start, rows.stop
+
+
+def _batches(corpus: Corpus, rows: np.ndarray, batch_tokens: int, per_document: int) -> Iterator[_Batch]:
+  """Documents of like length together, so that there are few shapes to compile and little padding."""
+  documents = np.unique(corpus.document[rows])
+  length = lambda i: -(-len(corpus.documents[i].tokens) // _BUCKET) * _BUCKET
+  for bucket in sorted({length(i) for i in documents}):
+    members = [i for i in documents if length(i) == bucket]
+    size = max(batch_tokens // bucket, 1)
+    for start in range(0, len(members), size):
+      chosen = members[start:start + size]
+      tokens = np.zeros((size, bucket), np.int32)
+      where = {}
+      for line, i in enumerate(chosen):
+        ids = corpus.documents[i].tokens
+        tokens[line, :len(ids)] = ids
+        where[i] = line
+      place = np.flatnonzero(np.isin(corpus.document[rows], chosen))
+      row = np.array([where[i] for i in corpus.document[rows[place]]], np.int32)
+      position = corpus.position[rows[place]].astype(np.int32)
+      pad = size * per_document - len(place)
+      yield _Batch(tokens, np.pad(row, (0, pad)), np.pad(position, (0, pad)), place)

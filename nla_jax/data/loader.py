@@ -1,0 +1,85 @@
+"""Batches in a fixed random order, resumable to the batch, the same whatever the number of threads or processes.
+
+What Grain shuffles and batches are row indices; a batch is then fetched whole, in one read where the source can
+(`__getitems__`). Threads fetch ahead, Grain keeps the order, so nothing but `seed` decides what a step sees.
+"""
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+
+from nla_jax.data.store import Store
+from nla_jax.errors import NLAError
+
+
+class StoreRows:
+  """Some rows of a store as a random-access source of dicts, read a batch at a time.
+
+  Args:
+    store: an open activation store.
+    rows: [n] row indices, such as `store.rows("rl")`.
+    names: arrays to give; every element also has `row`, its index in the store (int64).
+  """
+
+  def __init__(self, store: Store, rows: np.ndarray, names: Sequence[str] = ("activations",)):
+    self._store, self._rows, self._names = store, np.asarray(rows, np.int64), tuple(names)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+  def __getitems__(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """{name: [len(indices), …]} in one read an array."""
+    rows = self._rows[np.asarray(indices)]
+    return {"row": rows, **{name: self._store.read(name, rows) for name in self._names}}
+
+
+def batches(source: Sequence[Mapping[str, np.ndarray]], *, batch_size: int, seed: int, epochs: int | None = None,
+            shuffle: bool = True, num_threads: int = 2, process_index: int = 0,
+            process_count: int = 1) -> grain.DatasetIterator:
+  """An iterator over batches {name: [batch_size / process_count, …]}.
+
+  Every epoch has its own order. Batches run on across the end of an epoch, so each row is seen `epochs` times; only
+  what does not fill the last batch of all is left out. `get_state()` gives a small dict of JSON values and
+  `set_state()` goes on bit-identically from it, in another process too.
+
+  Args:
+    source: random access to dicts of arrays of one shape a name; where it has `__getitems__(indices)` that returns the
+      stacked dict, a batch is one call. Called from several threads.
+    batch_size: rows of the whole batch, over all processes.
+    seed: in [0, 2**32).
+    epochs: None runs for ever.
+    shuffle: False keeps the source's order in every epoch.
+    num_threads: that read ahead; 0 reads in the caller's thread.
+    process_index: this process takes the process_index-th of process_count equal, contiguous parts of each batch.
+    process_count: processes that share a batch.
+
+  Raises:
+    NLAError: there is not one whole batch, or the batch cannot be shared evenly.
+  """
+  rows = len(source)
+  if batch_size < 1 or batch_size % process_count:
+    raise NLAError(f"a batch of {batch_size} rows cannot be shared evenly by {process_count} process(es); make the "
+                   "batch size a multiple of the number of processes")
+  if rows == 0 or (epochs is not None and rows * epochs < batch_size):
+    raise NLAError(f"{rows} row(s) over {epochs or 'any number of'} epoch(s) do not fill one batch of {batch_size}; "
+                   "give more data or a smaller batch size")
+  if not 0 <= seed < 2**32:
+    raise NLAError(f"the data seed is {seed}; give a whole number from 0 to {2**32 - 1}")
+  share = batch_size // process_count
+  mine = slice(process_index * share, (process_index + 1) * share)
+  indices = grain.MapDataset.range(rows)
+  if shuffle:
+    indices = indices.shuffle(seed=seed)
+  dataset = indices.repeat(epochs).batch(batch_size, drop_remainder=True).map(lambda batch: _fetch(source, batch[mine]))
+  options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+  return iter(dataset.to_iter_dataset(options))
+
+
+def _fetch(source, indices: np.ndarray) -> dict[str, np.ndarray]:
+  if hasattr(source, "__getitems__"):
+    return source.__getitems__(indices.tolist())
+  elements = [source[i] for i in indices.tolist()]
+  return {name: np.stack([element[name] for element in elements]) for name in elements[0]}

@@ -1,0 +1,242 @@
+"""How well an activation was rebuilt: the one definition of FVE, and its uncertainty.
+
+Only directions count. Predictions and golds are scaled to the same norm, so with u = v / ||v||
+
+  mse_nrm(p, g) = ||u_p - u_g||^2 = 2 (1 - cos)        in [0, 4], 2 when orthogonal
+  b             = E ||u_g - mu||^2,   mu = E u_g       in [0, 1], the error of the best constant answer
+  FVE           = 1 - E[mse_nrm] / b                   1 is perfect, 0 is no better than the constant mu
+
+(The NLA literature scales both to sqrt(d) and averages over dimensions; that is the same number.) mu is *not*
+scaled back to unit norm. Doing so makes the baseline worse and FVE larger without any better reconstruction
+(Qwen2.5-7B: b 0.72 against 0.94), so that variant exists here only as `fve_inflated`.
+
+`normalise`, `cosine`, `mse_nrm` and `fve` take numpy or JAX arrays, traced ones too, and answer in kind:
+training and evaluation share them. The rest runs on the host in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nla_jax.errors import NLAError
+
+# Bootstrap draws are made this many at a time, so memory stays at _CHUNK x groups x 8 bytes.
+_CHUNK = 256
+_SMALLEST_SQUARED_NORM = 1e-24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+  """A number measured on held-out activations, with its sampling uncertainty.
+
+  Attributes:
+    value: the point estimate, on all rows.
+    ci95: (low, high), the 95 % percentile interval of a cluster bootstrap; None when there is only one
+      cluster, from which no spread can be estimated.
+    n: number of activations (not of clusters) behind `value`.
+  """
+
+  value: float
+  ci95: tuple[float, float] | None
+  n: int
+
+  def to_dict(self) -> dict[str, Any]:
+    """JSON form: {"value": float, "ci95": [low, high] or None, "n": int}."""
+    return {"value": self.value, "ci95": None if self.ci95 is None else list(self.ci95), "n": self.n}
+
+
+def _namespace(*arrays: Any) -> Any:
+  return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
+
+
+def normalise(vectors: Any, scale: float = 1.0) -> Any:
+  """Scales each vector to norm `scale`: v / max(||v||, 1e-12) * scale, computed in float32 or better.
+
+  A zero vector stays zero, and the gradient there is finite: the floor is applied below the square root.
+
+  Args:
+    vectors: [..., d], any floating dtype.
+    scale: the norm of the result.
+
+  Returns:
+    [..., d] in float32, or float64 where the input was.
+  """
+  xp = _namespace(vectors)
+  vectors = xp.asarray(vectors)
+  vectors = vectors.astype(xp.promote_types(vectors.dtype, xp.float32))
+  squared = xp.sum(vectors * vectors, axis=-1, keepdims=True)
+  return vectors * (scale / xp.sqrt(xp.maximum(squared, _SMALLEST_SQUARED_NORM)))
+
+
+def cosine(predictions: Any, golds: Any) -> Any:
+  """Cosine similarity of matching rows: [..., d], [..., d] -> [...]. Zero where either vector is zero.
+
+  Never report it alone: where b is 0.04 (Gemma), a constant answer already has cosine 0.98.
+  """
+  xp = _namespace(predictions, golds)
+  return xp.sum(normalise(predictions) * normalise(golds), axis=-1)
+
+
+def mse_nrm(predictions: Any, golds: Any) -> Any:
+  """Direction error of matching rows, 2 (1 - cos): [..., d], [..., d] -> [...], in [0, 4].
+
+  Summed from the difference rather than from the cosine: float32 loses half its digits in 1 - cos near 1. A
+  zero prediction scores 1 (it has no direction, and lies at distance one from every unit vector).
+  """
+  xp = _namespace(predictions, golds)
+  difference = normalise(predictions) - normalise(golds)
+  return xp.sum(difference * difference, axis=-1)
+
+
+def _unit_rows(golds: Any) -> np.ndarray:
+  golds = np.asarray(golds)
+  if golds.ndim != 2 or golds.shape[0] < 2:
+    raise NLAError(
+      f"the FVE baseline needs activations [n, d] with n of 2 or more, got shape {golds.shape}; "
+      "evaluate on more positions"
+    )
+  units = normalise(golds.astype(np.float64))
+  if not np.isfinite(units).all():
+    bad = int((~np.isfinite(units).all(axis=-1)).sum())
+    raise NLAError(f"{bad} of {len(units)} activations are not finite; extract them again (nla extract)")
+  return units
+
+
+def baseline_variance(golds: Any) -> float:
+  """b, the error of the best constant answer, in the unit of `mse_nrm`: what FVE is measured against.
+
+  Args:
+    golds: [n, d], the raw activations that are evaluated.
+
+  Returns:
+    mean ||u - mu||^2 over rows, with mu the un-normalised mean of the unit rows u; in [0, 1].
+
+  Raises:
+    NLAError: fewer than two rows, a non-finite one, or all of them in one direction (FVE is then undefined).
+  """
+  units = _unit_rows(golds)
+  b = float(np.square(units - units.mean(axis=0)).sum(axis=-1).mean())
+  if b < 1e-9:
+    raise NLAError(
+      f"the {len(units)} activations all point the same way (baseline variance {b:.1e}), so FVE "
+      "is undefined; evaluate on more varied positions or another layer"
+    )
+  return b
+
+
+def fve(mse: Any, b: float) -> Any:
+  """Fraction of variance explained, 1 - mean(mse) / b. At most 1; negative when worse than a constant.
+
+  Args:
+    mse: [n], from `mse_nrm`; numpy or JAX.
+    b: from `baseline_variance`.
+
+  Returns:
+    A scalar of the array library of `mse`.
+  """
+  return 1.0 - _namespace(mse).mean(mse) / b
+
+
+def fve_per_activation(mse: Any, b: float) -> Any:
+  """1 - mse / b for each activation, [n]. Its mean is the FVE; a single one can be far below zero."""
+  return 1.0 - mse / b
+
+
+def baseline_variance_inflated(golds: Any) -> float:
+  """The baseline with mu scaled back to unit norm, 2 (1 - ||mu||), never below `baseline_variance`."""
+  mean = _unit_rows(golds).mean(axis=0)
+  return float(2.0 * (1.0 - np.linalg.norm(mean)))
+
+
+def fve_inflated(mse: Any, golds: Any) -> float:
+  """FVE against `baseline_variance_inflated`: for comparison with numbers published so, nothing else."""
+  return float(1.0 - np.mean(np.asarray(mse, np.float64)) / baseline_variance_inflated(golds))
+
+
+def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int = 0) -> Estimate:
+  """Mean with a cluster bootstrap: whole groups are drawn with replacement, never single rows.
+
+  Positions of one document share their words, so rows are not independent and a bootstrap over rows would be
+  too narrow.
+
+  Args:
+    values: [n], finite.
+    groups: [n], the document or page of each row (any hashable numpy dtype).
+    samples: bootstrap draws.
+    seed: the draws depend on this, `samples` and the number of groups alone.
+
+  Returns:
+    Estimate of the mean over rows.
+
+  Raises:
+    NLAError: no rows, lengths that differ, or a value that is not finite.
+  """
+  values = np.asarray(values, np.float64)
+  groups = np.asarray(groups)
+  if values.ndim != 1 or values.size == 0 or groups.shape != values.shape:
+    raise NLAError(
+      f"expected one group for each of at least one value, got values {values.shape} and groups "
+      f"{groups.shape}"
+    )
+  if not np.isfinite(values).all():
+    raise NLAError(
+      f"{int((~np.isfinite(values)).sum())} of {values.size} values are not finite; a failed "
+      "row must be given a value (or left out, and counted) before it is averaged"
+    )
+  _, member = np.unique(groups, return_inverse=True)
+  sizes = np.bincount(member).astype(np.float64)  # [groups]
+  sums = np.bincount(member, weights=values)
+  value, n = float(values.mean()), int(values.size)
+  if len(sizes) < 2:
+    return Estimate(value=value, ci95=None, n=n)
+  generator = np.random.default_rng(seed)
+  uniform = np.full(len(sizes), 1.0 / len(sizes))
+  means = []
+  for start in range(0, samples, _CHUNK):
+    draws = generator.multinomial(len(sizes), uniform, size=min(_CHUNK, samples - start))  # [chunk, groups]
+    means.append((draws @ sums) / (draws @ sizes))
+  low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+  return Estimate(value=value, ci95=(float(low), float(high)), n=n)
+
+
+def bootstrap(mse: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0) -> Estimate:
+  """FVE of `mse` [n] with a 95 % cluster-bootstrap interval over `groups` [n].
+
+  b is computed once on all evaluated golds and held fixed: the interval speaks of the reconstruction, not of
+  the baseline's own sampling error, and intervals of methods on the same rows stay comparable.
+  """
+  estimate = bootstrap_mean(mse, groups, samples=samples, seed=seed)
+  return _as_fve(estimate, offset=1.0, b=b)
+
+
+def paired_bootstrap(
+  mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0
+) -> Estimate:
+  """FVE of A less FVE of B on the same rows, with the interval of the difference; b is held fixed.
+
+  The same groups are drawn for both, so what is hard about a document cancels: much tighter than comparing
+  two separate intervals.
+  """
+  mse_a, mse_b = np.asarray(mse_a, np.float64), np.asarray(mse_b, np.float64)
+  if mse_a.shape != mse_b.shape:
+    raise NLAError(
+      f"a paired comparison needs the same rows on both sides, got {mse_a.shape} and {mse_b.shape}"
+    )
+  estimate = bootstrap_mean(mse_a - mse_b, groups, samples=samples, seed=seed)
+  return _as_fve(estimate, offset=0.0, b=b)
+
+
+def _as_fve(estimate: Estimate, *, offset: float, b: float) -> Estimate:
+  """offset - estimate / b, which swaps the interval's ends."""
+  if not (math.isfinite(b) and b > 0):
+    raise NLAError(
+      f"the FVE baseline must be a positive number, got {b}; take it from baseline_variance(golds)"
+    )
+  ci95 = None if estimate.ci95 is None else (offset - estimate.ci95[1] / b, offset - estimate.ci95[0] / b)
+  return Estimate(value=offset - estimate.value / b, ci95=ci95, n=estimate.n)

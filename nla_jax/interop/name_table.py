@@ -1,0 +1,160 @@
+"""One two-way table: where each of our parameters stands in a Hugging Face file and in a GGUF file.
+
+Our leaves keep heads apart and put inputs first ([d_model, heads, head_dim]); files keep two dimensions and
+put outputs first ([heads * head_dim, d_model]). Every leaf of the table says which of three layouts the file
+uses: `table` (same shape), `flat` (one dimension) or `linear` (outputs first, `inputs` of our dimensions
+  contracted).
+"""
+import dataclasses
+
+import numpy as np
+
+from nla_jax.models.architectures import Architecture
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Leaf:
+  """One parameter of one block, or of the whole model.
+
+  Attributes:
+    ours: key in our parameter tree (below `layers` for a block's parameter).
+    hf: name in a Hugging Face file; `{layer}` is the block's index.
+    gguf: the same in a GGUF file.
+    dims: our shape, each a field of `Architecture`.
+    layout: `table`, `flat` or `linear`.
+    inputs: with `linear`, how many leading dims of ours are inputs.
+    is_norm: the value is an RMSNorm's weight (GGUF stores Gemma's with the 1 already added).
+  """
+
+  ours: str
+  hf: str
+  gguf: str
+  dims: tuple[str, ...]
+  layout: str
+  inputs: int = 0
+  is_norm: bool = False
+
+  def shape(self, architecture: Architecture) -> tuple[int, ...]:
+    """Our shape, without the leading layer axis."""
+    return tuple(getattr(architecture, dim) for dim in self.dims)
+
+  def file_shape(self, architecture: Architecture) -> tuple[int, ...]:
+    """The shape in a file, in numpy (row-major) order."""
+    shape = self.shape(architecture)
+    if self.layout == "table":
+      return shape
+    if self.layout == "flat":
+      return (int(np.prod(shape)),)
+    return (int(np.prod(shape[self.inputs :])), int(np.prod(shape[: self.inputs])))
+
+  def from_file(self, array: np.ndarray, architecture: Architecture) -> np.ndarray:
+    """An array in the file's shape as a view in ours."""
+    return (array.T if self.layout == "linear" else array).reshape(self.shape(architecture))
+
+  def to_file(self, array: np.ndarray, architecture: Architecture) -> np.ndarray:
+    """The inverse of `from_file`, contiguous."""
+    rows, *columns = self.file_shape(architecture)
+    if self.layout == "linear":
+      return np.ascontiguousarray(array.reshape(columns[0], rows).T)
+    return np.ascontiguousarray(array.reshape(rows, *columns))
+
+
+def _vector(ours: str, hf: str, gguf: str) -> Leaf:
+  return Leaf(ours=ours, hf=hf, gguf=gguf, dims=("d_model",), layout="flat", is_norm=True)
+
+
+_ATTENTION = "model.layers.{layer}.self_attn"
+_MLP = "model.layers.{layer}.mlp"
+_BLOCK = "model.layers.{layer}"
+
+_EMBEDDING = Leaf(ours="embedding", hf="model.embed_tokens.weight", gguf="token_embd.weight",
+                  dims=("vocab_size", "d_model"), layout="table")
+_FINAL_NORM = _vector("final_norm", "model.norm.weight", "output_norm.weight")
+_UNEMBEDDING = Leaf(ours="unembedding", hf="lm_head.weight", gguf="output.weight",
+                    dims=("vocab_size", "d_model"), layout="table")
+
+
+def _projection(ours: str, hf: str, gguf: str, dims: tuple[str, ...], inputs: int = 1) -> Leaf:
+  return Leaf(ours=ours, hf=hf + ".weight", gguf=f"blk.{{layer}}.{gguf}.weight", dims=dims, layout="linear",
+              inputs=inputs)
+
+
+_WEIGHTS = (
+  _projection("query", _ATTENTION + ".q_proj", "attn_q", ("d_model", "n_heads", "head_dim")),
+  _projection("key", _ATTENTION + ".k_proj", "attn_k", ("d_model", "n_kv_heads", "head_dim")),
+  _projection("value", _ATTENTION + ".v_proj", "attn_v", ("d_model", "n_kv_heads", "head_dim")),
+  _projection("output", _ATTENTION + ".o_proj", "attn_output", ("n_heads", "head_dim", "d_model"), inputs=2),
+  _projection("gate", _MLP + ".gate_proj", "ffn_gate", ("d_model", "d_ff")),
+  _projection("up", _MLP + ".up_proj", "ffn_up", ("d_model", "d_ff")),
+  _projection("down", _MLP + ".down_proj", "ffn_down", ("d_ff", "d_model")),
+)
+
+_BIASES = tuple(
+  Leaf(ours=ours, hf=f"{_ATTENTION}.{hf}.bias", gguf=f"blk.{{layer}}.{gguf}.bias", dims=(heads, "head_dim"),
+       layout="flat")
+  for ours, hf, gguf, heads in (("query_bias", "q_proj", "attn_q", "n_heads"),
+                                ("key_bias", "k_proj", "attn_k", "n_kv_heads"),
+                                ("value_bias", "v_proj", "attn_v", "n_kv_heads"))
+)
+
+_QK_NORMS = tuple(
+  Leaf(ours=ours, hf=f"{_ATTENTION}.{hf}.weight", gguf=f"blk.{{layer}}.{gguf}.weight", dims=("head_dim",),
+       layout="flat", is_norm=True)
+  for ours, hf, gguf in (("query_norm", "q_norm", "attn_q_norm"), ("key_norm", "k_norm", "attn_k_norm"))
+)
+
+_PRE_NORMS = (
+  _vector("attention_norm", _BLOCK + ".input_layernorm.weight", "blk.{layer}.attn_norm.weight"),
+  _vector("mlp_norm", _BLOCK + ".post_attention_layernorm.weight", "blk.{layer}.ffn_norm.weight"),
+)
+
+# Gemma 3 gives the name `post_attention_layernorm` to the norm that the others do not have.
+_SANDWICH_NORMS = (
+  _vector("attention_norm", _BLOCK + ".input_layernorm.weight", "blk.{layer}.attn_norm.weight"),
+  _vector("post_attention_norm", _BLOCK + ".post_attention_layernorm.weight",
+          "blk.{layer}.post_attention_norm.weight"),
+  _vector("mlp_norm", _BLOCK + ".pre_feedforward_layernorm.weight", "blk.{layer}.ffn_norm.weight"),
+  _vector("post_mlp_norm", _BLOCK + ".post_feedforward_layernorm.weight", "blk.{layer}.post_ffw_norm.weight"),
+)
+
+
+def block_leaves(architecture: Architecture) -> tuple[Leaf, ...]:
+  """The parameters of one block of this architecture."""
+  leaves = _SANDWICH_NORMS if architecture.sandwich_norm else _PRE_NORMS
+  leaves += _WEIGHTS
+  if architecture.attention_bias:
+    leaves += _BIASES
+  if architecture.qk_norm:
+    leaves += _QK_NORMS
+  return leaves
+
+
+def model_leaves(architecture: Architecture, *, headless: bool) -> tuple[Leaf, ...]:
+  """The parameters outside the blocks; `headless` leaves out the final norm and the unembedding."""
+  if headless:
+    return (_EMBEDDING,)
+  return (_EMBEDDING, _FINAL_NORM) if architecture.tied else (_EMBEDDING, _FINAL_NORM, _UNEMBEDDING)
+
+
+def tree_from_file(read, architecture: Architecture, *, headless: bool) -> dict:
+  """Builds our parameter tree by reading one tensor at a time.
+
+  Args:
+    read: function of (leaf, layer or None) that returns the tensor in the file's shape, any float dtype.
+    architecture: says which parameters there are; its `n_layers` blocks are read.
+    headless: leave out the final norm and the unembedding.
+
+  Returns:
+    The tree, float32 numpy, block parameters stacked with a leading axis of `n_layers`.
+  """
+  tree = {}
+  for leaf in model_leaves(architecture, headless=headless):
+    array = leaf.from_file(read(leaf, None), architecture)
+    tree[leaf.ours] = np.array(array, dtype=np.float32)
+  layers = {}
+  for leaf in block_leaves(architecture):
+    stacked = np.empty((architecture.n_layers, *leaf.shape(architecture)), dtype=np.float32)
+    for layer in range(architecture.n_layers):
+      stacked[layer] = leaf.from_file(read(leaf, layer), architecture)
+    layers[leaf.ours] = stacked
+  return tree | {"layers": layers}

@@ -1,0 +1,55 @@
+"""The activation reconstructor (AR): the target's first K+1 blocks and a linear head, read at the last token."""
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from nla_jax.models.architectures import Architecture
+from nla_jax.models.transformer import Transformer, lower_params
+
+
+class Head(nn.Module):
+  """A square linear map that starts as the identity (an ordinary Linear would shrink the residual by about √3)."""
+
+  @nn.compact
+  def __call__(self, x):
+    d = x.shape[-1]
+    return x @ self.param("weight", lambda key, shape: jnp.eye(*shape), (d, d))
+
+
+class Reconstructor(nn.Module):
+  """Text to activation.
+
+  Attributes:
+    architecture: of the K+1 blocks kept (`architecture.lower(K + 1)`).
+    dtype: of the computation.
+    remat: recompute blocks in the backward pass.
+  """
+
+  architecture: Architecture
+  dtype: Any = jnp.float32
+  remat: bool = False
+
+  def setup(self):
+    a = self.architecture
+    self.transformer = Transformer(a, a.n_layers - 1, self.dtype, self.remat)
+    self.head = Head()
+
+  def __call__(self, before, tokens, lengths):
+    """Args:
+      before: [Q] int32, what every input begins with.
+      tokens: [batch, length] int32, the rest of each input, padded on the right.
+      lengths: [batch] int32, real tokens of each row, at least 1.
+
+    Returns:
+      [batch, d_model] float32, the reconstruction (its norm carries no meaning).
+    """
+    hidden = self.transformer(tokens, prefix=before).hidden
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return self.head(last.astype(jnp.float32))
+
+
+def reconstructor_params(transformer_params, layer: int):
+  """A fresh AR from the target's parameters: blocks 0..layer, identity head."""
+  lower = lower_params(transformer_params, layer + 1)
+  return {"transformer": lower, "head": {"weight": jnp.eye(lower["embedding"].shape[1])}}

@@ -1,0 +1,46 @@
+"""The target: a frozen language model whose residual stream is read after block K."""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nla_jax.models.architectures import Architecture
+from nla_jax.models.contraction import einsum
+from nla_jax.models.transformer import Transformer, unembedding
+
+
+class Reading(NamedTuple):
+  """What is read at each chosen position.
+
+  Attributes:
+    activations: [n, d_model] float32, the raw output of block K.
+    next_tokens: [n, k] int32, the likeliest next tokens, most likely first, or None.
+    next_logprobs: [n, k] float32, their natural-log probabilities, or None.
+  """
+
+  activations: jax.Array
+  next_tokens: jax.Array | None = None
+  next_logprobs: jax.Array | None = None
+
+
+def read(params, tokens, row, position, *, architecture: Architecture, layer: int, top_k: int = 0,
+         dtype=jnp.float32) -> Reading:
+  """Activations at chosen positions of a right-padded batch.
+
+  Args:
+    params: the target's; without final norm and unembedding when `top_k` is 0.
+    tokens: [batch, length] int32.
+    row: [n] int32, which row of the batch each position is in.
+    position: [n] int32, index into that row.
+    architecture: of the whole target.
+    layer: K, 0-based; the output of block K is `hidden_states[K + 1]` of a Hugging Face forward.
+    top_k: how many next-token predictions to keep; 0 computes nothing above block K.
+    dtype: of the computation.
+  """
+  if top_k == 0:
+    model = Transformer(architecture, layer, dtype)
+    return Reading(model.apply({"params": params}, tokens).hidden[row, position].astype(jnp.float32))
+  output = Transformer(architecture, None, dtype, collect=(layer,)).apply({"params": params}, tokens)
+  logits = einsum("nd,vd->nv", output.hidden[row, position], unembedding(params), dtype)
+  logprobs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), top_k)
+  return Reading(output.residuals[0][row, position].astype(jnp.float32), ids.astype(jnp.int32), logprobs)

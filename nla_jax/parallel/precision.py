@@ -1,0 +1,22 @@
+"""Which dtype matrix products round their operands to."""
+import jax
+import jax.numpy as jnp
+
+from nla_jax.errors import NLAError
+
+
+def compute_dtype(setting: str):
+  """`float32`, `bfloat16`, or `auto`: bfloat16 on accelerators and on CPUs that multiply it natively, else float32."""
+  if setting in ("float32", "bfloat16"):
+    return jnp.dtype(setting)
+  if setting != "auto":
+    raise NLAError(f"config.compute={setting!r}: expected float32, bfloat16 or auto")
+  if jax.default_backend() != "cpu":
+    return jnp.dtype("bfloat16")
+  try:
+    with open("/proc/cpuinfo") as file:
+      flags = file.read()
+    native = "avx512_bf16" in flags or "amx_bf16" in flags
+  except OSError:
+    native = False
+  return jnp.dtype("bfloat16" if native else "float32")

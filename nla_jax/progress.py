@@ -1,0 +1,90 @@
+"""What a person sees while a stage runs: a bar with rate and time left, or plain lines where the output is no
+terminal; and the metrics log (metrics.jsonl and TensorBoard)."""
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+LINE_SECONDS = 15.0
+
+
+def say(text: str) -> None:
+  """One line for the person who runs this, above any bar."""
+  tqdm.write(text, file=sys.stderr)
+  sys.stderr.flush()
+
+
+class Progress:
+  """A bar of `total` units. In a pipe or a log file: a line every 15 s with rate and time left."""
+
+  def __init__(self, name: str, total: int, unit: str, done: int = 0):
+    self._terminal = sys.stderr.isatty()
+    self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, dynamic_ncols=True, file=sys.stderr,
+                     disable=not self._terminal)
+    self.name, self.total, self.unit, self.done = name, total, unit, done
+    self._start, self._first, self._last = time.time(), done, time.time()
+
+  def advance(self, n: int = 1, **values) -> None:
+    self.done += n
+    if self._terminal:
+      self._bar.update(n)
+      if values:
+        self._bar.set_postfix({key: f"{value:.3g}" for key, value in values.items()}, refresh=False)
+    elif time.time() - self._last > LINE_SECONDS or self.done >= self.total:
+      self._last = time.time()
+      rate = (self.done - self._first) / max(time.time() - self._start, 1e-9)
+      left = (self.total - self.done) / rate if rate else float("inf")
+      shown = "".join(f"  {key} {value:.4g}" for key, value in values.items())
+      say(f"{self.name}: {self.done}/{self.total} {self.unit}  {rate:.2f} {self.unit}/s  {left:.0f} s left{shown}")
+
+  def close(self) -> None:
+    self._bar.close()
+
+
+def track(items: Iterable, name: str, unit: str, total: int | None = None) -> Iterator:
+  """`items`, with a bar."""
+  items = list(items) if total is None else items
+  progress = Progress(name, len(items) if total is None else total, unit)
+  for item in items:
+    yield item
+    progress.advance()
+  progress.close()
+
+
+class MetricsLog:
+  """Scalars by step, appended to `metrics.jsonl` and written to TensorBoard event files beside it."""
+
+  def __init__(self, folder: pathlib.Path, resume_step: int = 0):
+    """Lines of steps at or after `resume_step` (written by a run that was stopped) are dropped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    self._path = folder / "metrics.jsonl"
+    kept = [line for line in read_metrics(folder) if line["step"] < resume_step]
+    self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    self._file = open(self._path, "a")  # noqa: SIM115 - lives as long as the stage
+    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+
+  def write(self, step: int, **values: float) -> None:
+    self._file.write(json.dumps({"step": step, **{key: float(value) for key, value in values.items()}}) + "\n")
+    self._file.flush()
+    for key, value in values.items():
+      self._board.add_scalar(key, value, step)
+
+  def close(self) -> None:
+    self._file.close()
+    self._board.close()
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict]:
+  """The lines of a stage's metrics.jsonl; a last line cut off by a crash is left out."""
+  path = folder / "metrics.jsonl"
+  lines = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines

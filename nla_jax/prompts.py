@@ -1,0 +1,149 @@
+"""The words around a vector and around an explanation, as token ids asserted against a live tokenizer.
+
+Templates and the marker rule are the interchange contract's; a config may bring templates of its own, which then
+travel in the sidecar. Special-token strings inside documents and explanations are escaped, never interpreted.
+"""
+import dataclasses
+import re
+
+import numpy as np
+
+from nla_jax.errors import NLAError
+
+AV_TEMPLATE = """\
+You are a meticulous AI researcher conducting an important investigation into activation vectors from a language \
+model. Your overall task is to describe the semantic content of that activation vector.
+
+We will pass the vector enclosed in <concept> tags into your context. You must then produce an explanation for the \
+vector, enclosed within <explanation> tags. The explanation consists of 2-3 text snippets describing that vector.
+
+Here is the vector:
+
+<concept>{injection_char}</concept>
+
+Please provide an explanation."""
+AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
+MARKERS = range(0x3200, 0x3400)
+_EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
+_CLOSE = "\x00reply\x00"
+
+
+def wrap_explanation(text: str) -> str:
+  """The AV's answer that holds `text`."""
+  return f"<explanation>\n{text}\n</explanation>"
+
+
+def parse_explanation(answer: str) -> str | None:
+  """The first explanation in an AV's answer, stripped; None where there is none or it is empty."""
+  match = _EXPLANATION.search(answer)
+  return (match.group(1).strip() or None) if match else None
+
+
+def encode(tokenizer, text: str, *, special: bool = False) -> list[int]:
+  """Token ids of plain text; `special` lets the tokenizer add its BOS. Special-token strings stay plain text."""
+  return list(tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+  """Token ids of both templates for one tokenizer.
+
+  Attributes:
+    av_template: with the one field `injection_char`.
+    ar_template: with the one field `explanation`.
+    marker: the injection character.
+    marker_id: its id; occurs once in the AV's prompt.
+    left_id: id before it.
+    right_id: id after it.
+    before: [P] int32, the AV's prompt up to the slot, the same for every sample.
+    after: [A] int32, from the slot (first) to the end of the AV's prompt.
+    close: ids that close the AV's turn; the last is where sampling stops.
+    ar_before: [Q] int32, what every AR input begins with.
+    ar_suffix: ids of the end of the AR template (the contract's critic_suffix_ids).
+  """
+
+  av_template: str
+  ar_template: str
+  marker: str
+  marker_id: int
+  left_id: int
+  right_id: int
+  before: np.ndarray
+  after: np.ndarray
+  close: tuple[int, ...]
+  ar_before: np.ndarray
+  ar_suffix: tuple[int, ...]
+
+  @property
+  def stop_id(self) -> int:
+    return self.close[-1]
+
+  def answer_ids(self, tokenizer, text: str) -> list[int]:
+    """What the AV is taught to answer for the explanation `text`, with the tokens that close the turn."""
+    return encode(tokenizer, wrap_explanation(text)) + list(self.close)
+
+  def ar_ids(self, tokenizer, text: str) -> list[int]:
+    """The AR's input for the explanation `text`, without the first `len(ar_before)` shared ids."""
+    ids = encode(tokenizer, self.ar_template.format(explanation=text), special=True)
+    shared = len(self.ar_before)
+    if ids[:shared] != list(self.ar_before):
+      raise NLAError(f"the tokenizer merges the AR template's beginning with the explanation {text[:40]!r}; "
+                     "put a character that never merges before {explanation} in the template")
+    return ids[shared:]
+
+
+def find_marker(tokenizer) -> tuple[str, int]:
+  """The first code point in U+3200..U+33FF that is one token."""
+  for code in MARKERS:
+    ids = encode(tokenizer, chr(code))
+    if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+      return chr(code), ids[0]
+  raise NLAError("no character in U+3200..U+33FF is a single token of this tokenizer, so there is no marker for the "
+                 "injected vector; name one with --config.prompts.marker=<a character that is one token>")
+
+
+def _close_of_turn(tokenizer) -> tuple[int, ...]:
+  """Ids between an assistant's words and the end of its turn, by rendering a conversation with the template."""
+  messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _CLOSE}]
+  tail = tokenizer.apply_chat_template(messages, tokenize=False).split(_CLOSE)[1]
+  ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
+  special = set(tokenizer.all_special_ids)
+  for index, token in enumerate(ids):
+    if token in special:
+      return tuple(ids[:index + 1])
+  if tokenizer.eos_token_id is None:
+    raise NLAError("the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
+                   "sampling would never stop; give the tokenizer an eos_token")
+  return (*ids, tokenizer.eos_token_id)
+
+
+def make_prompts(tokenizer, av_template: str = AV_TEMPLATE, ar_template: str = AR_TEMPLATE,
+                 marker: str | None = None) -> Prompts:
+  """Builds and checks the prompts. Raises NLAError where a template or the tokenizer cannot serve."""
+  for name, template, field in (("av", av_template, "{injection_char}"), ("ar", ar_template, "{explanation}")):
+    if template.count(field) != 1:
+      raise NLAError(f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times")
+  if tokenizer.chat_template is None:
+    raise NLAError("this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model "
+                   "or set tokenizer.chat_template")
+  if marker is None:
+    marker, marker_id = find_marker(tokenizer)
+  else:
+    ids = encode(tokenizer, marker)
+    if len(ids) != 1:
+      raise NLAError(f"the marker {marker!r} is {len(ids)} tokens, it must be exactly one")
+    marker_id = ids[0]
+  text = tokenizer.apply_chat_template([{"role": "user", "content": av_template.format(injection_char=marker)}],
+                                       tokenize=False, add_generation_prompt=True)
+  ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+  slots = [i for i, token in enumerate(ids) if token == marker_id]
+  if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
+    raise NLAError(f"the marker {marker!r} (id {marker_id}) must occur once inside the AV's prompt, "
+                   f"it occurs at {slots} of {len(ids)} tokens")
+  slot = slots[0]
+  head, tail = ar_template.split("{explanation}")
+  # The last id of the beginning may merge with the explanation's first character, so it is not shared.
+  ar_before = encode(tokenizer, head, special=True)[:-1]
+  return Prompts(av_template, ar_template, marker, marker_id, ids[slot - 1], ids[slot + 1],
+                 np.array(ids[:slot], np.int32), np.array(ids[slot:], np.int32), _close_of_turn(tokenizer),
+                 np.array(ar_before, np.int32), tuple(encode(tokenizer, tail)[1:]))

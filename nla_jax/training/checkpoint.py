@@ -1,0 +1,74 @@
+"""Orbax checkpoints: what a stopped stage needs to go on bit for bit, and what the next stage reads."""
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from nla_jax.errors import NLAError
+
+
+class Checkpoints:
+  """Numbered checkpoints of one stage: arrays (`state`) and plain values (`loop`: step, loader position, counters).
+
+  Saving is asynchronous; an unfinished save is never seen by a restart.
+  """
+
+  def __init__(self, folder: pathlib.Path, keep: int = 2):
+    self._folder = folder.absolute()
+    self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+
+  def save(self, step: int, state: Any, loop: dict) -> None:
+    try:
+      self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), loop=ocp.args.JsonSave(loop)))
+    except OSError as error:
+      raise NLAError(f"could not write a checkpoint under {self._folder}: {error}; earlier checkpoints are whole, free "
+                     "some space and run the same command again") from error
+
+  def restore(self, state: Any) -> tuple[Any, dict] | None:
+    """The newest whole checkpoint as (state, loop), in the layout of `state` (arrays or shapes); None if there is none."""
+    step = self._manager.latest_step()
+    if step is None:
+      return None
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    found = self._manager.restore(step, args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(shapes), loop=ocp.args.JsonRestore()))
+    return found.state, found.loop
+
+  def close(self) -> None:
+    """Waits for the save under way."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def discard(self) -> None:
+    """Deletes the checkpoints of a finished stage."""
+    self.close()
+    shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def save_params(folder: pathlib.Path, params: Any) -> None:
+  """A finished model's parameters, replacing what is there."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(folder.absolute(), params, force=True)
+
+
+def load_params(folder: pathlib.Path) -> Any:
+  """Parameters written by `save_params`, on this process's first device."""
+  if not folder.exists():
+    raise NLAError(f"no parameters at {folder}")
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  with ocp.StandardCheckpointer() as checkpointer:
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+                          checkpointer.metadata(folder.absolute()).item_metadata.tree)
+    return checkpointer.restore(folder.absolute(), shapes)
+
+
+def encode_loader(state: bytes | dict) -> str:
+  """A Grain iterator's state as a string for the `loop` part."""
+  return state.decode() if isinstance(state, bytes) else json.dumps(state)
+
+
+def decode_loader(text: str, like: bytes | dict) -> bytes | dict:
+  return text.encode() if isinstance(like, bytes) else json.loads(text)

@@ -1,0 +1,74 @@
+"""AdamW on float32 masters, behind a guard that never lets a non-finite gradient touch the weights."""
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nla_jax.errors import NLAError
+
+
+class TrainState(NamedTuple):
+  """Parameters and what trains them.
+
+  Attributes:
+    params: float32 masters.
+    opt_state: optax's.
+    step: [] int32, updates attempted.
+    skipped: [] int32, updates skipped for non-finite gradients, in all.
+    skipped_in_a_row: [] int32.
+  """
+
+  params: Any
+  opt_state: Any
+  step: jax.Array
+  skipped: jax.Array
+  skipped_in_a_row: jax.Array
+
+
+def learning_rate(settings, total_steps: int) -> optax.Schedule:
+  """Linear warm-up, then cosine to `lr_end` (constant where `schedule` is `constant`)."""
+  warmup = min(settings.warmup, max(total_steps - 1, 0))
+  if settings.schedule == "constant":
+    return optax.schedules.join_schedules(
+        [optax.schedules.linear_schedule(0.0, settings.lr, warmup + 1), optax.schedules.constant_schedule(settings.lr)],
+        [warmup + 1]) if warmup else optax.schedules.constant_schedule(settings.lr)
+  if settings.schedule != "cosine":
+    raise NLAError(f"schedule {settings.schedule!r} is not known; use cosine or constant")
+  return optax.schedules.warmup_cosine_decay_schedule(
+      settings.lr / (warmup + 1), settings.lr, warmup, max(total_steps, warmup + 1), settings.lr_end)
+
+
+def make_optimizer(settings, total_steps: int) -> optax.GradientTransformation:
+  """AdamW (0.9, 0.95, eps 1e-8) with the schedule, decay only on matrices; `settings` is a config's `optimizer`."""
+  return optax.adamw(learning_rate(settings, total_steps), b1=0.9, b2=0.95, eps=1e-8,
+                     weight_decay=settings.weight_decay)
+
+
+def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(params, optimizer.init(params), zero, zero, zero)
+
+
+def guarded_update(state: TrainState, grads, optimizer: optax.GradientTransformation, clip_norm: float):
+  """One update, or none where the gradient's norm is not finite. Returns the state and the norm before clipping."""
+  norm = optax.global_norm(grads)
+  finite = jnp.isfinite(norm)
+
+  def update(operands):
+    params, opt_state = operands
+    factor = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
+    updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * factor, grads), opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  params, opt_state = jax.lax.cond(finite, update, lambda operands: operands, (state.params, state.opt_state))
+  skipped = (~finite).astype(jnp.int32)
+  return TrainState(params, opt_state, state.step + 1, state.skipped + skipped,
+                    (state.skipped_in_a_row + 1) * skipped), norm
+
+
+def check_guard(state: TrainState, limit: int, what: str) -> None:
+  """Stops loudly after `limit` skipped updates in a row."""
+  if int(state.skipped_in_a_row) >= limit:
+    raise NLAError(f"{what}: {limit} updates in a row had non-finite gradients at step {int(state.step)}; the weights "
+                   "are untouched by them. Lower the learning rate, or look for damaged activations")

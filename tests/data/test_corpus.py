@@ -1,0 +1,150 @@
+"""Documents come out in order, whole, and bad input is told in one line."""
+import hashlib
+import importlib.util
+import itertools
+import json
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nla_jax.data import corpus, corpus_wikipedia
+from nla_jax.data.corpus import Document, read_corpus
+from nla_jax.errors import NLAError
+
+demo = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("gensim", "mwparserfromhell")),
+    reason="needs the extra `demo` (gensim's Wikipedia sample, mwparserfromhell)")
+
+
+@pytest.fixture(scope="module")
+def wikipedia() -> list[Document]:
+  return list(read_corpus("wikipedia-sample"))
+
+
+@demo
+def test_the_sample_holds_thousands_of_paragraphs_of_prose(wikipedia):
+  assert len(wikipedia) > 3000
+  assert len({document.group for document in wikipedia}) > 80
+  assert len({document.id for document in wikipedia}) == len(wikipedia)
+  for document in wikipedia:
+    assert document.id.rpartition("#")[0] == document.group
+    assert len(document.text) >= 200 and "\n" not in document.text
+    assert document.text.rstrip("\"'”’)]")[-1] in ".!?"
+
+
+@demo
+def test_no_markup_is_left_in_the_sample(wikipedia):
+  for mark in ("{{", "}}", "[[", "]]", "<ref", "</", "'''", "==", "\x00", "|-", "()", "( ", "&nbsp;", "thumb|"):
+    assert [document.id for document in wikipedia if mark in document.text] == []
+
+
+@demo
+def test_the_sample_is_the_same_every_time(wikipedia):
+  digest = lambda documents: hashlib.sha256("\x01".join(d.id + d.text for d in documents).encode()).hexdigest()
+  first = list(itertools.islice(read_corpus("wikipedia-sample"), 500))
+  assert digest(first) == digest(wikipedia[:500])
+  assert list(read_corpus("wikipedia-sample", max_documents=7)) == wikipedia[:7]
+
+
+@demo
+def test_gensim_is_not_imported(wikipedia):
+  assert "gensim" not in sys.modules
+
+
+@demo
+def test_only_the_words_of_sentences_are_kept():
+  words = "The quick brown fox jumps over the lazy dog near the quiet river while the farmer watches from afar. " * 3
+  wikitext = ("{{Infobox|name=secret}}\n[[File:a.png|thumb|A [[caption]] that is dropped]]\n"
+              f"'''Fox''' ({{{{IPA|x}}}}; {{{{lang|la|Vulpes}}}}) is [[animal|a beast]].<ref>No</ref> {words}\n\n"
+              f"== Heading ==\n* {words}\n# {words}\n{{|\n| {words}\n|}}\n"
+              f"It weighs {{{{convert|5|kg}}}}&nbsp;or more. {words}\n"
+              "[[Category:Foxes]]\n\nToo short.\n")
+  first, second = corpus_wikipedia.paragraphs(wikitext)
+  assert first == f"Fox (Vulpes) is a beast. {words.strip()}"
+  assert second == f"It weighs 5 kg or more. {words.strip()}"
+
+
+def test_a_missing_package_says_which_extra_to_install(monkeypatch):
+  real = importlib.util.find_spec
+  for name in ("gensim", "mwparserfromhell"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, name=name: None if asked == name else real(asked))
+    if real("mwparserfromhell") is None and name == "gensim":
+      continue
+    with pytest.raises(NLAError, match="extra `demo`"):
+      read_corpus("wikipedia-sample")
+
+
+def test_a_missing_datasets_package_is_told(monkeypatch):
+  monkeypatch.setattr(corpus.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(NLAError, match="pip install datasets"):
+    read_corpus("hf://some/name")
+
+
+def test_a_hub_source_reads_a_local_folder_through_datasets(tmp_path):
+  pytest.importorskip("datasets")
+  (tmp_path / "train.jsonl").write_text('{"text": "one", "group": "g"}\n{"text": "two", "group": "g"}\n')
+  documents = list(read_corpus(f"hf://{tmp_path}:train"))
+  assert [(d.text, d.group) for d in documents] == [("one", "g"), ("two", "g")]
+  assert len({d.id for d in documents}) == 2
+  with pytest.raises(NLAError, match="cannot be opened"):
+    read_corpus(f"hf://{tmp_path}:nonsense")
+
+
+def test_a_text_file_gives_a_document_for_each_paragraph(tmp_path):
+  path = tmp_path / "book.txt"
+  path.write_text("One\ntwo.\n\n \nThree.\n\n\nFour", encoding="utf-8")
+  assert list(read_corpus(str(path))) == [
+      Document("book#0", "One\ntwo.", "book#0"), Document("book#1", "Three.", "book#1"),
+      Document("book#2", "Four", "book#2")]
+
+
+def test_ids_and_groups_are_optional(tmp_path):
+  rows = [{"text": "a", "id": 7, "group": "g"}, {"text": "b"}, {"text": "c", "group": "g"}]
+  lines, table = tmp_path / "x.jsonl", tmp_path / "x.parquet"
+  lines.write_text("\n".join(map(json.dumps, rows)))
+  pq.write_table(pa.Table.from_pylist([{"text": r["text"], "id": str(r["id"]) if "id" in r else None,
+                                        "group": r.get("group")} for r in rows]), table)
+  assert list(read_corpus(str(lines))) == [
+      Document("7", "a", "g"), Document("x#2", "b", "x#2"), Document("x#3", "c", "g")]
+  assert list(read_corpus(str(table))) == [
+      Document("7", "a", "g"), Document("x#1", "b", "x#1"), Document("x#2", "c", "g")]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("x.jsonl", b'{"text": "a"}\n{"text": oops}\n', "line 2 is not JSON"),
+    ("x.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is a JSON list"),
+    ("x.jsonl", b'{"text": "a"}\n\n{"words": "b"}\n', "line 3 has nothing as 'text'"),
+    ("x.jsonl", b'{"text": 3}\n', "line 1 has int as 'text'"),
+    ("x.jsonl", b'{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the document id '1' twice"),
+    ("x.jsonl", b"\n", "holds no document"),
+    ("x.txt", b"\n \n", "holds no document"),
+    ("x.txt", b"caf\xe9\n", "not UTF-8"),
+    ("x.parquet", b"PAR0 no parquet", "cannot be read as parquet"),
+    ("x.csv", b"text\na\n", "no known kind"),
+])
+def test_bad_files_are_named_with_the_place(tmp_path, name, content, message):
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(NLAError, match=message) as caught:
+    list(read_corpus(str(path)))
+  assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_missing_column_is_told_with_the_columns_there_are(tmp_path):
+  pq.write_table(pa.table({"words": ["a"]}), tmp_path / "x.parquet")
+  with pytest.raises(NLAError, match="no column 'text'; its columns are words"):
+    list(read_corpus(str(tmp_path / "x.parquet")))
+
+
+def test_a_missing_file_fails_before_the_first_document(tmp_path):
+  with pytest.raises(NLAError, match="does not exist"):
+    read_corpus(str(tmp_path / "none.jsonl"))
+
+
+def test_a_dump_cut_off_in_the_middle_is_told(tmp_path):
+  path = tmp_path / "dump.bz2"
+  path.write_bytes(b"BZh91AY&SY cut off")
+  with pytest.raises(NLAError, match="not a readable bz2"):
+    list(corpus_wikipedia.read_pages(str(path)))
