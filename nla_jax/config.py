@@ -104,7 +104,12 @@ def default_config() -> ConfigDict:
 
 
 def load_config(path: str, overrides: dict | None = None) -> ConfigDict:
-  """The config of a Python file (or of a run's config.json), its preset applied, then `overrides` ({"rl.steps": 3}) which win over the preset."""
+  """The config of a Python file, or of a run's config.json.
+
+  Args:
+    path: a file in the manner of configs/, or the `config.json` that a run keeps.
+    overrides: dotted keys and values, {"rl.steps": 3}; they win over the preset that they or the file choose.
+  """
   file = pathlib.Path(path)
   if not file.exists():
     raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
@@ -138,7 +143,7 @@ def _set(config: ConfigDict, key: str, value) -> None:
   node = config
   *path, last = key.split(".")
   for name in path:
-    node = node[name] if name in node else None
+    node = node.get(name)
     if node is None:
       break
   if node is None or last not in node:
@@ -151,4 +156,5 @@ def _set(config: ConfigDict, key: str, value) -> None:
 
 def section(config: ConfigDict, keys: tuple[str, ...]) -> dict:
   """The named parts of a config as plain JSON values."""
-  return {key: json.loads(config[key].to_json()) if isinstance(config[key], ConfigDict) else config[key] for key in keys}
+  plain = lambda value: json.loads(value.to_json()) if isinstance(value, ConfigDict) else value
+  return {key: plain(config[key]) for key in keys}

@@ -111,7 +111,8 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
     return load_run(folder)
   av_folder, ar_folder = (folder, pathlib.Path(ar)) if ar is not None else (folder / "av", folder / "ar")
   if not av_folder.is_dir() or not ar_folder.is_dir():
-    raise NLAError(f"{folder} is neither a workdir of `nla run` nor a folder with av/ and ar/ as `nla export` writes it")
+    raise NLAError(f"{folder} is neither a workdir of `nla run` nor a folder with av/ and ar/ as `nla export` "
+                   "writes it")
   av, rebuilder = export.read_av(av_folder), export.read_ar(ar_folder)
   side, training = av.sidecar, av.sidecar.training
   layer = rebuilder.architecture.n_layers - 1

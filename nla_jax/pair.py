@@ -45,8 +45,9 @@ class Pair:
 
   @functools.cached_property
   def ar_tokens(self) -> int:
-    """Length of an AR input after its shared beginning."""
-    return ar_length(self.max_new_tokens, self.prompts, self.tokenizer)
+    """Length of an AR input after its shared beginning: what an answer within the cap can hold."""
+    around = len(self.prompts.answer_ids(self.tokenizer, ""))
+    return ar_length(max(self.max_new_tokens - around, 1), self.prompts, self.tokenizer)
 
   def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
     """Answers for vectors [n, d_model]; see `nla_jax.rollout.sampler.sample`."""

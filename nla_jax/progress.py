@@ -55,32 +55,43 @@ def track(items: Iterable, name: str, unit: str, total: int | None = None) -> It
   progress.close()
 
 
-class MetricsLog:
-  """Scalars by step, appended to `metrics.jsonl` and written to TensorBoard event files beside it."""
+class StepLines:
+  """A file of JSON lines, one or more a step, that a resumed run goes on with."""
 
-  def __init__(self, folder: pathlib.Path, resume_step: int = 0):
-    """Lines of steps at or after `resume_step` (written by a run that was stopped) are dropped."""
-    folder.mkdir(parents=True, exist_ok=True)
-    self._path = folder / "metrics.jsonl"
-    kept = [line for line in read_metrics(folder) if line["step"] < resume_step]
-    self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    self._file = open(self._path, "a")  # noqa: SIM115 - lives as long as the stage
-    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+  def __init__(self, path: pathlib.Path, resume_step: int = 0):
+    """Lines of steps at or after `resume_step`, written by a run that was stopped, are dropped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = [line for line in read_lines(path) if line["step"] < resume_step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    self._file = open(path, "a")  # noqa: SIM115 - lives as long as the stage
 
-  def write(self, step: int, **values: float) -> None:
-    self._file.write(json.dumps({"step": step, **{key: float(value) for key, value in values.items()}}) + "\n")
+  def write(self, step: int, **values) -> None:
+    self._file.write(json.dumps({"step": step, **values}) + "\n")
     self._file.flush()
-    for key, value in values.items():
-      self._board.add_scalar(key, value, step)
 
   def close(self) -> None:
     self._file.close()
+
+
+class MetricsLog:
+  """Scalars by step: `metrics.jsonl` and, beside it, TensorBoard event files."""
+
+  def __init__(self, folder: pathlib.Path, resume_step: int = 0):
+    self._lines = StepLines(folder / "metrics.jsonl", resume_step)
+    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+
+  def write(self, step: int, **values: float) -> None:
+    self._lines.write(step, **{key: float(value) for key, value in values.items()})
+    for key, value in values.items():
+      self._board.add_scalar(key, float(value), step)
+
+  def close(self) -> None:
+    self._lines.close()
     self._board.close()
 
 
-def read_metrics(folder: pathlib.Path) -> list[dict]:
-  """The lines of a stage's metrics.jsonl; a last line cut off by a crash is left out."""
-  path = folder / "metrics.jsonl"
+def read_lines(path: pathlib.Path) -> list[dict]:
+  """The lines of a StepLines file; a last line cut off by a crash is left out."""
   lines = []
   for line in path.read_text().splitlines() if path.exists() else ():
     try:
@@ -88,3 +99,8 @@ def read_metrics(folder: pathlib.Path) -> list[dict]:
     except json.JSONDecodeError:
       break
   return lines
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict]:
+  """The curve that a stage wrote to `folder`."""
+  return read_lines(folder / "metrics.jsonl")

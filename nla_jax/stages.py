@@ -1,6 +1,7 @@
 """The way of the data, one function an arrow:
 
-  corpus ─ extract ─▶ activations/ ─ teach ─▶ explanations/ ─ sft ─▶ sft/ ─ rl ─▶ rl/ ─ eval ─▶ report.html ─ export ─▶ hf/
+  corpus ─ extract ─▶ activations/ ─ teach ─▶ explanations/ ─ sft ─▶ sft/ ─ rl ─▶ rl/ ─ eval ─▶ eval/, report.html
+         ─ export ─▶ hf/
 
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
@@ -285,13 +286,16 @@ def write_run_report(run: Run) -> None:
   report.write_report(run.workdir / "report.html", {
       "title": c.name, "config": str(c),
       "run": {"model": c.model, "layer": c.layer, "corpus": c.corpus, "activations": facts["rows"],
-              "documents": facts["documents"], "articles or groups": facts["groups"], "rows by split": str(facts["rows_by_split"]),
+              "documents": facts["documents"], "articles or groups": facts["groups"],
+              "rows by split": ", ".join(f"{name} {n}" for name, n in facts["rows_by_split"].items()),
               "teacher": c.teacher.provider, "injection": f"{c.inject.mode}, {c.inject.map}, "
               f"α = {run.parent('sft').facts['injection_scale']:.1f}",
-              "AV examples": run.parent("sft").facts["av_examples"], "AR examples": run.parent("sft").facts["ar_examples"],
-              "RL samples": run.parent("rl").facts["samples"], "products in": str(run.dtype), "jax": jax.__version__,
-              "device": jax.devices()[0].device_kind},
-      "timing": timing(run), "metrics": read("metrics.json"), "rows": read("rows.json"), "examples": read("examples.json"),
+              "AV examples": run.parent("sft").facts["av_examples"],
+              "AR examples": run.parent("sft").facts["ar_examples"],
+              "RL samples": run.parent("rl").facts["samples"], "products in": str(run.dtype),
+              "jax": jax.__version__, "device": jax.devices()[0].device_kind},
+      "timing": timing(run), "metrics": read("metrics.json"), "rows": read("rows.json"),
+      "examples": read("examples.json"),
       "curves": {"av_sft": read_metrics(run.path("sft") / "av"), "ar_sft": read_metrics(run.path("sft") / "ar"),
                  "rl": read_metrics(run.path("rl"))},
   })

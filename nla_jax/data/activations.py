@@ -51,7 +51,8 @@ def plan_rows(config, tokenizer) -> Corpus:
                                    minimum=data.position_minimum)
   splits = split_groups([d.group for d in documents], seed=config.seed, held_out=data.held_out,
                         fractions=[(name, data[name]) for name in ("av_sft", "ar_sft", "rl")])
-  stored = [StoredDocument(d.id, d.group, splits[d.group], np.array(ids, np.int32)) for d, ids in zip(documents, tokens)]
+  stored = [StoredDocument(d.id, d.group, splits[d.group], np.array(ids, np.int32))
+            for d, ids in zip(documents, tokens)]
   return Corpus(stored, document, position)
 
 

@@ -15,7 +15,10 @@ _WORD = re.compile(r"[^\W\d_][\w'’-]+")
 
 
 class TopicWords:
-  """Finds what a context is about: its words that are frequent here and rare across the corpus's groups."""
+  """Finds what a context is about: its words that are frequent here and rare across the corpus's groups.
+
+  A word that fewer than three groups use comes after all others: a name seen once teaches the AV nothing.
+  """
 
   def __init__(self, texts: Sequence[str]):
     """texts: one per group (a page); their number is what rarity is counted in."""
@@ -30,7 +33,7 @@ class TopicWords:
       counts[word] += 1
       shown[word], last[word] = match.group(), place
     rarity = lambda word: math.log((1 + self._groups) / (1 + self._seen[word]))
-    score = lambda word: (math.sqrt(counts[word]) * rarity(word), last[word])
+    score = lambda word: (self._seen[word] >= 3, math.sqrt(counts[word]) * rarity(word), last[word])
     return [shown[word] for word in sorted(counts, key=score, reverse=True) if len(word) > 3]
 
 

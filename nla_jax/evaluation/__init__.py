@@ -1,1 +1,6 @@
-"""What an explanation is worth: FVE and its interval, controls, suites, and the report a person opens."""
+"""How good an NLA is, on held-out activations, beside controls and with intervals."""
+
+from nla_jax.evaluation.harness import Report, evaluate
+from nla_jax.evaluation.metrics import Estimate
+
+__all__ = ["Estimate", "Report", "evaluate"]

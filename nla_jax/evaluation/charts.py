@@ -25,9 +25,7 @@ def _tag(name: str, *children: Any, **attributes: Any) -> Markup:
     f' {key.rstrip("_").replace("_", "-")}="{escape(f"{value:.1f}" if isinstance(value, float) else value)}"'
     for key, value in attributes.items()
   )
-  return (
-    Markup(f"<{name}{fields}>") + Markup("").join(escape(child) for child in children) + Markup(f"</{name}>")
-  )
+  return Markup(f"<{name}{fields}>") + Markup("").join(escape(child) for child in children) + Markup(f"</{name}>")
 
 
 def _svg(width: int, height: int, label: str, parts: Iterable[Markup]) -> Markup:
@@ -39,11 +37,12 @@ def _path(points: Iterable[tuple[float, float]], **attributes: Any) -> Markup:
 
 
 def number(value: float, digits: int = 2) -> str:
-  """A number as a person writes it: a real minus sign, no exponent where none is needed."""
-  if value != 0 and not 1e-3 <= abs(value) < 1e5:
-    text = f"{value:.{digits}g}" if abs(value) < 1e-3 else f"{value:,.0f}"
+  """A number as a person writes it: a real minus sign, `digits` decimals below 10 and fewer above, 1.4e-05 if tiny."""
+  if 0 < abs(value) < 0.5 * 10.0**-digits:
+    text = f"{value:.2g}"
   else:
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+    decimals = digits - (abs(value) >= 10) - (abs(value) >= 100)
+    text = f"{value:,.{max(decimals, 0) if abs(value) < 1000 else 0}f}"
   return text.replace("-", "−")
 
 
@@ -52,18 +51,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
   span = (high - low) or 1.0
   power = 10.0 ** math.floor(math.log10(span / count))
   step = min((power * m for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(span / s - count))
-  return [
-    round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-  ]
+  return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _tick_label(value: float, all_ticks: Sequence[float]) -> str:
   step = all_ticks[1] - all_ticks[0] if len(all_ticks) > 1 else abs(value) or 1
   if abs(value) >= 10_000:
     return f"{value / 1000:g}k".replace("-", "−")
-  return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9) + (f'{step:e}'[0:3] == '2.5'))}f}".replace(
-    "-", "−"
-  )
+  return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9) + (f'{step:e}'[0:3] == '2.5'))}f}".replace("-", "−")
 
 
 class _Axes:
@@ -85,21 +80,13 @@ class _Axes:
   def grid(self, x_label: str = "", y_label: str = "") -> list[Markup]:
     xs, ys = ticks(self.low_x, self.high_x, 4), ticks(self.low_y, self.high_y, 4)
     parts = [
-      _tag(
-        "line", x1=self.left, x2=self.right, y1=self.y(t), y2=self.y(t), class_="zero" if t == 0 else "grid"
-      )
+      _tag("line", x1=self.left, x2=self.right, y1=self.y(t), y2=self.y(t), class_="zero" if t == 0 else "grid")
       for t in ys
     ]
-    parts += [
-      _tag("text", _tick_label(t, ys), x=self.left - 6, y=self.y(t) + 4, class_="tick end") for t in ys
-    ]
-    parts += [
-      _tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle") for t in xs
-    ]
+    parts += [_tag("text", _tick_label(t, ys), x=self.left - 6, y=self.y(t) + 4, class_="tick end") for t in ys]
+    parts += [_tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle") for t in xs]
     middle = (self.left + self.right) / 2
-    parts.append(
-      _tag("text", x_label, x=middle, y=self.bottom + 33, class_="axis middle") if x_label else Markup("")
-    )
+    parts.append(_tag("text", x_label, x=middle, y=self.bottom + 33, class_="axis middle") if x_label else Markup(""))
     if y_label:
       parts.append(_tag("text", y_label, x=self.left - 6, y=self.top - 8, class_="axis"))
     return parts
@@ -119,9 +106,7 @@ def forest(rows: Sequence[dict[str, Any]]) -> Markup:
     _tag("line", x1=axes.x(t), x2=axes.x(t), y1=axes.top, y2=axes.bottom, class_="zero" if t == 0 else "grid")
     for t in marks
   ]
-  parts += [
-    _tag("text", _tick_label(t, marks), x=axes.x(t), y=axes.bottom + 18, class_="tick middle") for t in marks
-  ]
+  parts += [_tag("text", _tick_label(t, marks), x=axes.x(t), y=axes.bottom + 18, class_="tick middle") for t in marks]
   parts += [
     _tag("text", text, x=axes.x(at), y=14, class_="axis middle")
     for at, text in ((0, "always the mean"), (1, "perfect"))
@@ -135,7 +120,7 @@ def forest(rows: Sequence[dict[str, Any]]) -> Markup:
     if high > axes.low_x:
       parts.append(_tag("line", x1=axes.x(low), x2=axes.x(high), y1=y, y2=y, class_=f"whisker {row['kind']}"))
     if row["value"] >= axes.low_x:
-      parts.append(_tag("circle", cx=axes.x(row["value"]), cy=y, r=5, class_=f"dot {row['kind']}"))
+      parts.append(_tag("circle", cx=axes.x(row["value"]), cy=y, r=4.5, class_=f"dot {row['kind']}"))
     else:
       parts.append(_tag("text", "◀", x=axes.left, y=y + 4, class_=f"arrow {row['kind']}"))
     interval = f"[{number(low)}, {number(high)}]" if row["ci95"] else "no interval"
@@ -162,9 +147,7 @@ def lines(series: dict[str, Points], label: str) -> Markup:
   for i, (name, run) in enumerate(runs.items()):
     places = [(axes.x(x), axes.y(mean)) for x, mean, _, _ in run]
     if len(run) < len(series[name]):
-      edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [
-        (axes.x(r[0]), axes.y(r[2])) for r in reversed(run)
-      ]
+      edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [(axes.x(r[0]), axes.y(r[2])) for r in reversed(run)]
       parts.append(_path(edge, class_=f"band s{i + 1}"))
     if len(run) > 1:
       parts.append(_path(places, class_=f"line s{i + 1}"))
@@ -184,20 +167,14 @@ def histogram(series: dict[str, np.ndarray], label: str, bins: int = 36) -> Mark
   """Shares of activations by FVE: the first series filled, the others outlined; outliers go in the first bin."""
   low, _ = _robust_range(np.concatenate(list(series.values())))
   edges = np.linspace(min(low, 0.0), 1.0, bins + 1)
-  shares = {
-    name: np.histogram(np.clip(v, edges[0], 1.0), edges)[0] / len(v) * 100 for name, v in series.items()
-  }
-  axes = _Axes(
-    (edges[0], 1.0), (0.0, max(float(s.max()) for s in shares.values()) * 1.05), (44, 26, 450, 240)
-  )
+  shares = {name: np.histogram(np.clip(v, edges[0], 1.0), edges)[0] / len(v) * 100 for name, v in series.items()}
+  axes = _Axes((edges[0], 1.0), (0.0, max(float(s.max()) for s in shares.values()) * 1.05), (44, 26, 450, 240))
   parts = axes.grid(x_label="FVE of one activation", y_label="% of activations")
   for i, share in enumerate(shares.values()):
     corners = [(axes.x(edges[0]), axes.y(0))]
     for j, value in enumerate(share):
       corners += [(axes.x(edges[j]), axes.y(value)), (axes.x(edges[j + 1]), axes.y(value))]
-    parts.append(
-      _path([*corners, (axes.x(1.0), axes.y(0))], class_=f"{'area' if i == 0 else 'line'} s{i + 1}")
-    )
+    parts.append(_path([*corners, (axes.x(1.0), axes.y(0))], class_=f"{'area' if i == 0 else 'line'} s{i + 1}"))
   parts.append(_tag("line", x1=axes.x(0), x2=axes.x(0), y1=axes.top, y2=axes.bottom, class_="zero"))
   return _svg(464, 282, label, parts)
 
@@ -217,8 +194,6 @@ def stacked_bar(shares: Sequence[float]) -> Markup:
   """One bar of parts that sum to 1, in the order of the series colours."""
   parts, left = [], 0.0
   for i, share in enumerate(shares):
-    parts.append(
-      _tag("rect", x=left, y=0, width=max(share * 952 - 1.5, 0.5), height=18, class_=f"part s{i % 8 + 1}")
-    )
+    parts.append(_tag("rect", x=left, y=0, width=max(share * 952 - 1.5, 0.5), height=18, class_=f"part s{i % 8 + 1}"))
     left += share * 952
   return _svg(952, 18, "Share of time by stage", parts)

@@ -33,7 +33,7 @@ REFERENCES = {
 CONTROLS = {
   "shuffled_vector": (
     "Shuffled vector",
-    "The AV explains another activation of the evaluated set, and the text is scored against this one.",
+    "The AV explains an activation of another document, and the text is scored against this one.",
   ),
   "zero_vector": ("Zero vector", "A vector of zeros is injected: what the AV says when it is given nothing."),
   "mean_vector": (
@@ -46,13 +46,14 @@ CONTROLS = {
   ),
   "retrieval": (
     "Nearest-neighbour retrieval",
-    "No text is read: the answer is a training activation, looked up by nearest neighbour.",
+    "The AR reads the teacher's text of the training activation nearest to this one: looking up, without an AV.",
   ),
   "mean_per_last_token": (
     "Mean per last token",
-    "The mean training activation of the token at this position: what knowing one token gives.",
+    "No text is read: the answer is the mean direction of training activations on the same token.",
   ),
 }
+GAIN = "gain_of_rl"  # a paired difference of two FVEs, kept beside them in metrics.json
 _KINDS = (("fve", RESULTS, "result"), ("fve", REFERENCES, "reference"), ("controls", CONTROLS, "control"))
 
 
@@ -78,16 +79,14 @@ def fve_rows(metrics: Mapping[str, Any], definitions: Mapping[str, str]) -> list
   Rows under metrics["fve"] and metrics["controls"] that have no name here follow their kind under their own key.
   """
   rows = []
-  known = {*RESULTS, *REFERENCES}
+  known = {*RESULTS, *REFERENCES, GAIN}
   for section, names, kind in _KINDS:
     measured = metrics.get(section) or {}
     extra = [key for key in measured if key not in (CONTROLS if kind == "control" else known)]
     for key in [*names, *(extra if kind != "result" else ())]:
       if (found := estimate(measured.get(key))) is not None:
         label, definition = names.get(key, (key.replace("_", " ").capitalize(), ""))
-        rows.append(
-          {"key": key, "label": label, "kind": kind, "definition": definitions.get(key, definition), **found}
-        )
+        rows.append({"key": key, "label": label, "kind": kind, "definition": definitions.get(key, definition), **found})
   return rows
 
 
@@ -97,33 +96,37 @@ def not_run(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   return [label for key, (label, _) in CONTROLS.items() if key not in have]
 
 
-def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
-  return row["ci95"] or (row["value"], row["value"])
+def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
+  """The interval; without one anything is possible, so that nothing is claimed."""
+  return row["ci95"] or (-math.inf, math.inf)
 
 
 def headline(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """{"value", "interval", "sentence", "findings": [{"tone": good|warn|bad|plain, "text"}]} of the sampled round trip."""
-  by_key = {row["key"]: row for row in rows}
-  trip = by_key.get("round_trip")
+  """The sampled round trip in words: "value", "interval", "n" and "sentence" as text, and "findings".
+
+  A finding is {"tone": good | warn | bad | plain, "text"}.
+  """
+  trip = next((row for row in rows if row["key"] == "round_trip"), None)
   if trip is None:
     sentence = "The round trip was not measured, so nothing is known about how much the explanations carry."
     return {
       "value": "—",
       "interval": "not measured",
+      "n": None,
       "sentence": sentence,
       "findings": _doubts(metrics, rows),
     }
-  low, _ = _ends(trip)
   share = f"{100 * trip['value']:.0f} %"
   if trip["value"] <= 0:
     sentence = (
       "Below zero: from the explanations the reconstructor does worse than always answering the mean "
       "activation. Nothing in this run's explanations should be taken as evidence about the model."
     )
-  elif low <= 0:
+  elif _bounds(trip)[0] <= 0:
+    reason = "the interval reaches zero" if trip["ci95"] else "there is no interval"
     sentence = (
       f"From the explanation alone, the reconstructor recovers {share} of the variance in the activations' "
-      "direction, but the interval reaches zero: it is not shown that the explanations carry anything "
+      f"direction, but {reason}: it is not shown that the explanations carry anything "
       "beyond the mean activation."
     )
   else:
@@ -131,69 +134,58 @@ def headline(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
       f"From the explanation alone, the reconstructor recovers {share} of the variance in the activations' "
       "direction. 0 is what always answering the mean activation scores, 1 is a perfect rebuild."
     )
-  interval = (
-    f"95 % interval {number(_ends(trip)[0])} to {number(_ends(trip)[1])}" if trip["ci95"] else "no interval"
-  )
-  if trip["n"] is not None:
-    interval += f", n = {trip['n']:,}"
-  found = _against_controls(trip, by_key, rows) + _doubts(metrics, rows)
-  return {"value": number(trip["value"]), "interval": interval, "sentence": sentence, "findings": found}
+  interval = f"95 % interval {number(trip['ci95'][0])} to {number(trip['ci95'][1])}" if trip["ci95"] else "no interval"
+  n = None if trip["n"] is None else f"{trip['n']:,} activations"
+  if n and (groups := estimate(metrics.get("groups"))):
+    n += f", {groups['value']:,.0f} document groups"
+  found = _against_controls(trip, metrics, rows) + _doubts(metrics, rows)
+  return {"value": number(trip["value"]), "interval": interval, "n": n, "sentence": sentence, "findings": found}
 
 
 def _finding(tone: str, text: str) -> dict[str, str]:
   return {"tone": tone, "text": text}
 
 
-def _against_controls(trip, by_key, rows) -> list[dict[str, str]]:
+def _against_controls(
+  trip: Mapping[str, Any],
+  metrics: Mapping[str, Any],
+  rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, str]]:
+  """What the round trip is worth beside each control and reference that was measured."""
   found = []
+  by_key = {row["key"]: row for row in rows}
   controls = [row for row in rows if row["kind"] == "control"]
+  low, _ = _bounds(trip)
   if controls:
     best = max(controls, key=lambda row: row["value"])
     name, score = best["label"].lower(), number(best["value"])
-    if _ends(trip)[0] > max(_ends(row)[1] for row in controls):
-      found.append(
-        _finding(
-          "good", f"Every control that was run scores clearly lower. The strongest, {name}, reaches {score}."
-        )
-      )
+    if low > max(_bounds(row)[1] for row in controls):
+      text = f"Every control that was run scores clearly lower. The strongest, {name}, reaches {score}."
+      found.append(_finding("good", text))
     elif trip["value"] > best["value"]:
-      found.append(
-        _finding(
-          "warn",
-          f"Not clearly above every control: the interval overlaps that of {name} ({score}) or another.",
-        )
-      )
+      text = f"Not shown to be above every control: the intervals overlap or are missing ({name} reaches {score})."
+      found.append(_finding("warn", text))
     else:
       found.append(_finding("bad", f"The control {name} scores {score}, no less than the round trip."))
   if "shuffled_vector" in by_key:
     shuffled = by_key["shuffled_vector"]
-    if _ends(trip)[0] > _ends(shuffled)[1]:
-      found.append(
-        _finding(
-          "good",
-          "The words depend on the vector: explanations of another activation score "
-          f"{number(shuffled['value'])}.",
-        )
-      )
+    score = f"explanations of another activation score {number(shuffled['value'])}."
+    if low > _bounds(shuffled)[1]:
+      found.append(_finding("good", f"The words depend on the vector: {score}"))
     else:
-      found.append(
-        _finding(
-          "bad",
-          "It is not shown that the words depend on the vector: explanations of another "
-          f"activation score {number(shuffled['value'])}.",
-        )
-      )
+      found.append(_finding("bad", f"It is not shown that the words depend on the vector: {score}"))
   if "round_trip_sft" in by_key:
     before = by_key["round_trip_sft"]
-    apart = _ends(trip)[0] > _ends(before)[1]
-    if apart:
+    gain = estimate((metrics.get("fve") or {}).get(GAIN))
+    if _bounds(gain)[0] > 0 if gain else low > _bounds(before)[1]:
       text = f"Reinforcement learning raised FVE from {number(before['value'])} to {number(trip['value'])}."
+      found.append(_finding("good", text))
     else:
       text = f"Not clearly better than before reinforcement learning ({number(before['value'])})."
-    found.append(_finding("good" if apart else "warn", text))
+      found.append(_finding("warn", text))
   if "gold_text" in by_key:
-    gold = by_key["gold_text"]
-    found.append(_finding("plain", f"For scale, the teacher's text gives {number(gold['value'])}."))
+    text = f"For scale, the teacher's text gives {number(by_key['gold_text']['value'])}."
+    found.append(_finding("plain", text))
   return found
 
 
@@ -201,14 +193,10 @@ def _doubts(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
   """Reasons to doubt the numbers, whatever they are."""
   found = []
   if missing := not_run(rows):
-    found.append(
-      _finding("warn", "Controls that were not run: " + ", ".join(name.lower() for name in missing) + ".")
-    )
+    found.append(_finding("warn", "Controls that were not run: " + ", ".join(name.lower() for name in missing) + "."))
   trip = next((row for row in rows if row["key"] == "round_trip"), None)
   if trip and trip["ci95"] is None:
-    found.append(
-      _finding("warn", "The round trip has no interval: one document is not enough to know the spread.")
-    )
+    found.append(_finding("warn", "The round trip has no interval: one document is not enough to know the spread."))
   if trip and trip["n"] is not None and trip["n"] < 100:
     found.append(_finding("warn", f"Only {trip['n']} activations were evaluated."))
   rate = estimate(metrics.get("parse_rate"))
@@ -220,8 +208,7 @@ def _doubts(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
     found.append(
       _finding(
         "bad",
-        "The verbalizer's loss hardly differs between its own vector and a shuffled one: "
-        "it writes without looking.",
+        "The verbalizer's loss hardly differs between its own vector and a shuffled one: it writes without looking.",
       )
     )
   b = estimate(metrics.get("baseline_variance"))

@@ -14,8 +14,8 @@ from nla_jax.data.store import Store
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import controls, metrics
 from nla_jax.progress import Progress
+from nla_jax.training import sft
 from nla_jax.training.batches import encode_answers
-from nla_jax.training.sft import av_loss
 
 _CONTEXT = 80  # tokens shown before an example's position
 _AFTER = 12  # and after
@@ -149,7 +149,7 @@ def _av_losses(nla, golds: np.ndarray, taught: list[str], others: np.ndarray, ba
   """Nats a token of the teacher's text, given each row's own vector and given another row's."""
   pair = nla.pair
   answers = encode_answers(pair.prompts, pair.tokenizer, taught)
-  score = jax.jit(lambda params, rows: av_loss(params, rows, pair))
+  score = jax.jit(lambda params, rows: sft.av_loss(params, rows, pair))
 
   def mean(vectors: np.ndarray) -> float:
     found, weights = [], []
@@ -178,6 +178,7 @@ def table(found: dict[str, Any]) -> str:
     interval = f"[{e['ci95'][0]:+.3f}, {e['ci95'][1]:+.3f}]" if e["ci95"] else "[one group: no interval]"
     lines.append(f"  {_LABELS.get(name, name):32s} {e['value']:+.3f}  {interval}")
   if "av" in found:
-    lines.append(f"  AV loss, own vector {found['av']['loss_own']:.3f}, shuffled {found['av']['loss_shuffled']:.3f} nats")
+    av = found["av"]
+    lines.append(f"  AV loss, own vector {av['loss_own']:.3f}, shuffled {av['loss_shuffled']:.3f} nats a token")
   lines.append(f"  parse rate {found['parse_rate']:.3f}, mean length {found['tokens_mean']:.1f} tokens")
   return "\n".join(lines)

@@ -181,8 +181,7 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
   groups = np.asarray(groups)
   if values.ndim != 1 or values.size == 0 or groups.shape != values.shape:
     raise NLAError(
-      f"expected one group for each of at least one value, got values {values.shape} and groups "
-      f"{groups.shape}"
+      f"expected one group for each of at least one value, got values {values.shape} and groups {groups.shape}"
     )
   if not np.isfinite(values).all():
     raise NLAError(
@@ -215,9 +214,7 @@ def bootstrap(mse: Any, groups: Any, b: float, *, samples: int = 2000, seed: int
   return _as_fve(estimate, offset=1.0, b=b)
 
 
-def paired_bootstrap(
-  mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0
-) -> Estimate:
+def paired_bootstrap(mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0) -> Estimate:
   """FVE of A less FVE of B on the same rows, with the interval of the difference; b is held fixed.
 
   The same groups are drawn for both, so what is hard about a document cancels: much tighter than comparing
@@ -225,9 +222,7 @@ def paired_bootstrap(
   """
   mse_a, mse_b = np.asarray(mse_a, np.float64), np.asarray(mse_b, np.float64)
   if mse_a.shape != mse_b.shape:
-    raise NLAError(
-      f"a paired comparison needs the same rows on both sides, got {mse_a.shape} and {mse_b.shape}"
-    )
+    raise NLAError(f"a paired comparison needs the same rows on both sides, got {mse_a.shape} and {mse_b.shape}")
   estimate = bootstrap_mean(mse_a - mse_b, groups, samples=samples, seed=seed)
   return _as_fve(estimate, offset=0.0, b=b)
 
@@ -235,8 +230,6 @@ def paired_bootstrap(
 def _as_fve(estimate: Estimate, *, offset: float, b: float) -> Estimate:
   """offset - estimate / b, which swaps the interval's ends."""
   if not (math.isfinite(b) and b > 0):
-    raise NLAError(
-      f"the FVE baseline must be a positive number, got {b}; take it from baseline_variance(golds)"
-    )
+    raise NLAError(f"the FVE baseline must be a positive number, got {b}; take it from baseline_variance(golds)")
   ci95 = None if estimate.ci95 is None else (offset - estimate.ci95[1] / b, offset - estimate.ci95[0] / b)
   return Estimate(value=offset - estimate.value / b, ci95=ci95, n=estimate.n)

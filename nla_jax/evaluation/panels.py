@@ -19,7 +19,7 @@ _CURVES = {
     "Verbalizer, supervised (AV-SFT)",
     {
       "Loss": (("loss", "training"),),
-      "Held-out loss": (("loss_own", "own vector"), ("loss_shuffled", "shuffled vector")),
+      "Own against shuffled vector": (("loss_own", "own vector"), ("loss_shuffled", "shuffled vector")),
     },
   ),
   "ar_sft": (
@@ -62,9 +62,7 @@ def timing(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
   """(step, value) of the records that hold a finite number under `key`, by step."""
-  points = [
-    (r["step"], r[key]) for r in records if findings.estimate(r.get("step")) and findings.estimate(r.get(key))
-  ]
+  points = [(r["step"], r[key]) for r in records if findings.estimate(r.get("step")) and findings.estimate(r.get(key))]
   return sorted((float(step), float(value)) for step, value in points)
 
 
@@ -90,9 +88,7 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
       series = {label: points for key, label in keys if (points := _series(records, key))}
       missing += [] if series else [title.lower() if title[:2].istitle() else title]
       panels += [_panel(title, series)] if series else []
-    extra = {
-      key: points for r in records for key in r if key not in known and (points := _series(records, key))
-    }
+    extra = {key: points for r in records for key in r if key not in known and (points := _series(records, key))}
     more = [_panel(key.replace("_", " "), {key: points}) for key, points in extra.items()]
     stages.append({"name": name, "panels": panels, "more": more, "missing": missing})
   return stages if any(stage["panels"] or stage["more"] for stage in stages) else []

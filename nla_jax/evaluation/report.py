@@ -29,7 +29,11 @@ from nla_jax.evaluation.charts import number
 
 # Other numbers of metrics.json: key -> (label, what it is).
 _OTHERS = {
-  "parse_rate": ("Parse rate", "Share of sampled explanations that closed their tags within the length cap."),
+  "parse_rate": (
+    "Parse rate",
+    "Share of sampled explanations that closed their tags within the length cap. The others are scored as empty.",
+  ),
+  "distinct": ("Distinct explanations", "Different texts per activation. Near 0: the AV says the same of everything."),
   "tokens_mean": ("Length", "Mean tokens of an explanation. Longer explanations buy FVE."),
   "baseline_variance": (
     "Baseline variance b",
@@ -70,9 +74,7 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
     NLAError: "metrics" is missing, or the folder does not exist.
   """
   if not isinstance(report.get("metrics"), Mapping):
-    raise NLAError(
-      "a report needs report['metrics'], the content of metrics.json; got keys " + ", ".join(report)
-    )
+    raise NLAError("a report needs report['metrics'], the content of metrics.json; got keys " + ", ".join(report))
   path = Path(path)
   if not path.parent.is_dir():
     raise NLAError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
@@ -95,9 +97,7 @@ def _template(name: str) -> str:
 
 def _environment() -> jinja2.Environment:
   loader = jinja2.FunctionLoader(_template)
-  return jinja2.Environment(
-    loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-  )
+  return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
 
 
 def embed_json(value: Any) -> Markup:
@@ -125,6 +125,8 @@ def _finite(value: Any) -> Any:
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
   metrics, run = report["metrics"], dict(report.get("run") or {})
   rows = findings.fve_rows(metrics, report.get("definitions") or {})
+  cosines = {key: findings.estimate(value) for key, value in (metrics.get("cosine") or {}).items()}
+  others = _others(metrics)
   examples = list(report.get("examples") or ())
   script = _template("report.js")
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -140,17 +142,18 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     "timing": panels.timing(report.get("timing") or ()),
     "config": report.get("config") or "",
     "forest": charts.forest(rows) if rows else "",
-    "table": [_written(row) for row in rows],
+    "table": [{**_written(row), "cosine": _cosine(cosines.get(row["key"]))} for row in rows],
+    "has_cosines": any(cosines.get(row["key"]) for row in rows),
     "not_run": findings.not_run(rows),
-    "others": _others(metrics),
+    "others": others,
+    "others_have_intervals": any(row["ci95"] for row in others),
     "curves": panels.curves(report.get("curves") or {}),
     "max_points": charts.MAX_POINTS,
     "row_charts": panels.row_charts(report.get("rows") or {}),
     "n_examples": len(examples),
     "examples_note": report.get("examples_note")
-    or f"{len(examples)} held-out activations, first in random order.",
+    or f"{len(examples)} held-out activations. They open in random order, so the first page is not a selection.",
     "examples_json": embed_json(examples),
-    "glossary": [(row["label"], row["definition"]) for row in rows if row["definition"]],
   }
 
 
@@ -176,6 +179,10 @@ def _written(row: Mapping[str, Any], digits: int = 3) -> dict[str, Any]:
   return {**row, "value": number(row["value"], digits), "interval": interval, "n": n}
 
 
+def _cosine(estimate: Mapping[str, Any] | None) -> str:
+  return number(estimate["value"], 3) if estimate else ""
+
+
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
   """The numbers that belong beside the headline, those that were measured."""
   value = lambda key: (findings.estimate(metrics.get(key)) or {}).get("value")
@@ -183,36 +190,31 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
   av = metrics.get("av") or {}
   own, shuffled = (findings.estimate(av.get(key)) for key in ("loss_own", "loss_shuffled"))
   if own and shuffled:
-    note = (
-      f"nats lower with its own vector: {number(own['value'])} against {number(shuffled['value'])} shuffled"
-    )
+    note = f"nats lower with its own vector: {number(own['value'])} against {number(shuffled['value'])} shuffled"
     tiles.append({"name": "AV loss gap", "value": number(shuffled["value"] - own["value"]), "note": note})
   if (rate := value("parse_rate")) is not None:
-    tiles.append(
-      {"name": "Parse rate", "value": f"{100 * rate:.1f} %", "note": "explanations that are well formed"}
-    )
+    tiles.append({"name": "Parse rate", "value": f"{100 * rate:.1f} %", "note": "explanations that are well formed"})
   if (length := value("tokens_mean")) is not None:
     tiles.append({"name": "Length", "value": number(length, 1), "note": "tokens an explanation, mean"})
   if (b := value("baseline_variance")) is not None:
-    tiles.append(
-      {"name": "Baseline variance", "value": number(b, 3), "note": "error of answering the mean, 0 to 1"}
-    )
+    tiles.append({"name": "Baseline variance", "value": number(b, 3), "note": "error of answering the mean, 0 to 1"})
   return tiles
 
 
 def _others(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Everything measured that is not an FVE row: the known numbers first, then any further one under its key."""
   found = [(_AV[key], (metrics.get("av") or {}).get(key)) for key in _AV]
+  gain = (metrics.get("fve") or {}).get(findings.GAIN)
+  found += [(("Gain of RL", "FVE of the round trip less that before RL, on the same rows (paired)."), gain)]
   found += [(_OTHERS[key], metrics.get(key)) for key in _OTHERS]
   for key, value in metrics.items():
-    if key in ("fve", "controls", "av", *_OTHERS):
+    if key in ("fve", "controls", "av", "cosine", "rows", "groups", *_OTHERS):
       continue
     name = key.replace("_", " ").capitalize()
-    definition = "Meaningless without the baseline variance." if key == "cosine" else ""
     if isinstance(value, Mapping) and "value" not in value:
-      found += [((f"{name}, {sub.replace('_', ' ')}", definition), item) for sub, item in value.items()]
+      found += [((f"{name}, {sub.replace('_', ' ')}", ""), item) for sub, item in value.items()]
     else:
-      found.append(((name, definition), value))
+      found.append(((name, ""), value))
   rows = []
   for (label, definition), value in found:
     if (estimate := findings.estimate(value)) is not None:

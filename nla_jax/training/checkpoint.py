@@ -1,7 +1,6 @@
 """Orbax checkpoints: what a stopped stage needs to go on bit for bit, and what the next stage reads."""
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -22,13 +21,14 @@ class Checkpoints:
 
   def save(self, step: int, state: Any, loop: dict) -> None:
     try:
-      self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), loop=ocp.args.JsonSave(loop)))
+      self._manager.save(step, args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state), loop=ocp.args.JsonSave(loop)))
     except OSError as error:
       raise NLAError(f"could not write a checkpoint under {self._folder}: {error}; earlier checkpoints are whole, free "
                      "some space and run the same command again") from error
 
   def restore(self, state: Any) -> tuple[Any, dict] | None:
-    """The newest whole checkpoint as (state, loop), in the layout of `state` (arrays or shapes); None if there is none."""
+    """The newest whole checkpoint as (state, loop), laid out like `state` (arrays or shapes); None if there is none."""
     step = self._manager.latest_step()
     if step is None:
       return None
@@ -41,11 +41,6 @@ class Checkpoints:
     """Waits for the save under way."""
     self._manager.wait_until_finished()
     self._manager.close()
-
-  def discard(self) -> None:
-    """Deletes the checkpoints of a finished stage."""
-    self.close()
-    shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def save_params(folder: pathlib.Path, params: Any) -> None:

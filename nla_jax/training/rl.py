@@ -27,7 +27,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
-from nla_jax.progress import MetricsLog, Progress, say
+from nla_jax.progress import MetricsLog, Progress, StepLines, say
 from nla_jax.rollout.sampler import Rollout
 from nla_jax.training import losses
 from nla_jax.training.batches import Examples
@@ -167,7 +167,8 @@ def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Ca
     states, loop = found
     start = loop["step"]
     stream.set_state(decode_loader(loop["loader"], stream.get_state()))
-  log, progress = MetricsLog(folder, start), Progress("rl", rl.steps, "step", start)
+  log, samples = MetricsLog(folder, start), StepLines(folder / "samples.jsonl", start)
+  progress = Progress("rl", rl.steps, "step", start)
   for step in range(start, rl.steps):
     both = step >= rl.ar_steps
     clock = [time.time()]
@@ -189,9 +190,10 @@ def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Ca
     rewards = np.asarray(losses.reconstruction_reward(errors, ~inputs.fits, rl.reward))
     rewards = rewards - rl.length_cost * np.maximum(lengths - rl.length_target, 0)
     good = inputs.fits
-    metrics = {"reward": rewards.mean(), "fve": 1 - errors[good].mean() / baseline if good.any() else float("nan"),
-               "length": lengths.mean(), "parse_rate": good.mean(),
+    metrics = {"reward": rewards.mean(), "length": lengths.mean(), "parse_rate": good.mean(),
                "duplicates": 1 - len(set(texts)) / per_step, "ar_gradient_norm": ar_norm}
+    if good.any():
+      metrics["fve"] = 1 - errors[good].mean() / baseline
     if both:
       advantages = losses.group_advantages(jnp.asarray(rewards, jnp.float32), rl.group)
       states["av"], more = learner.improve(states["av"], rollout, vectors, advantages, seed=seed * 1_000_003 + step)
@@ -201,23 +203,20 @@ def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Ca
     metrics |= dict(zip(("seconds_rollout", "seconds_ar", "seconds_av"), np.diff(clock)))
     metrics |= {"av_skipped": states["av"].skipped, "ar_skipped": states["ar"].skipped}
     log.write(step, **metrics)
-    progress.advance(reward=float(metrics["reward"]), fve=float(metrics["fve"]), length=float(metrics["length"]))
+    progress.advance(**{name: float(metrics[name]) for name in ("reward", "fve", "length") if name in metrics})
     if step % rl.sample_every == 0:
-      _show(folder, step, contexts(int(rows[0])), texts[0], float(rewards[0]))
+      context, shown = contexts(int(rows[0])), texts[0] or "(no explanation could be read)"
+      samples.write(step, context=context, explanation=shown, reward=float(rewards[0]))
+      one_line = shown.replace("\n\n", " | ")
+      say(f"  step {step}: …{context[-60:]!r} -> {one_line!r}  reward {rewards[0]:.3f}")
     for name, state in states.items():
       check_guard(state, guard_limit, f"rl ({name})")
     if (step + 1) % checkpoint_every == 0 and step + 1 < rl.steps:
       checkpoints.save(step + 1, states, {"step": step + 1, "loader": encode_loader(stream.get_state())})
       note_progress()
   log.close()
+  samples.close()
   progress.close()
   checkpoints.close()
   return {name: state.params for name, state in states.items()}
 
-
-def _show(folder: pathlib.Path, step: int, context: str, text: str | None, reward: float) -> None:
-  """Keeps one explanation with its context and reward, so that a person sees what the numbers hide."""
-  shown = (text or "(no explanation could be read)").replace("\n\n", " | ")
-  say(f"  step {step}: …{context[-60:]!r} -> {shown!r}  reward {reward:.3f}")
-  with open(folder / "samples.txt", "a") as file:
-    file.write(f"step {step}  reward {reward:.4f}\n  …{context}\n  {shown}\n\n")

@@ -38,10 +38,11 @@
 
   const block = (name, text, fve, className) => {
     if (text === null || text === undefined) return null;
-    const words = text === "" ? element("em", "", "(empty)") : text;
+    const paragraphs = text.trim() === "" ? [element("p", "", element("em", "", "(empty)"))]
+      : text.trim().split(/\n\s*\n/).map((paragraph) => element("p", "", paragraph));
     return element("div", "block " + className,
       element("div", "", name, document.createElement("br"), chip(fve, name + ": 1 − error / baseline for this activation")),
-      element("p", "", words));
+      element("div", "words", ...paragraphs));
   };
 
   const card = (example) => {

@@ -1,0 +1,94 @@
+"""Every mistake gets one line that says what, where and what to do, a status of 2, and costs nothing expensive."""
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from nla_jax import cli
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
+
+
+def complaint(capsys, *arguments: str) -> str:
+  """The one line that `nla` prints for these arguments."""
+  assert cli.main(list(arguments)) == 2
+  printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nla: ")]
+  assert len(printed) == 1 and "Traceback" not in printed[0]
+  return printed[0]
+
+
+@pytest.mark.parametrize("override, expected", [
+    ("--config.layer=9", "blocks 0..3"),
+    ("--config.corpus=/nowhere.txt", "does not exist"),
+    ("--config.corpus=notes.docx", "no known kind"),
+    ("--config.model=/nowhere/model.gguf", "/nowhere/model.gguf"),
+    ("--config.model=package:no_such_package_here", "not installed"),
+    ("--config.prompts.marker=ab", "must be exactly one"),
+    ("--config.prompts.av=no slot here", "exactly once"),
+    ("--config.compute=float8", "float32, bfloat16 or auto"),
+    ("--config.inject.mode=somewhere", "replace, add"),
+    ("--config.rl.group=1", "at least 2"),
+    ("--config.rl.minibatches=3", "does not divide"),
+    ("--config.rl.reward=luck", "mse, cosine, log"),
+    ("--config.rl.max_new_tokens=20", "cannot hold the teacher's explanations"),
+    ("--config.teacher.provider=oracle", "readout or file"),
+    ("--config.preset=gigantic", "not one of"),
+    ("--config.no_such_key=1", "nla_jax/config.py lists all keys"),
+    ("--config.rl.no_such_key=1", "nla_jax/config.py lists all keys"),
+    ("--config.layer=twelve", "nla_jax/config.py lists all keys"),
+])
+def test_a_wrong_choice_is_named_before_any_work(override, expected, capsys, tmp_path):
+  assert expected in complaint(capsys, "run", TINY, f"--workdir={tmp_path}", override)
+  assert not (tmp_path / "activations" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["run"], "give one stage"),
+    (["run", TINY], "--workdir"),
+    (["fly", TINY, "--workdir=/tmp/unused_by_nla"], "no stage"),
+    (["run", "--config=/nowhere.py", "--workdir=/tmp/unused_by_nla"], "no config file"),
+    (["eval", TINY, "--workdir=/tmp/unused_by_nla_either"], "`nla sft`"),
+])
+def test_a_wrong_command_says_what_is_missing(arguments, expected, capsys):
+  assert expected in complaint(capsys, *arguments)
+
+
+def test_a_corpus_without_a_long_enough_document_says_how_long_the_longest_is(capsys, tmp_path):
+  corpus = tmp_path / "short.txt"
+  corpus.write_text("One.\n\nTwo.\n")
+  said = complaint(capsys, "extract", TINY, f"--workdir={tmp_path / 'run'}", f"--config.corpus={corpus}")
+  assert "the longest has 4" in said and "position_minimum" in said
+
+
+def test_a_truncated_model_file_is_named(capsys, tmp_path):
+  model = tmp_path / "cut.gguf"
+  model.write_bytes(b"GGUF\x03\x00\x00\x00")
+  assert str(model) in complaint(capsys, "extract", TINY, f"--workdir={tmp_path / 'run'}", f"--config.model={model}")
+
+
+def test_a_damaged_shard_is_named_and_the_rest_is_kept(capsys, tmp_path):
+  assert cli.main(["extract", TINY, f"--workdir={tmp_path}"]) == 0
+  shard = sorted(path for path in (tmp_path / "activations" / "store" / "next_tokens").rglob("*")
+                 if path.is_file() and path.name != "zarr.json")[0]
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 3] ^= 0xFF
+  shard.write_bytes(bytes(content))
+  capsys.readouterr()
+  said = complaint(capsys, "teach", TINY, f"--workdir={tmp_path}")
+  assert "next_tokens" in said and "shard" in said
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
+  """A file size limit stands in for the disk: the kernel refuses the write in the same call."""
+  limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+  arguments = [sys.executable, "-c", "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+               "from nla_jax import cli; sys.exit(cli.main(sys.argv[1:]))", "extract", TINY, f"--workdir={tmp_path}"]
+  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  full = subprocess.run(arguments, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=300)
+  assert full.returncode == 2 and full.stderr.splitlines()[-1].startswith("nla: "), full.stderr[-2000:]
+  again = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=300)
+  assert again.returncode == 0, again.stderr[-2000:]
