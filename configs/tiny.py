@@ -24,7 +24,7 @@ def get_config():
   c.teacher.update(max_tokens=40, last_words=1, topic_words=1, next_tokens=2)
   c.prompts.av = "Explain <concept>{injection_char}</concept>"
   for model in (c.av, c.ar):
-    model.update(steps=20, batch=8, lr=1e-3, lr_end=1e-4, warmup=2)
+    model.update(steps=80, batch=16, lr=5e-3, lr_end=5e-4, warmup=5)
   c.rl.update(steps=4, ar_steps=1, activations=4, group=4, max_new_tokens=96, sample_every=2)
   c.checkpoint_every = 5
   c.evaluation.update(rows=48, batch=16, examples=20, bootstrap=200)

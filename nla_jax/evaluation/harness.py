@@ -174,9 +174,10 @@ def table(found: dict[str, Any]) -> str:
   """The numbers as text, one line each, for a terminal."""
   lines = [f"held-out FVE on {found['rows']} activations of {found['groups']} document groups "
            f"(95 % intervals over groups; baseline variance {found['baseline_variance']:.3f})"]
-  for name, e in (*found["fve"].items(), *((f"control: {k}", v) for k, v in found["controls"].items())):
+  measured = [(label, found["fve"][name]) for name, label in _LABELS.items() if name in found["fve"]]
+  for label, e in measured + [(f"control: {name}", e) for name, e in found["controls"].items()]:
     interval = f"[{e['ci95'][0]:+.3f}, {e['ci95'][1]:+.3f}]" if e["ci95"] else "[one group: no interval]"
-    lines.append(f"  {_LABELS.get(name, name):32s} {e['value']:+.3f}  {interval}")
+    lines.append(f"  {label:32s} {e['value']:+.3f}  {interval}")
   if "av" in found:
     av = found["av"]
     lines.append(f"  AV loss, own vector {av['loss_own']:.3f}, shuffled {av['loss_shuffled']:.3f} nats a token")

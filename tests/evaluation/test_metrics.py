@@ -155,6 +155,12 @@ def test_the_point_estimate_weighs_rows_not_documents_and_lies_inside_its_interv
   assert estimate.n == 4
 
 
+def test_equal_rows_leave_no_uncertainty_however_unequal_the_documents():
+  """Each draw is divided by the rows it drew, not by the rows there are."""
+  estimate = metrics.bootstrap(np.full(12, 0.3), np.array([0] * 9 + [1, 2, 3]), 0.5)
+  np.testing.assert_allclose(estimate.ci95, [0.4, 0.4])
+
+
 def test_a_paired_difference_is_tighter_than_its_two_sides():
   generator = np.random.default_rng(5)
   mse_b, groups = clustered(generator, 40, 5, 0.3, 0.01)

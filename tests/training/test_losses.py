@@ -1,0 +1,154 @@
+"""Losses against their formulas, written out literally."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nla_jax.training.losses import (
+  TokenScores,
+  group_advantages,
+  masked_mean,
+  policy_loss,
+  reconstruction_reward,
+  sft_loss,
+  token_scores,
+)
+
+RNG = np.random.default_rng(0)
+HIDDEN = RNG.normal(size=(3, 7, 16)).astype(np.float32)
+MATRIX = RNG.normal(size=(50, 16)).astype(np.float32)
+TARGETS = RNG.integers(0, 50, (3, 7))
+
+
+def _literal_scores(hidden, matrix, targets):
+  logprobs = jax.nn.log_softmax(hidden @ matrix.T)
+  chosen = jnp.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0]
+  return TokenScores(chosen, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1))
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 21, 512])
+def test_token_scores_are_log_softmax_whatever_the_chunk_with_their_gradients(chunk):
+  weights = RNG.normal(size=(2, 3, 7)).astype(np.float32)
+
+  def loss(score):
+    def total(hidden, matrix):
+      scores = score(hidden, matrix, TARGETS)
+      return jnp.sum(weights[0] * scores.logprob + weights[1] * scores.entropy), scores
+    return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(HIDDEN, MATRIX)
+
+  (_, scores), grads = loss(lambda *arguments: token_scores(*arguments, chunk=chunk))
+  (_, expected), expected_grads = loss(_literal_scores)
+  for found, wanted in zip(jax.tree.leaves((scores, grads)), jax.tree.leaves((expected, expected_grads))):
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_token_scores_survive_large_logits():
+  scores = token_scores(HIDDEN * 100, MATRIX, TARGETS)
+  assert np.isfinite(scores.logprob).all() and np.isfinite(scores.entropy).all()
+
+
+def test_no_array_of_batch_length_vocabulary_exists():
+  """In the compiled gradient, by the shapes of its program: chunks of 4 tokens have 4 · 50 logits, never 21 · 50."""
+  loss = lambda hidden, matrix: jnp.sum(token_scores(hidden, matrix, TARGETS, chunk=4).logprob)
+  text = jax.jit(jax.grad(loss, (0, 1))).lower(HIDDEN, MATRIX).compile().as_text()
+  assert "[4,50]" in text
+  assert not any(shape in text for shape in ("[21,50]", "[24,50]", "[3,7,50]", "[6,4,50]"))
+
+
+def test_a_masked_mean_sees_only_what_is_unmasked():
+  x, mask = np.array([[1.0, 2.0, np.nan], [np.inf, 5.0, 7.0]]), np.array([[1, 1, 0], [0, 1, 1]], bool)
+  assert float(masked_mean(x, mask)) == pytest.approx(15 / 4)
+  np.testing.assert_allclose(masked_mean(x, mask, axis=1), [1.5, 6.0])
+  np.testing.assert_array_equal(masked_mean(x, np.zeros_like(mask), axis=1), [0.0, 0.0])
+
+
+def test_sft_loss_is_the_mean_over_supervised_tokens_not_over_rows():
+  scores = TokenScores(jnp.array([[-1.0, -2.0, -9.0], [-3.0, -9.0, -9.0]]), jnp.zeros((2, 3)))
+  assert float(sft_loss(scores, np.array([[1, 1, 0], [1, 0, 0]], bool))) == pytest.approx(2.0)
+
+
+def test_advantages_are_normalised_in_each_group_with_ddof_1():
+  rewards = np.array([1.0, 2.0, 4.0, -1.0, -1.0, -1.0], np.float32)
+  std = np.std([1.0, 2.0, 4.0], ddof=1) + 1e-6
+  np.testing.assert_allclose(group_advantages(rewards, 3), [*((np.array([1, 2, 4]) - 7 / 3) / std), 0, 0, 0], atol=1e-6)
+
+
+# A policy that is a table of logits: 2 answers of 3 tokens over 5 words, the second cut to 2 tokens.
+LOGITS = RNG.normal(size=(2, 3, 5)).astype(np.float32)
+ACTIONS = np.array([[0, 3, 2], [4, 1, 0]])
+MASK = np.array([[1, 1, 1], [1, 1, 0]], bool)
+ADVANTAGES = np.array([1.5, -0.5], np.float32)
+
+
+def _scores(logits):
+  logprobs = jax.nn.log_softmax(logits)
+  chosen = jnp.take_along_axis(logprobs, ACTIONS[..., None], -1)[..., 0]
+  return TokenScores(chosen, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1))
+
+
+OLD = np.asarray(_scores(LOGITS).logprob)
+DIRECTION = np.eye(5)[ACTIONS] - np.asarray(jax.nn.softmax(LOGITS))  # d log π(action) / d logits
+TOKEN_WEIGHT = (MASK / MASK.sum(1, keepdims=True) / 2)[..., None]  # mean over tokens, then over samples
+
+
+def _gradient(old=OLD, reference=OLD, advantages=ADVANTAGES, **options):
+  loss = lambda logits: policy_loss(_scores(logits), old, reference, advantages, MASK, **options).loss
+  return np.asarray(jax.grad(loss)(LOGITS))
+
+
+def test_on_policy_the_gradient_is_reinforce():
+  expected = -TOKEN_WEIGHT * ADVANTAGES[:, None, None] * DIRECTION
+  np.testing.assert_allclose(_gradient(kl_weight=0.0), expected, atol=1e-6)
+
+
+def test_the_k2_gradient_pulls_by_the_gap_to_the_reference():
+  """k1's would be the weight times DIRECTION alone, whatever the reference."""
+  reference = OLD - np.array([[0.3, -0.2, 0.0], [0.5, 0.1, 9.0]], np.float32)
+  expected = TOKEN_WEIGHT * (0.25 * (OLD - reference))[..., None] * DIRECTION
+  found = _gradient(reference=reference, advantages=np.zeros(2, np.float32), kl_weight=0.25, kl_kind="k2")
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "formula"), [
+  ("k2", lambda gap: gap**2 / 2), ("k3", lambda gap: np.exp(-gap) - 1 + gap)])
+def test_kl_is_its_formula_and_zero_at_the_reference(kind, formula):
+  gap = np.array([[0.3, -0.2, 0.7], [-0.5, 0.1, 9.0]], np.float32)
+  out = policy_loss(_scores(LOGITS), OLD, OLD - gap, ADVANTAGES * 0, MASK, kl_weight=2.0, kl_kind=kind)
+  assert float(out.kl) == pytest.approx(np.sum(TOKEN_WEIGHT[..., 0] * formula(gap)), rel=1e-4)
+  assert float(out.loss) == pytest.approx(2 * float(out.kl), rel=1e-4)
+  assert float(policy_loss(_scores(LOGITS), OLD, OLD, ADVANTAGES, MASK, kl_kind=kind).kl) == 0
+
+
+def test_a_ratio_past_the_clip_gets_no_gradient_where_it_would_go_further():
+  """Old log-probabilities set so that ratios are 1.5, 1.1, 0.5 (advantage > 0) and 1.5, 0.5 (advantage < 0)."""
+  ratio = np.array([[1.5, 1.1, 0.5], [1.5, 0.5, 1.0]], np.float32)
+  found = _gradient(old=OLD - np.log(ratio), kl_weight=0.0)
+  moves = np.array([[0, 1, 1], [1, 0, 0]])[..., None]
+  expected = -TOKEN_WEIGHT * moves * (ratio * ADVANTAGES[:, None])[..., None] * DIRECTION
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  out = policy_loss(_scores(LOGITS), OLD - np.log(ratio), OLD, ADVANTAGES, MASK)
+  assert float(out.clip_fraction) == pytest.approx((2 / 3 + 1) / 2)
+  assert float(out.ratio_max) == pytest.approx(1.5, rel=1e-5)
+
+
+def test_the_entropy_bonus_raises_entropy():
+  gradient = _gradient(advantages=ADVANTAGES * 0, kl_weight=0.0, entropy_weight=1.0)
+  mean = lambda logits: float(np.sum(TOKEN_WEIGHT[..., 0] * np.asarray(_scores(logits).entropy)))
+  assert mean(LOGITS - 0.1 * gradient) > mean(LOGITS)
+
+
+@pytest.mark.parametrize(("kind", "failure"), [("mse", -2.0), ("cosine", -2.0), ("log", -np.log(2))])
+def test_a_failure_scores_no_better_than_words_that_tell_nothing(kind, failure):
+  """The contract's numbers: as an orthogonal reconstruction (error 2), or worse; far from 0, the best there is."""
+  errors = np.linspace(0, 2, 9).astype(np.float32)
+  rewards = np.asarray(reconstruction_reward(errors, np.zeros(9, bool), kind))
+  failed = np.asarray(reconstruction_reward(errors, np.ones(9, bool), kind))
+  np.testing.assert_allclose(failed, failure)
+  assert (np.diff(rewards) < 0).all() and (rewards >= failure - 1e-6).all() and (rewards[:-1] > failure).all()
+
+
+def test_rewards_are_their_formulas():
+  errors, fine = np.array([0.0, 0.5, 2.0], np.float32), np.zeros(3, bool)
+  np.testing.assert_allclose(reconstruction_reward(errors, fine, "mse"), [0, -0.5, -2])
+  np.testing.assert_allclose(reconstruction_reward(errors, fine, "cosine"), [1, 0.75, 0])
+  np.testing.assert_allclose(reconstruction_reward(errors, fine, "log"), -np.log([1e-8, 0.5, 2]), rtol=1e-5)
