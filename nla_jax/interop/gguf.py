@@ -49,6 +49,11 @@ def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
                     model_hash=hash_file(path), tokenizer_hash=hash_tokenizer(tokenizer))
 
 
+def read_header(path: str | Path) -> dict[str, Any]:
+  """The key/value pairs of a GGUF file; tensors are not read. Raises NLAError as `read_gguf` does."""
+  return {name: field.contents() for name, field in _open(Path(path)).fields.items()}
+
+
 def _open(path: Path):
   from gguf import GGUFReader
 
