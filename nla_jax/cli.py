@@ -16,7 +16,8 @@ besides: inspect PATH    what a model, a workdir, a store, a GGUF or a parquet f
          convert FROM TO parquet files of the reference pipeline to and from an activation store
          push DIR REPO   an exported AV or AR to the hub                       nla COMMAND --help shows how
 """
-COMMANDS = {"convert": "nla_jax.interop.convert", "inspect": "nla_jax.interop.inspect", "push": "nla_jax.interop.push"}
+COMMANDS = {"inspect": "nla_jax.interop.inspection", "convert": "nla_jax.interop.convert",
+            "push": "nla_jax.interop.push"}
 
 
 def _parse(arguments: list[str]):
@@ -53,11 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
   from nla_jax.errors import NLAError
 
   workdir = None
+  os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
   try:
     if arguments[0] in COMMANDS:
       return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
     stage, config, workdir = _parse(arguments)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from nla_jax import stages
 
     if stage != "run" and stage not in stages.STAGES:
