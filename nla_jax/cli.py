@@ -2,6 +2,7 @@
 
 Config keys are set as --config.key=value; a preset of the config file is chosen with --config.preset=name.
 """
+import importlib
 import os
 import pathlib
 import sys
@@ -10,7 +11,13 @@ USAGE = """usage: nla STAGE --config=FILE.py --workdir=FOLDER [--config.key=valu
 
 stages, in order: extract  teach  sft  rl  eval  export        nla run does them all
 A stage that is done is skipped; one that was stopped goes on where it was.
+
+besides: inspect PATH    what a model, a workdir, a store, a GGUF or a parquet file is, and what it lacks
+         convert FROM TO parquet files of the reference pipeline to and from an activation store
+         push DIR REPO   an exported AV or AR to the hub                       nla COMMAND --help shows how
 """
+COMMANDS = {"inspect": "nla_jax.interop.inspection", "convert": "nla_jax.interop.convert",
+            "push": "nla_jax.interop.push"}
 
 
 def _parse(arguments: list[str]):
@@ -46,9 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
   from nla_jax.errors import NLAError
 
+  workdir = None
+  os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
   try:
+    if arguments[0] in COMMANDS:
+      return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
     stage, config, workdir = _parse(arguments)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from nla_jax import stages
 
     if stage != "run" and stage not in stages.STAGES:

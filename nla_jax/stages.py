@@ -27,7 +27,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation import harness, report
 from nla_jax.evaluation.metrics import baseline_variance
 from nla_jax.interop import export as export_lib
-from nla_jax.interop import sidecar
+from nla_jax.interop import model_card, sidecar
 from nla_jax.interop.pretrained import Pretrained, load_pretrained
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
@@ -313,7 +313,7 @@ def export(run: Run) -> None:
 
 
 def export_nla(nla: NLA, folder: pathlib.Path, *, base: str, stage: str, trained_on: str, metrics: dict | None) -> None:
-  """Writes `folder/av` and `folder/ar`."""
+  """Writes `folder/av` and `folder/ar`, each with its model card."""
   p, pair = nla.pair.prompts, nla.pair
   facts = {"fve_round_trip_held_out": metrics["fve"]["round_trip"]["value"]} if metrics else {}
   common = {"stage": stage, "base_checkpoint": base, "d_model": pair.verbalizer.architecture.d_model,
@@ -326,6 +326,8 @@ def export_nla(nla: NLA, folder: pathlib.Path, *, base: str, stage: str, trained
                       sidecar.ModelSidecar(role="av", **common), injection=nla.av_params.get("injection"))
   export_lib.write_ar(folder / "ar", pair.reconstructor.architecture, nla.ar_params["transformer"],
                       nla.ar_params["head"]["weight"], pair.tokenizer, sidecar.ModelSidecar(role="ar", **common))
+  for role in ("av", "ar"):
+    model_card.write_card(folder / role, metrics)
 
 
 FUNCTIONS = {"extract": extract, "teach": teach, "sft": sft, "rl": rl, "eval": evaluate, "export": export}

@@ -32,7 +32,7 @@ def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
     NLAError: the file is missing, truncated, no GGUF, or of a family that is not known.
   """
   path = Path(path)
-  reader = _open(path)
+  reader = open_reader(path)
   header = {name: field.contents() for name, field in reader.fields.items()}
   tensors = {tensor.name: tensor for tensor in reader.tensors}
   architecture = architecture_from_header(header, tensors, path)
@@ -49,7 +49,13 @@ def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
                     model_hash=hash_file(path), tokenizer_hash=hash_tokenizer(tokenizer))
 
 
-def _open(path: Path):
+def read_header(path: str | Path) -> dict[str, Any]:
+  """The key/value pairs of a GGUF file; tensors are not read. Raises NLAError as `read_gguf` does."""
+  return {name: field.contents() for name, field in open_reader(Path(path)).fields.items()}
+
+
+def open_reader(path: Path):
+  """A `gguf.GGUFReader`; tensors stay memory-mapped. Raises NLAError where it is no whole GGUF file."""
   from gguf import GGUFReader
 
   if not path.is_file():

@@ -93,8 +93,12 @@ def load_pretrained(name: str, *, stop_layer: int | None = None) -> Pretrained:
   return dataclasses.replace(found, source=name)
 
 
-def download(name: str) -> Path:
+def download(name: str, *, weights: bool = True) -> Path:
   """Fetches a hub repository's safetensors, configuration and tokenizer (never pickles); returns its folder.
+
+  Args:
+    name: owner/name.
+    weights: fetch the safetensors too.
 
   Raises:
     NLAError: the name is no hub id, or the hub cannot be reached or has no such repository.
@@ -105,8 +109,9 @@ def download(name: str) -> Path:
   if name.count("/") != 1 or name.startswith((".", "/", "~")):
     raise NLAError(f"model {name!r} is no folder, no .gguf file, no package: name and no hub id "
                    "(owner/name): check the spelling of the path")
+  patterns = [pattern for pattern in _HUB_FILES if weights or "safetensors" not in pattern]
   try:
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
   except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
     reason = str(error).strip().splitlines()[0]
     raise NLAError(f"model {name!r} is no local folder and could not be fetched from the hub ({reason}): "

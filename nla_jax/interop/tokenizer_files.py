@@ -53,3 +53,21 @@ def _both_versions(config: dict[str, Any]) -> dict[str, Any]:
 def _update(path: Path, change) -> None:
   content = change(json.loads(path.read_text(encoding="utf-8")))
   path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(name: str):
+  """The tokenizer of a model named as for `nla_jax.interop.pretrained.load_pretrained`, without its weights.
+
+  Raises:
+    NLAError: nothing is found under the name, or it has no fast tokenizer.
+  """
+  from nla_jax.interop import gguf, huggingface, pretrained, random_model
+  from nla_jax.interop.gguf_tokenizer import tokenizer_from_header
+
+  if name.startswith("random:"):
+    return random_model.byte_tokenizer()
+  path = pretrained.find_package_gguf(name.removeprefix("package:")) if name.startswith("package:") else Path(name)
+  path = path.expanduser()
+  if path.suffix == ".gguf":
+    return tokenizer_from_header(gguf.read_header(path))
+  return huggingface.read_tokenizer(path if path.is_dir() else pretrained.download(name, weights=False))
