@@ -4,7 +4,8 @@
 
 For each block, FVE on held-out groups of (a) the mean per last token, (b) a ridge regression on the embedding of the
 last token, (c) one on the embeddings of the last token, of the likeliest next token and of the mean of the four
-likeliest, (d) the nearest training activation itself. A block where (c) is far above (a) has something for words to say.
+likeliest, (d) the nearest training activation itself. A block where (c) is far above (a) has something for words to
+say.
 """
 import argparse
 import random

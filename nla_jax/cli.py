@@ -29,7 +29,8 @@ def _parse(arguments: list[str]):
   from nla_jax.errors import NLAError
 
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values)
+  config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values,
+                                  sys_argv=["nla", *arguments])
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
   names = [argument for argument in arguments if argument.split("=")[0] in ("--config", "-config")]
   if names and "=" in names[-1] and not pathlib.Path(names[-1].split("=", 1)[1]).is_file():

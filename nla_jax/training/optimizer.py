@@ -40,9 +40,15 @@ def learning_rate(settings, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(settings, total_steps: int) -> optax.GradientTransformation:
-  """AdamW (0.9, 0.95, eps 1e-8) with the schedule, decay only on matrices; `settings` is a config's `optimizer`."""
+  """AdamW (0.9, 0.95, eps 1e-8) with a config's `optimizer` settings; norms and biases do not decay."""
   return optax.adamw(learning_rate(settings, total_steps), b1=0.9, b2=0.95, eps=1e-8,
-                     weight_decay=settings.weight_decay)
+                     weight_decay=settings.weight_decay, mask=_decays)
+
+
+def _decays(params):
+  """True for matrices, by name: stacked norms and biases have two axes as well."""
+  name = lambda path: path[-1].key
+  return jax.tree_util.tree_map_with_path(lambda path, _: not name(path).endswith(("norm", "bias")), params)
 
 
 def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
