@@ -79,8 +79,12 @@ class Pair:
     return encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens)
 
   def reconstruct(self, ar_params, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
-    """Reconstructions [n, d_model] float32; a text that is None reads as an empty explanation."""
-    rows = self.inputs(texts)
+    """Reconstructions [n, d_model] float32 of texts of any length; None reads as an empty explanation."""
+    rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
+    limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
+    if rows.tokens.shape[1] > limit:
+      raise NLAError(f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
+                     "shorten it")
     out = []
     for start in range(0, len(texts), batch):
       index = np.minimum(np.arange(start, start + batch), len(texts) - 1)

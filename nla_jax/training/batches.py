@@ -39,10 +39,15 @@ def encode_answers(prompts: Prompts, tokenizer, texts: list[str], multiple: int 
   return Answers(_pad(rows, length, prompts.stop_id), mask)
 
 
-def encode_inputs(prompts: Prompts, tokenizer, texts: list[str | None], length: int) -> Inputs:
-  """AR inputs. A text that is None or longer than `length` tokens does not fit; its row reads an empty explanation."""
+def encode_inputs(prompts: Prompts, tokenizer, texts: list[str | None], length: int, grow: bool = False) -> Inputs:
+  """AR inputs. A text that is None or longer than `length` tokens does not fit; its row reads an empty explanation.
+
+  With `grow`, `length` is raised to hold the longest text (in steps of 32 tokens, so that few shapes are compiled).
+  """
   empty = prompts.ar_ids(tokenizer, "")
   rows = [empty if text is None else prompts.ar_ids(tokenizer, text) for text in texts]
+  if grow and max(map(len, rows)) > length:
+    length = -(-max(map(len, rows)) // 32) * 32
   fits = np.array([text is not None and len(row) <= length for text, row in zip(texts, rows)], bool)
   rows = [row if fit else empty for row, fit in zip(rows, fits)]
   return Inputs(_pad(rows, length, prompts.stop_id), np.array([len(row) for row in rows], np.int32), fits)
