@@ -100,7 +100,7 @@ class NLA:
   @functools.cached_property
   def _target(self):
     found = load_pretrained(self.base, stop_layer=self.pair.layer)
-    return found.architecture, found.params
+    return found.architecture, jax.device_put(found.params)
 
 
 def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",

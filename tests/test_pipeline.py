@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TINY = ["--config.checkpoint_every=4", "--config.data.shard_rows=16"]
+TINY = ["--config.checkpoint_every=4", "--config.data.shard_rows=16", "--config.rl.steps=8"]
 
 
 def command(stage: str, workdir: pathlib.Path, *more: str) -> list[str]:

