@@ -47,8 +47,6 @@ setup(
     extras_require={
         "demo": DEMO,
         "hub": ["datasets>=4.0"],  # corpora named hf://…
-        "teachers": ["openai>=1.50", "anthropic>=0.40"],
-        "serve": ["starlette>=0.40", "uvicorn>=0.30"],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "parity": PARITY,
