@@ -34,11 +34,14 @@ AV_PROMPT = "Explain the activation vector.\n\n<concept>{injection_char}</concep
 PRESETS = {
     "long": {
         "data.max_documents": 2400,
-        "av.steps": 440,
+        "av.steps": 420,
         "ar.steps": 200,
-        "rl.steps": 100,
+        "rl.steps": 106,
+        "rl.av.lr": 3e-5,
+        "rl.av.schedule": "cosine",
+        "rl.ar.schedule": "cosine",
         "evaluation.rows": 500,
-        "checkpoint_every": 80,
+        "checkpoint_every": 30,
     },
 }
 
