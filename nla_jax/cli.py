@@ -61,10 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
       return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
     stage, config, workdir = _parse(arguments)
     from nla_jax import stages
+    from nla_jax.run import begin
 
     if stage != "run" and stage not in stages.STAGES:
       raise NLAError(f"{stage!r} is no stage; expected run or one of {', '.join(stages.STAGES)}")
-    run = stages.begin(config, workdir)
+    run = begin(config, workdir)
     if stage == "run":
       stages.run_all(run)
     else:

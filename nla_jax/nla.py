@@ -130,7 +130,7 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
 
 def load_run(workdir: pathlib.Path, *, stage: str = "rl", run=None) -> NLA:
   """The pair of a run's stage (`rl`, or `sft` for the pair before it)."""
-  from nla_jax.stages import Run
+  from nla_jax.run import Run
 
   workdir = pathlib.Path(workdir)
   if run is None:

@@ -5,10 +5,8 @@
 
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
-import dataclasses
 import functools
 import json
-import os
 import pathlib
 import shutil
 import time
@@ -17,117 +15,25 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from nla_jax import prompts as prompts_lib
-from nla_jax.config import section
 from nla_jax.data import activations, explanations, teacher
-from nla_jax.data.store import Store
+from nla_jax.data.loader import StoreRows
 from nla_jax.errors import NLAError
-from nla_jax.evaluation import harness, report
+from nla_jax.evaluation import harness, run_report
 from nla_jax.evaluation.metrics import baseline_variance
-from nla_jax.interop import export as export_lib
-from nla_jax.interop import model_card, sidecar
-from nla_jax.interop.pretrained import Pretrained, load_pretrained
+from nla_jax.interop.export_pair import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.nla import NLA, load_run
-from nla_jax.pair import Pair, make_pair
-from nla_jax.parallel.precision import compute_dtype
-from nla_jax.progress import read_metrics, say, track
+from nla_jax.nla import load_run
+from nla_jax.progress import say, track
+from nla_jax.run import STAGES, Run
 from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft as sft_lib
-from nla_jax.training.batches import Examples, encode_answers
+from nla_jax.training.batches import encode_answers
 from nla_jax.training.checkpoint import load_params, save_params
-from nla_jax.workdir import Stage, closed_stage, open_stage, write_json
+from nla_jax.workdir import write_json
 
-STAGES = ("extract", "teach", "sft", "rl", "eval", "export")
-FOLDERS = {"extract": "activations", "teach": "explanations", "sft": "sft", "rl": "rl", "eval": "eval", "export": "hf"}
-_SECTIONS = {
-    "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
-    "teach": ("teacher",),
-    "sft": ("prompts", "inject", "av", "ar", "remat"),
-    "rl": ("rl",),
-    "eval": ("evaluation",),
-    "export": (),
-}
-_PARENTS = {"extract": (), "teach": ("extract",), "sft": ("extract", "teach"), "rl": ("sft",), "eval": ("sft", "rl"),
-            "export": ("eval",)}
 _WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
-
-
-@dataclasses.dataclass
-class Run:
-  """One config in one workdir.
-
-  Attributes:
-    config: see `nla_jax.config`.
-    workdir: the run's folder.
-  """
-
-  config: ConfigDict
-  workdir: pathlib.Path
-
-  def __post_init__(self):
-    self.workdir = pathlib.Path(self.workdir).absolute()
-
-  def path(self, stage: str) -> pathlib.Path:
-    return self.workdir / FOLDERS[stage]
-
-  def open(self, stage: str) -> Stage:
-    parents = {parent: self.parent(parent).digest for parent in _PARENTS[stage]}
-    return open_stage(self.path(stage), {**section(self.config, _SECTIONS[stage]), "made_from": parents})
-
-  def parent(self, stage: str) -> Stage:
-    return closed_stage(self.path(stage), stage)
-
-  @functools.cached_property
-  def pretrained(self) -> Pretrained:
-    """The base model, whole: the AV needs all of it."""
-    say(f"loading {self.config.model}")
-    return load_pretrained(self.config.model)
-
-  @functools.cached_property
-  def prompts(self) -> prompts_lib.Prompts:
-    c = self.config.prompts
-    return prompts_lib.make_prompts(self.pretrained.tokenizer, c.av, c.ar, c.marker or None)
-
-  @functools.cached_property
-  def store(self) -> Store:
-    self.parent("extract")
-    return Store(str(self.path("extract") / "store"))
-
-  @functools.cached_property
-  def texts(self) -> dict[int, str]:
-    self.parent("teach")
-    return explanations.read_explanations(str(self.path("teach") / "texts"))
-
-  @functools.cached_property
-  def dtype(self):
-    return compute_dtype(self.config.compute)
-
-  def pair(self, scale: float) -> Pair:
-    c = self.config
-    return make_pair(self.pretrained.architecture, self.pretrained.tokenizer, self.prompts, layer=c.layer, scale=scale,
-                     mode=c.inject.mode, map=c.inject.map, max_new_tokens=c.rl.max_new_tokens, dtype=self.dtype,
-                     remat=c.remat, temperature=c.rl.temperature)
-
-  def context(self, row: int, tokens: int = 60) -> str:
-    """The words up to and including a row's token."""
-    document = self.store.documents[int(self.store.read("document", [row])[0])]
-    position = int(self.store.read("position", [row])[0])
-    return self.pretrained.tokenizer.decode(document.tokens[max(position + 1 - tokens, 0):position + 1])
-
-
-def begin(config: ConfigDict, workdir: pathlib.Path) -> Run:
-  """Makes the workdir, keeps the config in it, and sets jax's compilation cache."""
-  run = Run(config, workdir)
-  run.workdir.mkdir(parents=True, exist_ok=True)
-  write_json(run.workdir / "config.json", json.loads(config.to_json()))
-  jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR",
-                                                                str(run.workdir / "compiled")))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-  return run
 
 
 def check(run: Run) -> None:
@@ -208,7 +114,7 @@ def sft(run: Run) -> None:
   split = {name: np.array([row for row in store.rows(name).tolist() if row in run.texts])
            for name in ("av_sft", "ar_sft")}
 
-  def fit(name: str, settings, params, loss, examples: Examples, watch: Callable):
+  def fit(name: str, settings, params, loss, examples: StoreRows, watch: Callable):
     folder = stage.path / name
     if (folder / "params").exists():
       return
@@ -222,12 +128,12 @@ def sft(run: Run) -> None:
   rows = split["ar_sft"]
   inputs = pair.inputs([run.texts[row] for row in rows.tolist()])
   fit("ar", c.ar, reconstructor_params(fresh(), c.layer), sft_lib.ar_loss,
-      Examples(store, rows, {"tokens": inputs.tokens, "lengths": inputs.lengths}),
+      StoreRows(store, rows, columns={"tokens": inputs.tokens, "lengths": inputs.lengths}),
       sft_lib.watch_ar(pair, watched_vectors, watched_texts, baseline_variance(watched_vectors)))
   rows = split["av_sft"]
   answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
   fit("av", c.av, verbalizer_params(fresh(), pair.verbalizer.architecture.d_model, c.inject.map), sft_lib.av_loss,
-      Examples(store, rows, {"tokens": answers.tokens, "mask": answers.mask}),
+      StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask}),
       sft_lib.watch_av(pair, watched_vectors, encode_answers(run.prompts, pair.tokenizer, watched_texts)))
   stage.finish(injection_scale=scale, av_examples=c.av.steps * c.av.batch, ar_examples=c.ar.steps * c.ar.batch)
 
@@ -242,7 +148,7 @@ def rl(run: Run) -> None:
   rows = store.rows("rl")
   trained = rl_lib.train(
       pair, c.rl, load_params(run.path("sft") / "av" / "params"), load_params(run.path("sft") / "ar" / "params"),
-      Examples(store, rows, {}), run.context, baseline_variance(store.read("activations", rows)), folder=stage.path,
+      StoreRows(store, rows), run.context, baseline_variance(store.read("activations", rows)), folder=stage.path,
       seed=c.seed, checkpoint_every=c.checkpoint_every, guard_limit=c.guard_limit, note_progress=stage.note_progress)
   for name, params in trained.items():
     save_params(stage.path / name / "params", params)
@@ -265,40 +171,7 @@ def evaluate(run: Run) -> None:
   write_json(stage.path / "examples.json", result.examples(c.evaluation.examples))
   write_json(stage.path / "rows.json", result.per_row())
   say(harness.table(result.metrics))
-  write_run_report(run)
-
-
-def timing(run: Run) -> list[dict]:
-  """Seconds of each finished stage, installation first where the launcher measured it."""
-  installed = float(os.environ.get("NLA_INSTALL_SECONDS", 0))
-  rows = [{"stage": "install", "seconds": installed}] if installed else []
-  for name in STAGES:
-    if (run.path(name) / "manifest.json").exists():
-      rows.append({"stage": name, "seconds": run.parent(name).seconds})
-  return rows
-
-
-def write_run_report(run: Run) -> None:
-  """report.html from what the stages left on disk."""
-  c, folder = run.config, run.path("eval")
-  read = lambda name: json.loads((folder / name).read_text())
-  facts = run.parent("extract").facts
-  report.write_report(run.workdir / "report.html", {
-      "title": c.name, "config": str(c),
-      "run": {"model": c.model, "layer": c.layer, "corpus": c.corpus, "activations": facts["rows"],
-              "documents": facts["documents"], "articles or groups": facts["groups"],
-              "rows by split": ", ".join(f"{name} {n}" for name, n in facts["rows_by_split"].items()),
-              "teacher": c.teacher.provider, "injection": f"{c.inject.mode}, {c.inject.map}, "
-              f"α = {run.parent('sft').facts['injection_scale']:.1f}",
-              "AV examples": run.parent("sft").facts["av_examples"],
-              "AR examples": run.parent("sft").facts["ar_examples"],
-              "RL samples": run.parent("rl").facts["samples"], "products in": str(run.dtype),
-              "jax": jax.__version__, "device": jax.devices()[0].device_kind},
-      "timing": timing(run), "metrics": read("metrics.json"), "rows": read("rows.json"),
-      "examples": read("examples.json"),
-      "curves": {"av_sft": read_metrics(run.path("sft") / "av"), "ar_sft": read_metrics(run.path("sft") / "ar"),
-                 "rl": read_metrics(run.path("rl"))},
-  })
+  run_report.write_run_report(run)
 
 
 def export(run: Run) -> None:
@@ -307,27 +180,9 @@ def export(run: Run) -> None:
   if stage.done:
     return
   nla = load_run(run.workdir, run=run)
-  export_nla(nla, stage.path, base=run.config.model, stage="rl", trained_on=run.config.corpus,
+  export_pair(nla, stage.path, base=run.config.model, stage="rl", trained_on=run.config.corpus,
              metrics=json.loads((run.path("eval") / "metrics.json").read_text()))
   stage.finish()
-
-
-def export_nla(nla: NLA, folder: pathlib.Path, *, base: str, stage: str, trained_on: str, metrics: dict | None) -> None:
-  """Writes `folder/av` and `folder/ar`, each with its model card."""
-  p, pair = nla.pair.prompts, nla.pair
-  facts = {"fve_round_trip_held_out": metrics["fve"]["round_trip"]["value"]} if metrics else {}
-  common = {"stage": stage, "base_checkpoint": base, "d_model": pair.verbalizer.architecture.d_model,
-            "injection_scale": pair.verbalizer.scale, "mse_scale": float(pair.verbalizer.architecture.d_model) ** 0.5,
-            "tokens": sidecar.tokens_of(p), "av_template": p.av_template, "ar_template": p.ar_template,
-            "layer_index": pair.layer, "trained_on": (trained_on,),
-            "training": {**facts, "inject_mode": pair.verbalizer.inject_mode, "inject_map": pair.verbalizer.inject_map,
-                         "max_new_tokens": pair.max_new_tokens}}
-  export_lib.write_av(folder / "av", pair.verbalizer.architecture, nla.av_params["transformer"], pair.tokenizer,
-                      sidecar.ModelSidecar(role="av", **common), injection=nla.av_params.get("injection"))
-  export_lib.write_ar(folder / "ar", pair.reconstructor.architecture, nla.ar_params["transformer"],
-                      nla.ar_params["head"]["weight"], pair.tokenizer, sidecar.ModelSidecar(role="ar", **common))
-  for role in ("av", "ar"):
-    model_card.write_card(folder / role, metrics)
 
 
 FUNCTIONS = {"extract": extract, "teach": teach, "sft": sft, "rl": rl, "eval": evaluate, "export": export}
@@ -346,8 +201,8 @@ def run_stages(run: Run, names: tuple[str, ...]) -> None:
 def run_all(run: Run) -> None:
   """`nla run`: every stage, then where the time went."""
   run_stages(run, STAGES)
-  write_run_report(run)
-  rows = timing(run)
+  run_report.write_run_report(run)
+  rows = run_report.timing(run)
   say("where the time went: " + ", ".join(f"{row['stage']} {row['seconds']:.0f} s" for row in rows)
       + f"; in all {sum(row['seconds'] for row in rows) / 60:.1f} min")
   say(harness.table(json.loads((run.path("eval") / "metrics.json").read_text())))

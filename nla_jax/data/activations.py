@@ -79,7 +79,7 @@ def extract(config, pretrained, path: str, dtype) -> dict:
   for shard in range(writer.n_shards):
     if shard in done:
       continue
-    rows = np.arange(*_bounds(writer.shard_range(shard)))
+    rows = np.array(writer.shard_range(shard))
     columns = {name: np.empty((len(rows), *tail), dtype_) for name, (tail, dtype_) in arrays.items()}
     columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
     for batch in _batches(corpus, rows, data.batch_tokens, data.positions_per_document):
@@ -110,10 +110,6 @@ class _Batch(NamedTuple):
   row: np.ndarray
   position: np.ndarray
   place: np.ndarray
-
-
-def _bounds(rows: range) -> tuple[int, int]:
-  return rows.start, rows.stop
 
 
 def _batches(corpus: Corpus, rows: np.ndarray, batch_tokens: int, per_document: int) -> Iterator[_Batch]:

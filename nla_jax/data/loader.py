@@ -18,22 +18,31 @@ class StoreRows:
   Args:
     store: an open activation store.
     rows: [n] row indices, such as `store.rows("rl")`.
-    names: arrays to give; every element also has `row`, its index in the store (int64).
+    names: arrays of the store to give; every element also has `row`, its index in the store (int64).
+    columns: further arrays [n, …] to give, held in memory: tokens of explanations.
+
+  Raises:
+    NLAError: there is no row.
   """
 
-  def __init__(self, store: Store, rows: np.ndarray, names: Sequence[str] = ("activations",)):
-    self._store, self._rows, self._names = store, np.asarray(rows, np.int64), tuple(names)
+  def __init__(self, store: Store, rows: np.ndarray, names: Sequence[str] = ("activations",),
+               columns: Mapping[str, np.ndarray] | None = None):
+    if len(rows) == 0:
+      raise NLAError(f"no row of the store {store.path} is left to train on; lower config.data.held_out, take more "
+                     "documents, or give explanations of its activations")
+    self._store, self._names = store, tuple(names)
+    self._columns = {"row": np.asarray(rows, np.int64), **(columns or {})}
 
   def __len__(self) -> int:
-    return len(self._rows)
+    return len(self._columns["row"])
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
   def __getitems__(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
     """{name: [len(indices), …]} in one read an array."""
-    rows = self._rows[np.asarray(indices)]
-    return {"row": rows, **{name: self._store.read(name, rows) for name in self._names}}
+    given = {name: column[np.asarray(indices)] for name, column in self._columns.items()}
+    return given | {name: self._store.read(name, given["row"]) for name in self._names}
 
 
 def batches(source: Sequence[Mapping[str, np.ndarray]], *, batch_size: int, seed: int, epochs: int | None = None,

@@ -156,7 +156,7 @@ def _av_losses(nla, golds: np.ndarray, taught: list[str], others: np.ndarray, ba
     for start in range(0, len(vectors), batch):
       index = np.minimum(np.arange(start, start + batch), len(vectors) - 1)
       mask = answers.mask[index] & (np.arange(start, start + batch) < len(vectors))[:, None]
-      found.append(float(score(nla.av_params, {"vector": jnp.asarray(vectors[index], jnp.float32),
+      found.append(float(score(nla.av_params, {"activations": jnp.asarray(vectors[index], jnp.float32),
                                                "tokens": answers.tokens[index], "mask": mask})))
       weights.append(mask.sum())
     return float(np.average(found, weights=weights))

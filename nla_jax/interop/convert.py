@@ -60,16 +60,16 @@ def _to_store(options: argparse.Namespace) -> None:
 
 def _to_workdir(options: argparse.Namespace) -> dict:
   """Converts into the workdir of a config and closes its extract stage, and teach where everything is explained."""
-  from nla_jax import stages
   from nla_jax.config import load_config
   from nla_jax.interop.parquet import DataFile
+  from nla_jax.run import begin
 
   config = load_config(options.config)
   side = DataFile(options.source[0]).sidecar
   if config.layer != side.layer_index:
     raise NLAError(f"{options.config} is for layer {config.layer}, {options.source[0]} holds layer {side.layer_index}: "
                    f"set config.layer = {side.layer_index} in a copy of the config")
-  run = stages.begin(config, Path(options.target))
+  run = begin(config, Path(options.target))
   stage = run.open("extract")
   facts = parquet_to_store.to_store(options.source, options.target, model=options.model or config.model,
                                     texts_from=options.texts, held_out=config.data.held_out, seed=config.seed)

@@ -119,7 +119,7 @@ def describe_explanations(path: Path) -> Description:
 
 def describe_workdir(path: Path) -> Description:
   """A workdir of `nla run`, or a folder that `nla convert` wrote."""
-  from nla_jax.stages import FOLDERS, STAGES
+  from nla_jax.run import FOLDERS, STAGES
 
   config = _run_config(path)
   if config is None:

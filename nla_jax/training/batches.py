@@ -1,11 +1,8 @@
 """Explanations and activations as fixed-shape token rows: what the AV answers and what the AR reads."""
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nla_jax.data.store import Store
-from nla_jax.errors import NLAError
 from nla_jax.prompts import Prompts
 
 
@@ -57,25 +54,3 @@ def ar_length(max_explanation_tokens: int, prompts: Prompts, tokenizer, multiple
   """Tokens of an AR input after the shared beginning that hold an explanation of so many tokens."""
   around = len(prompts.ar_ids(tokenizer, ""))
   return -(-(max_explanation_tokens + around + 2) // multiple) * multiple
-
-
-class Examples:
-  """Random access to supervised rows of one split, for the loader: vector [d] float32 and token rows."""
-
-  def __init__(self, store: Store, rows: np.ndarray, columns: dict[str, np.ndarray]):
-    """rows: [n] store rows; columns: further arrays [n, …] delivered with each."""
-    if len(rows) == 0:
-      raise NLAError("no explained activation is left to train on; lower config.data.held_out or take more documents")
-    self._vectors = store.read("activations", rows).astype(np.float32)
-    self._columns = {"row": rows, **columns}
-
-  def __len__(self) -> int:
-    return len(self._vectors)
-
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    return {name: value[0] for name, value in self.__getitems__([index]).items()}
-
-  def __getitems__(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """{name: [len(indices), …]}; what the loader calls for a batch."""
-    index = np.asarray(indices)
-    return {"vector": self._vectors[index], **{name: column[index] for name, column in self._columns.items()}}

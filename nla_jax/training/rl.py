@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nla_jax.data.loader import batches
+from nla_jax.data.loader import StoreRows, batches
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
@@ -30,7 +30,6 @@ from nla_jax.pair import Pair
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
 from nla_jax.rollout.sampler import Rollout
 from nla_jax.training import losses
-from nla_jax.training.batches import Examples
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
 
@@ -137,7 +136,7 @@ class Learner:
                    "ratio_max": result.ratio_max, "av_gradient_norm": norm, "sampler_gap": difference.mean()}
 
 
-def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Callable[[int], str], baseline: float, *,
+def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: Callable[[int], str], baseline: float, *,
           folder: pathlib.Path, seed: int, checkpoint_every: int, guard_limit: int,
           note_progress: Callable[[], None]) -> dict[str, Any]:
   """Runs the loop; returns {"av": params, "ar": params}.
@@ -176,7 +175,7 @@ def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Ca
     take = np.arange(per_step) % len(batch["row"])
     if both:  # the first activations of the loader's batch, each for a whole group
       take = np.repeat(take[:rl.activations], rl.group)
-    vectors, rows = batch["vector"][take], batch["row"][take]
+    vectors, rows = batch["activations"][take], batch["row"][take]
     key = jax.random.fold_in(jax.random.key(seed), step)
     rollout = jax.block_until_ready(
         pair.roll_out(states["av"].params, vectors, key, np.arange(per_step, dtype=np.int32)))
@@ -191,9 +190,10 @@ def train(pair: Pair, rl, av_params, ar_params, examples: Examples, contexts: Ca
     rewards = rewards - rl.length_cost * np.maximum(lengths - rl.length_target, 0)
     good = inputs.fits
     metrics = {"reward": rewards.mean(), "length": lengths.mean(), "parse_rate": good.mean(),
-               "duplicates": 1 - len(set(texts)) / per_step, "ar_gradient_norm": ar_norm}
+               "ar_gradient_norm": ar_norm}
     if good.any():
       metrics["fve"] = 1 - errors[good].mean() / baseline
+      metrics["duplicates"] = 1 - len(set(texts) - {None}) / sum(text is not None for text in texts)
     if both:
       advantages = losses.group_advantages(jnp.asarray(rewards, jnp.float32), rl.group)
       states["av"], more = learner.improve(states["av"], rollout, vectors, advantages, seed=seed * 1_000_003 + step)

@@ -11,30 +11,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nla_jax.data.loader import batches
+from nla_jax.data.loader import StoreRows, batches
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
 from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
-from nla_jax.training.batches import Examples
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
 
 
 def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
-  """Nats a supervised token. batch: vector [n, d], tokens [n, length], mask [n, length]."""
+  """Nats a supervised token. batch: activations [n, d], tokens [n, length], mask [n, length]."""
   hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
-                                 batch["vector"], batch["tokens"])
+                                 batch["activations"], batch["tokens"])
   scores = losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype)
   return losses.sft_loss(scores, batch["mask"])
 
 
 def ar_loss(params, batch: dict[str, jax.Array], pair: Pair):
-  """Mean mse_nrm. batch: vector [n, d], tokens [n, length], lengths [n]."""
+  """Mean mse_nrm. batch: activations [n, d], tokens [n, length], lengths [n]."""
   predicted = pair.reconstructor.apply({"params": params}, jnp.asarray(pair.prompts.ar_before), batch["tokens"],
                                        batch["lengths"])
-  return jnp.mean(mse_nrm(predicted, batch["vector"]))
+  return jnp.mean(mse_nrm(predicted, batch["activations"]))
 
 
 class Run(NamedTuple):
@@ -59,7 +58,7 @@ class Run(NamedTuple):
   note_progress: Callable[[], None]
 
 
-def fit(run: Run, params, loss: Callable, examples: Examples, watch: Callable[[Any], dict[str, float]]):
+def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[Any], dict[str, float]]):
   """Trains `params` on `loss(params, batch)` and returns them.
 
   `watch(params)` is what the curve shows besides the loss; it is called six times, first and last step included.
@@ -108,7 +107,7 @@ def watch_av(pair: Pair, vectors: np.ndarray, answers, batch: int = 16) -> Calla
   def watch(params) -> dict[str, float]:
     def mean(given: np.ndarray) -> float:
       parts = [slice(i, i + batch) for i in _starts(len(given), batch)]
-      return float(np.mean([score(params, {"vector": given[part], "tokens": answers.tokens[part],
+      return float(np.mean([score(params, {"activations": given[part], "tokens": answers.tokens[part],
                                            "mask": answers.mask[part]}) for part in parts]))
 
     return {"loss_own": mean(vectors), "loss_shuffled": mean(np.roll(vectors, 1, axis=0))}

@@ -196,13 +196,13 @@ def get_config():
 
 
 def test_with_a_config_the_folder_is_a_workdir_whose_data_stages_are_done(folder, tmp_path):
-  from nla_jax import stages
   from nla_jax.config import load_config
+  from nla_jax.run import Run
 
   _convert(folder, tmp_path / "explained.parquet", "--kind=explained", "--model=random:tiny")
   (tmp_path / "c.py").write_text(CONFIG)
   _convert(tmp_path / "explained.parquet", tmp_path / "work", f"--config={tmp_path / 'c.py'}")
-  run = stages.Run(load_config(str(tmp_path / "c.py")), tmp_path / "work")
+  run = Run(load_config(str(tmp_path / "c.py")), tmp_path / "work")
   assert run.open("extract").done and run.open("teach").done
   assert set(run.store.rows("held_out").tolist()) <= set(run.texts) and len(run.store.rows("held_out")) == 30
   prompts = make_prompts(run.pretrained.tokenizer, run.config.prompts.av)
