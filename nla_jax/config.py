@@ -70,6 +70,11 @@ def default_config() -> ConfigDict:
   })
   c.av = optimizer()
   c.ar = optimizer()
+  c.mesh = ConfigDict({  # several devices: sizes of the axes, whose product is the number of devices
+      "data": 1,  # replicas; rows of a batch are shared by data and fsdp
+      "fsdp": 0,  # shards of every parameter; 0 takes the devices that data and tensor leave
+      "tensor": 1,  # shards of heads, hidden units and vocabulary
+  })
   c.remat = True  # recompute blocks in the backward pass
   c.rl = ConfigDict({
       "steps": 1000,

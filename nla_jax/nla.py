@@ -17,6 +17,7 @@ from nla_jax.interop import export
 from nla_jax.interop.pretrained import load_pretrained
 from nla_jax.models import target
 from nla_jax.pair import Pair, make_pair
+from nla_jax.parallel import sharding
 from nla_jax.parallel.precision import compute_dtype
 from nla_jax.prompts import encode, make_prompts
 from nla_jax.training.checkpoint import load_params
@@ -95,12 +96,12 @@ class NLA:
     architecture, params = self._target
     found = target.read(params, np.array([ids], np.int32), np.zeros(len(places), np.int32), np.array(places, np.int32),
                         architecture=architecture, layer=self.pair.layer, dtype=self.pair.verbalizer.dtype)
-    return self.explain(np.asarray(found.activations), **options)
+    return self.explain(sharding.fetch(found.activations), **options)
 
   @functools.cached_property
   def _target(self):
     found = load_pretrained(self.base, stop_layer=self.pair.layer)
-    return found.architecture, jax.device_put(found.params)
+    return found.architecture, sharding.put_params(found.params)
 
 
 def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
@@ -121,10 +122,10 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
   pair = make_pair(av.architecture, av.tokenizer, prompts, layer=layer, scale=side.injection_scale,
                    mode=training.get("inject_mode", "replace"), map="scalar" if av.injection is None else "affine",
                    max_new_tokens=int(training.get("max_new_tokens", 150)), dtype=compute_dtype(compute))
-  av_params = {"transformer": jax.device_put(av.params)}
+  av_params = {"transformer": sharding.put_params(av.params)}
   if av.injection is not None:
-    av_params["injection"] = jax.device_put(av.injection)
-  ar_params = {"transformer": jax.device_put(rebuilder.params), "head": {"weight": jax.device_put(rebuilder.head)}}
+    av_params["injection"] = sharding.put_params(av.injection)
+  ar_params = sharding.put_params({"transformer": rebuilder.params, "head": {"weight": rebuilder.head}})
   return NLA(pair, av_params, ar_params, base or side.base_checkpoint)
 
 

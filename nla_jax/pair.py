@@ -16,6 +16,7 @@ from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.reconstructor import Reconstructor
 from nla_jax.models.verbalizer import INJECT_MAPS, INJECT_MODES, Verbalizer
+from nla_jax.parallel import sharding
 from nla_jax.prompts import Prompts, parse_explanation
 from nla_jax.rollout.sampler import Rollout, sample
 from nla_jax.training.batches import Inputs, ar_length, encode_inputs
@@ -51,26 +52,28 @@ class Pair:
 
   def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
     """Answers for vectors [n, d_model]; see `nla_jax.rollout.sampler.sample`."""
-    return sample(av_params, jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after), vectors, key,
-                  sample_ids, model=self.verbalizer, stop_id=self.prompts.stop_id,
-                  max_new_tokens=self.max_new_tokens, temperature=self.temperature, greedy=greedy)
+    before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
+    vectors, sample_ids = sharding.put((vectors, sample_ids))
+    return sample(av_params, before, after, vectors, key, sample_ids, model=self.verbalizer,
+                  stop_id=self.prompts.stop_id, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
+                  greedy=greedy)
 
   def texts(self, rollout: Rollout) -> list[str | None]:
     """The explanation in each answer; None where it does not parse or hit the cap."""
-    tokens, lengths = np.asarray(rollout.tokens), np.asarray(rollout.lengths)
+    tokens, lengths, finished = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
     answers = self.tokenizer.batch_decode([row[:n] for row, n in zip(tokens, lengths)], skip_special_tokens=True)
-    return [parse_explanation(answer) if done else None for answer, done in zip(answers, np.asarray(rollout.finished))]
+    return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
 
   def explain(self, av_params, vectors: np.ndarray, key, *, batch: int = 64, greedy: bool = False,
               on_batch=lambda n: None) -> tuple[list[str | None], np.ndarray]:
     """Explanations of vectors [n, d_model], in batches of one shape; returns them and each answer's tokens [n]."""
-    texts, lengths = [], []
+    texts, lengths, batch = [], [], sharding.rows_of_batch(batch)
     for start in range(0, len(vectors), batch):
       rows = np.asarray(vectors[start:start + batch], np.float32)
       padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
       rollout = self.roll_out(av_params, padded, key, np.arange(start, start + batch, dtype=np.int32), greedy=greedy)
       texts += self.texts(rollout)[:len(rows)]
-      lengths.append(np.asarray(rollout.lengths)[:len(rows)])
+      lengths.append(sharding.fetch(rollout.lengths)[:len(rows)])
       on_batch(len(rows))
     return texts, np.concatenate(lengths)
 
@@ -85,12 +88,13 @@ class Pair:
     if rows.tokens.shape[1] > limit:
       raise NLAError(f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
                      "shorten it")
-    out = []
+    out, batch = [], sharding.rows_of_batch(batch)
     for start in range(0, len(texts), batch):
       index = np.minimum(np.arange(start, start + batch), len(texts) - 1)
-      predicted = _reconstruct(ar_params, jnp.asarray(self.prompts.ar_before), rows.tokens[index], rows.lengths[index],
+      tokens, lengths = sharding.put((rows.tokens[index], rows.lengths[index]))
+      predicted = _reconstruct(ar_params, jnp.asarray(self.prompts.ar_before), tokens, lengths,
                                model=self.reconstructor)
-      out.append(np.asarray(predicted)[:len(texts) - start])
+      out.append(sharding.fetch(predicted)[:len(texts) - start])
     return np.concatenate(out)
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.data import activations, explanations, teacher
@@ -25,6 +24,8 @@ from nla_jax.interop.export_pair import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.nla import load_run
+from nla_jax.parallel import sharding
+from nla_jax.parallel.mesh import check_mesh, mesh_of
 from nla_jax.progress import say, track
 from nla_jax.run import STAGES, Run
 from nla_jax.training import rl as rl_lib
@@ -57,6 +58,7 @@ def check(run: Run) -> None:
     raise NLAError(f"config.rl.max_new_tokens={c.rl.max_new_tokens} cannot hold the teacher's explanations: "
                    f"{c.teacher.max_tokens} tokens and {around} around them; raise it or lower "
                    "--config.teacher.max_tokens")
+  check_mesh(run.pretrained.architecture, c)
   run.pair(1.0)
   run.dtype  # noqa: B018 - raises on an unknown setting
 
@@ -108,7 +110,7 @@ def sft(run: Run) -> None:
   norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
   scale = c.inject.scale or float(np.quantile(norms, 0.75))
   pair = run.pair(scale)
-  fresh = lambda: jax.tree.map(jnp.array, run.pretrained.params)  # training donates what it is given
+  fresh = lambda: sharding.put_params(jax.tree.map(np.array, run.pretrained.params))  # training donates its arrays
   watched = _watched(run)
   watched_vectors, watched_texts = store.read("activations", watched), [run.texts[row] for row in watched.tolist()]
   split = {name: np.array([row for row in store.rows(name).tolist() if row in run.texts])
@@ -190,7 +192,12 @@ FUNCTIONS = {"extract": extract, "teach": teach, "sft": sft, "rl": rl, "eval": e
 
 def run_stages(run: Run, names: tuple[str, ...]) -> None:
   """Runs stages in order; each skips itself when it is done."""
-  check(run)
+  with mesh_of(run.config.mesh):
+    check(run)
+    _run_stages(run, names)
+
+
+def _run_stages(run: Run, names: tuple[str, ...]) -> None:
   for name in names:
     begun = time.time()
     done_before = (run.path(name) / "manifest.json").exists()

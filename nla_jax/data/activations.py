@@ -12,6 +12,7 @@ from nla_jax.data.positions import HELD_OUT, choose_rows, split_groups
 from nla_jax.data.store import StoredDocument, StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.models import target
+from nla_jax.parallel import sharding
 from nla_jax.progress import Progress, say
 from nla_jax.prompts import encode
 
@@ -72,7 +73,7 @@ def extract(config, pretrained, path: str, dtype) -> dict:
       "model": pretrained.model_hash, "tokenizer": pretrained.tokenizer_hash, "layer": config.layer,
       "corpus": config.corpus, "seed": config.seed})
   writer.write_documents(corpus.documents)
-  params = jax.device_put(pretrained.params)
+  params = sharding.put_params(pretrained.params)
   read = jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer, top_k=k, dtype=dtype))
   done = writer.done
   progress = Progress("extract", n, "row", sum(len(writer.shard_range(shard)) for shard in done))
@@ -83,12 +84,12 @@ def extract(config, pretrained, path: str, dtype) -> dict:
     columns = {name: np.empty((len(rows), *tail), dtype_) for name, (tail, dtype_) in arrays.items()}
     columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
     for batch in _batches(corpus, rows, data.batch_tokens, data.positions_per_document):
-      reading = read(params, batch.tokens, batch.row, batch.position)
+      reading = read(params, sharding.put(batch.tokens), batch.row, batch.position)
       count = len(batch.place)
-      columns["activations"][batch.place] = np.asarray(reading.activations)[:count]
+      columns["activations"][batch.place] = sharding.fetch(reading.activations)[:count]
       if k:
-        columns["next_tokens"][batch.place] = np.asarray(reading.next_tokens)[:count]
-        columns["next_logprobs"][batch.place] = np.asarray(reading.next_logprobs)[:count]
+        columns["next_tokens"][batch.place] = sharding.fetch(reading.next_tokens)[:count]
+        columns["next_logprobs"][batch.place] = sharding.fetch(reading.next_logprobs)[:count]
       progress.advance(count)
     if not np.isfinite(columns["activations"]).all():
       raise NLAError(f"the target gave activations that are not finite at layer {config.layer}; compute in float32 "
@@ -118,7 +119,7 @@ def _batches(corpus: Corpus, rows: np.ndarray, batch_tokens: int, per_document: 
   length = lambda i: -(-len(corpus.documents[i].tokens) // _BUCKET) * _BUCKET
   for bucket in sorted({length(i) for i in documents}):
     members = [i for i in documents if length(i) == bucket]
-    size = max(batch_tokens // bucket, 1)
+    size = sharding.rows_of_batch(max(batch_tokens // bucket, 1))
     for start in range(0, len(members), size):
       chosen = members[start:start + size]
       tokens = np.zeros((size, bucket), np.int32)

@@ -46,9 +46,9 @@ class StoreRows:
 
 
 def batches(source: Sequence[Mapping[str, np.ndarray]], *, batch_size: int, seed: int, epochs: int | None = None,
-            shuffle: bool = True, num_threads: int = 2, process_index: int = 0,
-            process_count: int = 1) -> grain.DatasetIterator:
-  """An iterator over batches {name: [batch_size / process_count, …]}.
+            shuffle: bool = True, num_threads: int = 2,
+            part: np.ndarray | slice = slice(None)) -> grain.DatasetIterator:
+  """An iterator over batches {name: [batch_size, …]}, or the same part of each.
 
   Every epoch has its own order. Batches run on across the end of an epoch, so each row is seen `epochs` times; only
   what does not fill the last batch of all is left out. `get_state()` gives a small dict of JSON values and
@@ -62,27 +62,23 @@ def batches(source: Sequence[Mapping[str, np.ndarray]], *, batch_size: int, seed
     epochs: None runs for ever.
     shuffle: False keeps the source's order in every epoch.
     num_threads: that read ahead; 0 reads in the caller's thread.
-    process_index: this process takes the process_index-th of process_count equal, contiguous parts of each batch.
-    process_count: processes that share a batch.
+    part: which rows of each batch are read and given; with several processes, what this one's devices need.
 
   Raises:
-    NLAError: there is not one whole batch, or the batch cannot be shared evenly.
+    NLAError: there is not one whole batch.
   """
   rows = len(source)
-  if batch_size < 1 or batch_size % process_count:
-    raise NLAError(f"a batch of {batch_size} rows cannot be shared evenly by {process_count} process(es); make the "
-                   "batch size a multiple of the number of processes")
+  if batch_size < 1:
+    raise NLAError(f"the batch size is {batch_size}; give at least 1")
   if rows == 0 or (epochs is not None and rows * epochs < batch_size):
     raise NLAError(f"{rows} row(s) over {epochs or 'any number of'} epoch(s) do not fill one batch of {batch_size}; "
                    "give more data or a smaller batch size")
   if not 0 <= seed < 2**32:
     raise NLAError(f"the data seed is {seed}; give a whole number from 0 to {2**32 - 1}")
-  share = batch_size // process_count
-  mine = slice(process_index * share, (process_index + 1) * share)
   indices = grain.MapDataset.range(rows)
   if shuffle:
     indices = indices.shuffle(seed=seed)
-  dataset = indices.repeat(epochs).batch(batch_size, drop_remainder=True).map(lambda batch: _fetch(source, batch[mine]))
+  dataset = indices.repeat(epochs).batch(batch_size, drop_remainder=True).map(lambda batch: _fetch(source, batch[part]))
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
   return iter(dataset.to_iter_dataset(options))
 

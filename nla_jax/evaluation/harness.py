@@ -7,12 +7,12 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.data.store import Store
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import controls, metrics
+from nla_jax.parallel import sharding
 from nla_jax.progress import Progress
 from nla_jax.training import sft
 from nla_jax.training.batches import encode_answers
@@ -156,8 +156,8 @@ def _av_losses(nla, golds: np.ndarray, taught: list[str], others: np.ndarray, ba
     for start in range(0, len(vectors), batch):
       index = np.minimum(np.arange(start, start + batch), len(vectors) - 1)
       mask = answers.mask[index] & (np.arange(start, start + batch) < len(vectors))[:, None]
-      found.append(float(score(nla.av_params, {"activations": jnp.asarray(vectors[index], jnp.float32),
-                                               "tokens": answers.tokens[index], "mask": mask})))
+      rows = {"activations": np.asarray(vectors[index], np.float32), "tokens": answers.tokens[index], "mask": mask}
+      found.append(float(score(nla.av_params, sharding.put(rows))))
       weights.append(mask.sum())
     return float(np.average(found, weights=weights))
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture, RopeScaling
 from nla_jax.models.contraction import einsum
+from nla_jax.parallel import sharding
 
 
 def _inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None):
@@ -59,18 +60,23 @@ def attend(q, sources, scale: float, dtype):
   """
   batch, length, heads, head_dim = q.shape
   kv_heads = sources[0][0].shape[-2]
+  if kv_heads % sharding.size("tensor"):  # key heads are whole on every device: give each query head its own
+    own = lambda x: sharding.place(jnp.repeat(x, heads // kv_heads, axis=-2),
+                                   *(("batch", None) if x.ndim == 4 else (None,)), "heads", None)
+    sources = [(own(keys), own(values), mask) for keys, values, mask in sources]
+    kv_heads = heads
   q = q.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
   low = jnp.finfo(jnp.float32).min
   scores, sizes = [], []
   for keys, _, mask in sources:
     form = "bskgh,btkh->bkgst" if keys.ndim == 4 else "bskgh,tkh->bkgst"
-    score = einsum(form, q, keys, dtype) * scale
+    score = einsum(form, q, keys, dtype, "batch", "heads", None, None, None) * scale
     scores.append(jnp.where(mask[:, None, None], score, low))
     sizes.append(score.shape[-1])
   weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
   out, start = 0.0, 0
   for (_, values, _), size in zip(sources, sizes):
     form = "bkgst,btkh->bskgh" if values.ndim == 4 else "bkgst,tkh->bskgh"
-    out = out + einsum(form, weights[..., start:start + size], values, dtype)
+    out = out + einsum(form, weights[..., start:start + size], values, dtype, "batch", None, "heads", None, None)
     start += size
   return out.reshape(batch, length, heads, head_dim)

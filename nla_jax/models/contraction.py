@@ -16,8 +16,17 @@ from nla_jax.parallel import sharding
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _rounded_einsum(subscripts: str, dtype, axes, a, b):
-  return jnp.einsum(subscripts, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32,
-                    out_sharding=None if axes is None else sharding.activation(*axes))
+  return jnp.einsum(subscripts, a.astype(dtype), sharding.gather(b.astype(dtype)), preferred_element_type=jnp.float32,
+                    out_sharding=_layout(subscripts, axes, a, b))
+
+
+def _layout(subscripts, axes, a, b):
+  """The result's PartitionSpec: None (left to jax) where no axes are given or no mesh is set."""
+  if not axes:
+    return None
+  inputs, out = subscripts.split("->")
+  sizes = dict(zip(inputs.replace(",", ""), (*a.shape, *b.shape)))
+  return sharding.activation(axes, [sizes[index] for index in out])
 
 
 def _forward(subscripts, dtype, axes, a, b):
@@ -29,8 +38,8 @@ def _backward(subscripts, dtype, axes, saved, g):
   inputs, out = subscripts.split("->")
   left, right = inputs.split(",")
   g = g.astype(dtype)
-  like = lambda x: None if axes is None else jax.typeof(x).sharding
-  da = jnp.einsum(f"{out},{right}->{left}", g, b.astype(dtype), preferred_element_type=jnp.float32,
+  like = lambda x: jax.typeof(x).sharding if sharding.has_mesh() else None
+  da = jnp.einsum(f"{out},{right}->{left}", g, sharding.gather(b.astype(dtype)), preferred_element_type=jnp.float32,
                   out_sharding=like(a))
   db = jnp.einsum(f"{left},{out}->{right}", a.astype(dtype), g, preferred_element_type=jnp.float32,
                   out_sharding=like(b))
@@ -43,8 +52,8 @@ _rounded_einsum.defvjp(_forward, _backward)
 def einsum(subscripts: str, a, b, dtype, *axes):
   """`jnp.einsum(subscripts, a, b)` with operands in `dtype`, a float32 result, and gradients computed alike.
 
-  Every index of one operand must occur in the other or in the result (no index is summed on its own).
-  `axes` are the result's logical axes (`nla_jax.parallel.sharding`), used only where a mesh is set.
+  Every index of one operand must occur in the other or in the result (no index is summed on its own). Where a mesh
+  is set, `b` is gathered over `fsdp` after rounding if it is a parameter, and `axes` are the result's logical axes
+  (`nla_jax.parallel.sharding`); without them jax infers the layout.
   """
-  axes = axes if axes and not jax.sharding.get_abstract_mesh().empty else None
   return _rounded_einsum(subscripts, jnp.dtype(dtype), axes, a, b)

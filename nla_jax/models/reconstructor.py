@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.contraction import einsum
 from nla_jax.models.transformer import Transformer, lower_params
 
 
@@ -14,7 +15,8 @@ class Head(nn.Module):
   @nn.compact
   def __call__(self, x):
     d = x.shape[-1]
-    return x @ self.param("weight", lambda key, shape: jnp.eye(*shape), (d, d))
+    weight = self.param("weight", lambda key, shape: jnp.eye(*shape), (d, d))
+    return einsum("bd,de->be", x, weight, jnp.float32, "batch", None)
 
 
 class Reconstructor(nn.Module):
@@ -45,8 +47,8 @@ class Reconstructor(nn.Module):
       [batch, d_model] float32, the reconstruction (its norm carries no meaning).
     """
     hidden = self.transformer(tokens, prefix=before).hidden
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return self.head(last.astype(jnp.float32))
+    last = jnp.arange(tokens.shape[1])[None] == lengths[:, None] - 1
+    return self.head(jnp.sum(jnp.where(last[..., None], hidden.astype(jnp.float32), 0.0), axis=1))
 
 
 def reconstructor_params(transformer_params, layer: int):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.contraction import einsum
 from nla_jax.models.transformer import Transformer, unembedding
+from nla_jax.parallel import sharding
 
 
 class Reading(NamedTuple):
@@ -39,8 +40,14 @@ def read(params, tokens, row, position, *, architecture: Architecture, layer: in
   """
   if top_k == 0:
     model = Transformer(architecture, layer, dtype)
-    return Reading(model.apply({"params": params}, tokens).hidden[row, position].astype(jnp.float32))
+    return Reading(_pick(model.apply({"params": params}, tokens).hidden, row, position))
   output = Transformer(architecture, None, dtype, collect=(layer,)).apply({"params": params}, tokens)
-  logits = einsum("nd,vd->nv", output.hidden[row, position], unembedding(params), dtype)
+  logits = einsum("nd,vd->nv", _pick(output.hidden, row, position), unembedding(params), dtype, "batch", None)
   logprobs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), top_k)
-  return Reading(output.residuals[0][row, position].astype(jnp.float32), ids.astype(jnp.int32), logprobs)
+  return Reading(_pick(output.residuals[0], row, position), ids.astype(jnp.int32), logprobs)
+
+
+def _pick(hidden, row, position):
+  """[n, d_model] float32 of hidden states [batch, length, d_model]."""
+  layout = sharding.activation((None, None), (len(row), hidden.shape[-1]))
+  return hidden.at[row, position].get(out_sharding=layout).astype(jnp.float32)

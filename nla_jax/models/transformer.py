@@ -175,8 +175,7 @@ class Block(nn.Module):
     """Rotated queries, keys and values: [batch, length, heads, head_dim]."""
     a, w = self.architecture, self.weights
     h = rms_norm(x, w["attention_norm"], a.rms_eps, a.norm_offset)
-    batch = "batch" if x.shape[0] > 1 else None
-    q, k, v = (einsum("bsd,dhk->bshk", h, w[name], self.dtype, batch, None, "heads", None)
+    q, k, v = (einsum("bsd,dhk->bshk", h, w[name], self.dtype, "batch", None, "heads", None)
                for name in ("query", "key", "value"))
     if a.attention_bias:
       q, k, v = (y + w[name] for y, name in ((q, "query_bias"), (k, "key_bias"), (v, "value_bias")))
@@ -188,9 +187,8 @@ class Block(nn.Module):
   def _finish(self, x, attended):
     """Attention's output projection and the MLP, each added to the residual stream `x`."""
     a, w = self.architecture, self.weights
-    batch = "batch" if x.shape[0] > 1 else None
     norm = lambda y, name: rms_norm(y, w[name], a.rms_eps, a.norm_offset)
-    product = lambda form, y, name, *axes: einsum(form, y, w[name], self.dtype, batch, None, *axes)
+    product = lambda form, y, name, *axes: einsum(form, y, w[name], self.dtype, "batch", None, *axes)
     y = product("bshk,hkd->bsd", attended, "output", None)
     x = x + (norm(y, "post_attention_norm") if a.sandwich_norm else y)
     h = norm(x, "mlp_norm")
@@ -278,14 +276,14 @@ class Transformer(nn.Module):
     return Output(hidden, state.residuals, cache)
 
   def _embed(self, embedding, tokens):
-    batch = "batch" if tokens.shape[0] > 1 else None
-    x = embedding.at[tokens].get(out_sharding=sharding.activation(batch, None, None)).astype(jnp.float32)
+    layout = sharding.activation(("batch", None, None), (*tokens.shape, embedding.shape[1]))
+    x = sharding.gather(embedding).at[tokens].get(out_sharding=layout).astype(jnp.float32)
     return x * self.architecture.embedding_scale
 
   @staticmethod
   def _valid_after(tokens, valid, cache: Cache):
     now = jnp.ones(tokens.shape, bool) if valid is None else valid
-    return jax.lax.dynamic_update_slice(cache.valid, now, (0, cache.filled))
+    return jax.lax.dynamic_update_slice(cache.valid, sharding.place(now, "batch", None), (0, cache.filled))
 
   def _context(self, tokens, prefix, valid, cache, injection) -> _Context:
     """Rotary tables and masks, once for all layers. Padding takes no position: positions count valid tokens."""
@@ -327,8 +325,9 @@ class Transformer(nn.Module):
 def empty_cache(architecture: Architecture, batch: int, length: int, dtype=jnp.float32) -> Cache:
   """A cache for `length` tokens of each of `batch` rows (a shared prefix is held beside it, not inside)."""
   shape = (architecture.n_layers, batch, length, architecture.n_kv_heads, architecture.head_dim)
-  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32),
-               jnp.zeros((batch, length), bool))
+  empty = lambda: sharding.place(jnp.zeros(shape, dtype), None, "batch", None, "heads", None)
+  return Cache(empty(), empty(), jnp.zeros((), jnp.int32),
+               sharding.place(jnp.zeros((batch, length), bool), "batch", None))
 
 
 def init_params(architecture: Architecture, key: jax.Array, stop_layer: int | None = None):

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.contraction import einsum
 from nla_jax.models.transformer import Cache, Injection, Transformer
+from nla_jax.parallel import sharding
 
 INJECT_MODES = ("replace", "add")
 INJECT_MAPS = ("scalar", "affine")
@@ -26,7 +28,8 @@ class InjectionMap(nn.Module):
     if self.affine:
       d = v.shape[-1]
       matrix = self.param("matrix", lambda key, shape: jnp.eye(*shape), (d, d))
-      v = v @ matrix + self.scale * self.param("bias", nn.initializers.zeros, (d,))
+      bias = self.scale * self.param("bias", nn.initializers.zeros, (d,))
+      v = einsum("bd,de->be", v, matrix, jnp.float32, "batch", None) + bias
     return v
 
 
@@ -83,12 +86,12 @@ class Verbalizer(nn.Module):
     return output.hidden[:, 0], output.cache
 
   def _inject(self, tokens, vectors) -> Injection:
-    slot = jnp.broadcast_to(jnp.arange(tokens.shape[1]) == 0, tokens.shape)
+    slot = sharding.place(jnp.broadcast_to(jnp.arange(tokens.shape[1]) == 0, tokens.shape), "batch", None)
     return Injection(slot, self.injection(vectors))
 
   @staticmethod
   def _rows(after, batch: int) -> jax.Array:
-    return jnp.broadcast_to(after, (batch, after.shape[0]))
+    return sharding.place(jnp.broadcast_to(after, (batch, after.shape[0])), "batch", None)
 
 
 def verbalizer_params(transformer_params, d_model: int, inject_map: str):

@@ -1,9 +1,16 @@
 """Where every array lives on the mesh `(data, fsdp, tensor)`: one table for parameters, one for activations.
 
-Without a mesh in context (`jax.set_mesh`) every function here answers None or returns its input, so the same
-model code runs on one device with nothing to set up.
+Parameters are kept sharded over `fsdp` and `tensor`, and gathered over `fsdp` where a product needs them; rows of a
+batch are shared by `data` and `fsdp`. An axis whose size does not divide is left whole on every device (two key heads
+on four tensor shards, a batch of one prompt), so every model runs on every mesh.
+
+Without a mesh in context (`jax.set_mesh`) every function here answers None or returns its input: the same model code
+runs on one device with nothing to set up.
 """
+import math
+
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -31,30 +38,127 @@ PARAMETERS = {
 ACTIVATIONS = {None: None, "batch": BATCH, "heads": "tensor", "hidden": "tensor", "vocabulary": "tensor"}
 
 
-def parameter_specs(params):
-  """PartitionSpec of each leaf of a parameter tree, by the leaf's name; unnamed leaves (norms) are replicated."""
+def has_mesh() -> bool:
+  """Whether a mesh is set (`jax.set_mesh`)."""
+  return not jax.sharding.get_abstract_mesh().empty
+
+
+def size(axes) -> int:
+  """Devices along a mesh axis (or several) of the mesh in context; 1 without one."""
+  sizes = jax.sharding.get_abstract_mesh().shape
+  return math.prod(sizes.get(axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def _fitted(spec, shape) -> P:
+  """`spec` without the axes that do not divide `shape`."""
+  fits = lambda axes, dim: axes and dim > 1 and dim % size(axes) == 0
+  return P(*(axes if fits(axes, dim) else None for axes, dim in zip(spec, shape, strict=True)))
+
+
+def parameter_specs(params, decode: bool = False):
+  """PartitionSpec of each leaf of a parameter (or optimizer) tree, by the leaf's name; unnamed leaves are replicated.
+
+  Args:
+    params: arrays or shapes.
+    decode: the layout of the token loop, whole over `fsdp`: gathered once instead of at every token.
+  """
 
   def spec(path, leaf):
-    names = [key.key for key in path if hasattr(key, "key")]
-    own = PARAMETERS.get(names[-1], P(*(None,) * (leaf.ndim - ("layers" in names))))
-    return P(None, *own) if "layers" in names else own
+    names = [getattr(key, "key", None) for key in path]
+    stacked = "layers" in names
+    own = PARAMETERS.get(names[-1] if names else None, (None,) * (len(leaf.shape) - stacked))
+    own = (None, *own) if stacked else tuple(own)
+    return _fitted((None if decode and axis == "fsdp" else axis for axis in own), leaf.shape)
 
   return jax.tree_util.tree_map_with_path(spec, params)
 
 
-def parameter_shardings(params, mesh):
-  """NamedSharding of each leaf on `mesh`."""
-  return jax.tree.map(lambda spec: NamedSharding(mesh, spec), parameter_specs(params))
+def parameter_shardings(params, decode: bool = False):
+  """NamedSharding of each leaf on the mesh in context; of the first device where there is none."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), params)
+  return jax.tree.map(lambda spec: NamedSharding(mesh, spec), parameter_specs(params, decode))
 
 
-def activation(*axes):
-  """PartitionSpec for an einsum's result with these logical axes, or None where no mesh is set."""
-  if jax.sharding.get_abstract_mesh().empty:
+def activation(axes, shape):
+  """PartitionSpec of an array of this shape with these logical axes, or None where no mesh is set."""
+  if not has_mesh():
     return None
-  return P(*(ACTIVATIONS[axis] for axis in axes))
+  return _fitted((ACTIVATIONS[axis] for axis in axes), shape)
 
 
 def place(x, *axes):
-  """`x` moved to the layout of these logical axes; unchanged where no mesh is set."""
-  spec = activation(*axes)
+  """`x` in the layout of these logical axes; unchanged where no mesh is set."""
+  spec = activation(axes, x.shape)
   return x if spec is None else jax.sharding.reshard(x, spec)
+
+
+def gather(x):
+  """A parameter whole over `fsdp`, as a product needs it; its gradient is scattered back."""
+  if not has_mesh():
+    return x
+  spec = jax.typeof(x).sharding.spec
+  return jax.sharding.reshard(x, P(*(None if axis == "fsdp" else axis for axis in spec)))
+
+
+def decode_layout(params):
+  """Parameters as the token loop reads them."""
+  if not has_mesh():
+    return params
+  return jax.tree.map(jax.sharding.reshard, params, parameter_specs(params, decode=True))
+
+
+def rows_of_batch(n: int) -> int:
+  """`n` rounded up to a number of rows that the devices can share evenly."""
+  shares = size(BATCH)
+  return -(-n // shares) * shares
+
+
+def _batch_sharding(shape) -> NamedSharding:
+  return NamedSharding(jax.sharding.get_mesh(), _fitted((BATCH, *(None,) * (len(shape) - 1)), shape))
+
+
+def local_rows(n: int) -> np.ndarray | slice:
+  """Which of a batch's `n` rows this process's devices hold: what it has to read."""
+  if not has_mesh() or jax.process_count() == 1:
+    return slice(None)
+  indices = _batch_sharding((n,)).addressable_devices_indices_map((n,)).values()
+  return np.unique(np.concatenate([np.arange(n)[index] for index in indices]))
+
+
+def put(batch, n: int | None = None):
+  """A tree of host arrays whose leading axis is rows, as global arrays shared by the batch axes.
+
+  Args:
+    batch: the whole batch, the same in every process; or, with `n`, only this process's `local_rows(n)` of it.
+    n: rows of the whole batch, where only a part is given.
+  """
+  if not has_mesh():
+    return batch
+  held = local_rows(n) if n is not None else slice(None)
+
+  def place_rows(x):
+    x = np.asarray(x)
+    rows = np.arange(len(x)) if isinstance(held, slice) else held
+    shape = (len(x) if n is None else n, *x.shape[1:])
+    part = lambda index: x[np.searchsorted(rows, np.arange(shape[0])[index[0]])]
+    return jax.make_array_from_callback(shape, _batch_sharding(shape), part)
+
+  return jax.tree.map(place_rows, batch)
+
+
+def put_params(params):
+  """A parameter tree (host arrays, the same in every process, or device arrays) in its training layout."""
+  return jax.tree.map(jax.device_put, params, parameter_shardings(params))
+
+
+def fetch(x) -> np.ndarray:
+  """A whole array as numpy, in every process."""
+  if not isinstance(x, jax.Array) or x.is_fully_addressable:
+    return np.asarray(x)
+  if x.is_fully_replicated:
+    return np.asarray(x.addressable_data(0))
+  from jax.experimental import multihost_utils
+
+  return multihost_utils.process_allgather(x, tiled=True)

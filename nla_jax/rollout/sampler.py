@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from nla_jax.models.contraction import einsum
 from nla_jax.models.transformer import empty_cache, unembedding
 from nla_jax.models.verbalizer import Verbalizer
+from nla_jax.parallel import sharding
 
 
 class Rollout(NamedTuple):
@@ -65,8 +66,9 @@ def draw(logits, uniform):
 
 
 def decode_copy(params, dtype):
-  """The parameters as the token loop reads them: matrices in the compute dtype, rounded once and not every token."""
-  return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
+  """The parameters as the token loop reads them: matrices rounded to the compute dtype and whole over `fsdp`, once
+  and not every token."""
+  return sharding.decode_layout(jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop_id", "max_new_tokens", "greedy"))
@@ -95,10 +97,10 @@ def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer
   cache = empty_cache(model.architecture, batch, after.shape[0] + max_new_tokens, cache_dtype)
   hidden, cache = apply("prefill", before, after, vectors, cache)
   matrix = unembedding(params["transformer"])
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(sample_ids)
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(sharding.place(sample_ids, "batch"))
 
   def choose(hidden, step):
-    logits = einsum("bd,vd->bv", hidden, matrix, model.dtype)
+    logits = sharding.place(einsum("bd,vd->bv", hidden, matrix, model.dtype, "batch", "vocabulary"), "batch", None)
     if greedy:
       token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
       return token, jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
@@ -109,14 +111,17 @@ def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer
     step, hidden, cache, done, tokens, logprobs, lengths = state
     token, logprob = choose(hidden, step)
     token, logprob = jnp.where(done, stop_id, token), jnp.where(done, 0.0, logprob)
-    tokens, logprobs = tokens.at[:, step].set(token), logprobs.at[:, step].set(logprob)
+    here = jnp.arange(max_new_tokens) == step
+    tokens, logprobs = jnp.where(here, token[:, None], tokens), jnp.where(here, logprob[:, None], logprobs)
     lengths = lengths + ~done
     hidden, cache = apply("step", token, cache)
     return step + 1, hidden, cache, done | (token == stop_id), tokens, logprobs, lengths
 
   going = lambda state: (state[0] < max_new_tokens) & ~jnp.all(state[3])
+  place = lambda x: sharding.place(x, "batch", *(None,) * (x.ndim - 1))
   shape = (batch, max_new_tokens)
-  start = (jnp.zeros((), jnp.int32), hidden, cache, jnp.zeros(batch, bool), jnp.full(shape, stop_id, jnp.int32),
-           jnp.zeros(shape, jnp.float32), jnp.zeros(batch, jnp.int32))
+  start = (jnp.zeros((), jnp.int32), hidden, cache, place(jnp.zeros(batch, bool)),
+           place(jnp.full(shape, stop_id, jnp.int32)), place(jnp.zeros(shape, jnp.float32)),
+           place(jnp.zeros(batch, jnp.int32)))
   _, _, _, done, tokens, logprobs, lengths = jax.lax.while_loop(going, body, start)
   return Rollout(tokens, logprobs, lengths, done)

@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from nla_jax.errors import NLAError
+from nla_jax.parallel import sharding
 
 
 class Checkpoints:
@@ -50,13 +51,13 @@ def save_params(folder: pathlib.Path, params: Any) -> None:
 
 
 def load_params(folder: pathlib.Path) -> Any:
-  """Parameters written by `save_params`, on this process's first device."""
+  """Parameters written by `save_params`, in the layout of the mesh in context (without one: on the first device)."""
   if not folder.exists():
     raise NLAError(f"no parameters at {folder}")
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with ocp.StandardCheckpointer() as checkpointer:
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                          checkpointer.metadata(folder.absolute()).item_metadata.tree)
+    found = checkpointer.metadata(folder.absolute()).item_metadata.tree
+    shapes = jax.tree.map(lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout), found,
+                          sharding.parameter_shardings(found))
     return checkpointer.restore(folder.absolute(), shapes)
 
 

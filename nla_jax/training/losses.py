@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.models.contraction import einsum
+from nla_jax.parallel import sharding
 
 KL_KINDS = ("k2", "k3")
 REWARDS = ("mse", "cosine", "log")
@@ -31,29 +32,33 @@ def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512
     matrix: [vocabulary, d_model] unembedding.
     targets: [batch, length] int32.
     dtype: of the operands of the unembedding product.
-    chunk: tokens whose logits exist at once; their backward pass computes them again.
+    chunk: tokens whose logits exist at once on a device; their backward pass computes them again.
   """
   batch, length, d = hidden.shape
-  n = batch * length
-  chunk = min(chunk, n)
-  padded = -(-n // chunk) * chunk
-  rows = jnp.pad(hidden.reshape(n, d), ((0, padded - n), (0, 0))).reshape(-1, chunk, d)
-  chosen = jnp.pad(targets.reshape(n), (0, padded - n)).reshape(-1, chunk)
+  chunks = min(-(-batch * length // (chunk * sharding.size(sharding.BATCH))), length)
+  width = -(-length // chunks)  # columns a chunk: every device has rows of each
+  pad = chunks * width - length
+  rows = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(batch, chunks, width, d).swapaxes(0, 1)
+  chosen = jnp.pad(targets, ((0, 0), (0, pad))).reshape(batch, chunks, width).swapaxes(0, 1)
 
   @jax.checkpoint
   def score(arguments):
     h, t = arguments
-    logits = einsum("nd,vd->nv", h, matrix, dtype)
+    logits = einsum("bsd,vd->bsv", h, matrix, dtype, "batch", None, "vocabulary")
     top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - top)
     total = jnp.sum(weights, axis=-1)
-    normaliser = jnp.log(total) + top[:, 0]
-    picked = jnp.take_along_axis(logits, t[:, None], axis=-1)[:, 0]
+    normaliser = jnp.log(total) + top[..., 0]
+    if sharding.has_mesh():  # each device picks from its part of the vocabulary
+      here = jnp.arange(logits.shape[-1]) == t[..., None]
+      picked = jnp.sum(jnp.where(here, logits, 0.0), axis=-1)
+    else:
+      picked = jnp.take_along_axis(logits, t[..., None], axis=-1)[..., 0]
     entropy = normaliser - jnp.sum(weights * logits, axis=-1) / total
     return picked - normaliser, entropy
 
   logprob, entropy = jax.lax.map(score, (rows, chosen))
-  unpad = lambda x: x.reshape(padded)[:n].reshape(batch, length)
+  unpad = lambda x: x.swapaxes(0, 1).reshape(batch, chunks * width)[:, :length]
   return TokenScores(unpad(logprob), unpad(entropy))
 
 

@@ -27,6 +27,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
+from nla_jax.parallel import sharding
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
 from nla_jax.rollout.sampler import Rollout
 from nla_jax.training import losses
@@ -118,20 +119,21 @@ class Learner:
   def improve(self, state: TrainState, rollout: Rollout, vectors, advantages, seed: int):
     """All of a step's AV updates. Returns the state and metrics."""
     rl, n = self.rl, len(vectors)
-    mask = np.arange(rollout.tokens.shape[1])[None] < np.asarray(rollout.lengths)[:, None]
-    reference = self.scores(self.reference, vectors, rollout.tokens).logprob
+    tokens, lengths, sampled = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.logprobs))
+    mask = np.arange(tokens.shape[1])[None] < lengths[:, None]
+    score = lambda params: sharding.fetch(self.scores(params, *sharding.put((vectors, tokens))).logprob)
     on_policy = rl.epochs * rl.minibatches == 1
-    old = None if on_policy else self.scores(state.params, vectors, rollout.tokens).logprob
-    whole = PolicyBatch(vectors, rollout.tokens, mask, advantages, old, reference)
+    old = None if on_policy else score(state.params)
+    whole = PolicyBatch(vectors, tokens, mask, advantages, old, score(self.reference))
     order = np.random.default_rng(seed)
     gap = None
     for _ in range(rl.epochs):
       for part in np.split(order.permutation(n), rl.minibatches):
         batch = whole if on_policy else jax.tree.map(lambda x, part=part: x[part], whole)
-        state, result, logprob, norm = self.update_av(state, batch)
-        gap = logprob if on_policy else gap
+        state, result, logprob, norm = self.update_av(state, sharding.put(batch))
+        gap = sharding.fetch(logprob) if on_policy else gap
     gap = old if gap is None else gap
-    difference = np.abs(np.asarray(gap) - np.asarray(rollout.logprobs))[mask]
+    difference = np.abs(gap - sampled)[mask]
     return state, {"kl": result.kl, "entropy": result.entropy, "clip_fraction": result.clip_fraction,
                    "ratio_max": result.ratio_max, "av_gradient_norm": norm, "sampler_gap": difference.mean()}
 
@@ -182,10 +184,11 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
     clock.append(time.time())
     texts = pair.texts(rollout)
     inputs = pair.inputs(texts)
-    states["ar"], errors, ar_norm = learner.update_ar(states["ar"], inputs.tokens, inputs.lengths, vectors, inputs.fits)
-    errors = np.asarray(errors)
+    states["ar"], errors, ar_norm = learner.update_ar(
+        states["ar"], *sharding.put((inputs.tokens, inputs.lengths, vectors, inputs.fits)))
+    errors = sharding.fetch(errors)
     clock.append(time.time())
-    lengths = np.asarray(rollout.lengths)
+    lengths = sharding.fetch(rollout.lengths)
     rewards = np.asarray(losses.reconstruction_reward(errors, ~inputs.fits, rl.reward))
     rewards = rewards - rl.length_cost * np.maximum(lengths - rl.length_target, 0)
     good = inputs.fits
@@ -195,7 +198,7 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
       metrics["fve"] = 1 - errors[good].mean() / baseline
       metrics["duplicates"] = 1 - len(set(texts) - {None}) / sum(text is not None for text in texts)
     if both:
-      advantages = losses.group_advantages(jnp.asarray(rewards, jnp.float32), rl.group)
+      advantages = np.asarray(losses.group_advantages(jnp.asarray(rewards, jnp.float32), rl.group))
       states["av"], more = learner.improve(states["av"], rollout, vectors, advantages, seed=seed * 1_000_003 + step)
       metrics |= more
     jax.block_until_ready(states["av"].step)

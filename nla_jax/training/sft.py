@@ -15,6 +15,7 @@ from nla_jax.data.loader import StoreRows, batches
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
+from nla_jax.parallel import sharding
 from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
@@ -75,7 +76,8 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
     return state, value, norm
 
   checkpoints = Checkpoints(run.folder / "checkpoints")
-  stream = batches(examples, batch_size=min(settings.batch, len(examples)), seed=run.seed)
+  rows = min(settings.batch, len(examples))
+  stream = batches(examples, batch_size=rows, seed=run.seed, part=sharding.local_rows(rows))
   start, found = 0, checkpoints.restore(state)
   if found is not None:
     state, loop = found
@@ -86,7 +88,7 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
   watched = {round(i * settings.steps / 5) for i in range(6)}
   for step in range(start, settings.steps):
     extra = watch(state.params) if step in watched else {}
-    state, value, norm = update(state, next(stream))
+    state, value, norm = update(state, sharding.put(next(stream), rows))
     log.write(step, loss=value, gradient_norm=norm, skipped=state.skipped, **extra)
     progress.advance(loss=float(value), **extra)
     check_guard(state, run.guard_limit, run.name)
@@ -107,8 +109,8 @@ def watch_av(pair: Pair, vectors: np.ndarray, answers, batch: int = 16) -> Calla
   def watch(params) -> dict[str, float]:
     def mean(given: np.ndarray) -> float:
       parts = [slice(i, i + batch) for i in _starts(len(given), batch)]
-      return float(np.mean([score(params, {"activations": given[part], "tokens": answers.tokens[part],
-                                           "mask": answers.mask[part]}) for part in parts]))
+      rows = lambda part: {"activations": given[part], "tokens": answers.tokens[part], "mask": answers.mask[part]}
+      return float(np.mean([score(params, sharding.put(rows(part))) for part in parts]))
 
     return {"loss_own": mean(vectors), "loss_shuffled": mean(np.roll(vectors, 1, axis=0))}
 

@@ -59,8 +59,8 @@ def test_batches_do_not_depend_on_threads(num_threads):
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_processes_share_the_batch_of_one_process(process_count):
   whole = _take(batches(SOURCE, batch_size=8, seed=3), 15)
-  parts = [_take(batches(SOURCE, batch_size=8, seed=3, process_index=i, process_count=process_count), 15)
-           for i in range(process_count)]
+  rows = np.split(np.arange(8), process_count)
+  parts = [_take(batches(SOURCE, batch_size=8, seed=3, part=part), 15) for part in rows]
   joined = [{name: np.concatenate([part[step][name] for part in parts]) for name in ("x", "y")} for step in range(15)]
   _assert_same(joined, whole)
 
@@ -84,13 +84,13 @@ def test_without_shuffling_the_order_is_the_sources():
   assert np.concatenate([batch["y"] for batch in taken]).tolist() == list(range(50))
 
 
-def test_what_cannot_fill_or_share_a_batch_is_told():
+def test_what_cannot_fill_a_batch_is_told():
   with pytest.raises(NLAError, match="do not fill one batch of 64"):
     batches(SOURCE, batch_size=64, seed=0, epochs=1)
   with pytest.raises(NLAError, match="do not fill"):
     batches([], batch_size=1, seed=0)
-  with pytest.raises(NLAError, match="shared evenly by 3"):
-    batches(SOURCE, batch_size=8, seed=0, process_count=3)
+  with pytest.raises(NLAError, match="batch size is 0"):
+    batches(SOURCE, batch_size=0, seed=0)
   with pytest.raises(NLAError, match="seed is -1"):
     batches(SOURCE, batch_size=8, seed=-1)
 

@@ -1,0 +1,61 @@
+"""The mesh `(data, fsdp, tensor)` of a run."""
+import contextlib
+import math
+
+import jax
+from jax.sharding import AxisType
+
+from nla_jax.errors import NLAError
+from nla_jax.parallel import sharding
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(data: int = 1, fsdp: int = 0, tensor: int = 1) -> jax.sharding.Mesh:
+  """All devices of all processes (or the first few of one process) as a mesh with Explicit axes.
+
+  Args:
+    data: replicas of the parameters; rows of a batch are shared by `data` and `fsdp`.
+    fsdp: shards of every parameter; 0 takes what `data` and `tensor` leave.
+    tensor: shards of heads, hidden units and vocabulary.
+
+  Raises:
+    NLAError: the product is not the number of devices.
+  """
+  devices = jax.devices()
+  if min(data, tensor) < 1 or fsdp < 0:
+    raise NLAError(f"config.mesh is data={data}, fsdp={fsdp}, tensor={tensor}: sizes are at least 1 (fsdp=0 takes "
+                   "what is left)")
+  if not fsdp:
+    fsdp = max(len(devices) // (data * tensor), 1)
+  shape = (data, fsdp, tensor)
+  count = math.prod(shape)
+  if count != len(devices) and (jax.process_count() > 1 or count > len(devices)):
+    raise NLAError(f"config.mesh asks for {data} × {fsdp} × {tensor} = {count} devices, there are {len(devices)} "
+                   f"({devices[0].device_kind}): set --config.mesh.data, .fsdp and .tensor to match")
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices[:count])
+
+
+def check_mesh(architecture, config) -> None:
+  """Raises NLAError where heads, hidden units or a batch do not divide on the mesh in context."""
+  tensor, shares = sharding.size("tensor"), sharding.size(sharding.BATCH)
+  a = architecture
+  for what, n in (("query heads", a.n_heads), ("hidden units", a.d_ff)):
+    if n % tensor:
+      raise NLAError(f"config.mesh.tensor={tensor}: the model's {n} {what} cannot be shared evenly by so many devices")
+  for key, n in (("av.batch", config.av.batch), ("ar.batch", config.ar.batch),
+                 ("rl.activations × rl.group / rl.minibatches",
+                  config.rl.activations * config.rl.group // max(config.rl.minibatches, 1))):
+    if n % shares:
+      raise NLAError(f"config.{key} is {n}: these rows cannot be shared evenly by {shares} devices "
+                     "(config.mesh.data × config.mesh.fsdp)")
+
+
+@contextlib.contextmanager
+def mesh_of(settings):
+  """Sets the mesh of a config's `mesh` section; on a single device none is set."""
+  if len(jax.devices()) == 1 and math.prod((settings.data, settings.fsdp or 1, settings.tensor)) == 1:
+    yield
+    return
+  with jax.set_mesh(make_mesh(settings.data, settings.fsdp, settings.tensor)):
+    yield

@@ -1,0 +1,109 @@
+"""Run as a process of its own with 8 CPU devices: every family's numbers on every mesh, as JSON on stdout.
+
+  JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/parallel/meshes.py [family …]
+"""
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nla_jax.models.architectures import Architecture, RopeScaling
+from nla_jax.models.reconstructor import Reconstructor, reconstructor_params
+from nla_jax.models.transformer import init_params, unembedding
+from nla_jax.models.verbalizer import Verbalizer
+from nla_jax.parallel import sharding
+from nla_jax.parallel.mesh import make_mesh
+from nla_jax.rollout.sampler import sample
+from nla_jax.training import losses
+from nla_jax.training.optimizer import create_state, guarded_update
+
+MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4))
+COMMON = dict(vocab_size=304, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, rope_theta=1e4,
+              rms_eps=1e-5, max_positions=512)
+FAMILIES = {
+    "llama": dict(tied=False, rope_scaling=RopeScaling(kind="llama3", factor=8.0)),
+    "qwen2": dict(tied=True, attention_bias=True),
+    "qwen3": dict(tied=True, qk_norm=True),
+    "gemma3_text": dict(tied=True, qk_norm=True, activation="gelu_tanh", norm_offset=1.0, embedding_scale=32**0.5,
+                        sandwich_norm=True, query_scale=0.3, rope_theta_local=1e3, windows=(4, 4, 0)),
+}
+BATCH, ANSWER, STEPS = 16, 12, 3
+
+
+def parameters(architecture: Architecture):
+  """Random host parameters, all leaves of deviation 0.3."""
+  shapes = jax.eval_shape(lambda key: init_params(architecture, key), jax.random.key(0))
+  random = np.random.default_rng(0)
+  return jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+
+
+def run(family: str) -> dict:
+  """Losses of both supervised trainings, sampled tokens, and the losses of a policy update, in the mesh in context."""
+  architecture = Architecture(family=family, **COMMON, **FAMILIES[family])
+  base = parameters(architecture)
+  random = np.random.default_rng(1)
+  vectors = random.normal(size=(BATCH, 32)).astype(np.float32)
+  tokens = random.integers(0, 304, (BATCH, ANSWER)).astype(np.int32)
+  lengths = random.integers(1, ANSWER + 1, BATCH).astype(np.int32)
+  before, after = np.arange(7, dtype=np.int32), np.array([50, 51, 52], np.int32)
+  av, ar = Verbalizer(architecture, 3.0, remat=True), Reconstructor(architecture.lower(2), remat=True)
+  optimizer = optax.adam(1e-2)
+  create = jax.jit(lambda params: create_state(params, optimizer))
+  found = {}
+
+  def train(name, params, loss, batch):
+    state = create(sharding.put_params(params))
+    for tree in (state.opt_state[0].mu, state.opt_state[0].nu):
+      same = jax.tree.map(lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim), tree, state.params)
+      assert all(jax.tree.leaves(same)), "the optimizer's state is not sharded like its parameters"
+
+    @jax.jit
+    def update(state, batch):
+      value, grads = jax.value_and_grad(loss)(state.params, batch)
+      return guarded_update(state, grads, optimizer, 1.0)[0], value
+
+    curve = []
+    for _ in range(STEPS):
+      state, value = update(state, sharding.put(batch))
+      curve.append(float(value))
+    found[name] = curve
+    return state.params
+
+  def scores(params, batch):
+    hidden = av.apply({"params": params}, before, after, batch["vectors"], batch["tokens"])
+    return losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32)
+
+  mask = np.arange(ANSWER)[None] < lengths[:, None]
+  batch = {"vectors": vectors, "tokens": tokens, "mask": mask, "lengths": lengths}
+  trained = train("sft_av", {"transformer": base}, lambda p, b: losses.sft_loss(scores(p, b), b["mask"]), batch)
+
+  def ar_loss(params, b):
+    predicted = ar.apply({"params": params}, before, b["tokens"], b["lengths"])
+    return jnp.mean((predicted / 10 - b["vectors"]) ** 2)
+
+  train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
+  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(vectors), jax.random.key(0),
+                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER)
+  found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
+  rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs),
+            "advantages": random.normal(size=BATCH).astype(np.float32)}
+  policy = lambda p, b: losses.policy_loss(scores(p, b), b["old"], b["old"], b["advantages"], b["mask"]).loss
+  train("rl_av", jax.tree.map(np.asarray, trained), policy, rolled)
+  return found
+
+
+def main() -> None:
+  out = {}
+  for family in sys.argv[1:] or FAMILIES:
+    out[family] = {"none": run(family)}
+    for shape in MESHES:
+      with jax.set_mesh(make_mesh(*shape)):
+        out[family][str(shape)] = run(family)
+  json.dump(out, sys.stdout)
+
+
+if __name__ == "__main__":
+  main()
