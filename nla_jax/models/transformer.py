@@ -252,7 +252,8 @@ class Transformer(nn.Module):
         [int(w > 0) for w in a.windows[:self.depth]], jnp.int32)
     cached_prefix = (None, None) if cache is None else (cache.prefix_keys, cache.prefix_values)
     layers = _Layer(jnp.arange(self.depth), kinds, *cached_prefix)
-    residuals = jnp.zeros((len(self.collect), *x.shape), x.dtype) if self.collect else None
+    residuals = sharding.place(jnp.zeros((len(self.collect), *x.shape), x.dtype), None, "batch", None, None) \
+        if self.collect else None
     state = _State(x, prefix_x, *((None, None) if cache is None else (cache.keys, cache.values)), residuals)
 
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
