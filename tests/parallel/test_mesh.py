@@ -1,0 +1,58 @@
+"""On 8 devices every mesh gives the numbers and the tokens of one device, and what cannot be is said beforehand."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from nla_jax.errors import NLAError
+from nla_jax.parallel.mesh import check_mesh, make_mesh
+
+ROOT = pathlib.Path(__file__).parents[2]
+FAMILIES = {"llama": 5, "qwen2": 2, "qwen3": 2, "gemma3_text": 2}  # how many of the meshes each family is run on
+
+
+def eight_devices() -> dict[str, str]:
+  return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8",
+          "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_and_sampled_tokens_do_not_depend_on_the_mesh(family):
+  """The process also asserts that the optimizer's state is sharded like its parameters."""
+  done = subprocess.run([sys.executable, str(ROOT / "tests" / "parallel" / "meshes.py"), family, str(FAMILIES[family])],
+                        env=eight_devices(), capture_output=True, text=True, timeout=900)
+  assert done.returncode == 0, done.stderr[-3000:]
+  found = json.loads(done.stdout)
+  alone = found.pop("none")
+  assert len(found) == FAMILIES[family]
+  for mesh, here in found.items():
+    assert here["tokens"] == alone["tokens"], mesh
+    for curve in ("sft_av", "sft_ar", "rl_av"):
+      np.testing.assert_allclose(here[curve], alone[curve], rtol=1e-4, atol=1e-4, err_msg=f"{curve} on {mesh}")
+    assert alone["sft_av"][-1] < alone["sft_av"][0] and alone["sft_ar"][-1] < alone["sft_ar"][0]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1), (0, 1, 1), (1, -1, 1)])
+def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
+  with pytest.raises(NLAError, match=r"config\.mesh"):
+    make_mesh(*shape)
+
+
+def test_heads_and_batches_that_do_not_divide_are_refused(monkeypatch):
+  from nla_jax.parallel import sharding
+
+  config = types.SimpleNamespace(av=types.SimpleNamespace(batch=16), ar=types.SimpleNamespace(batch=16),
+                                 rl=types.SimpleNamespace(activations=8, group=3, minibatches=1))
+  model = types.SimpleNamespace(n_heads=9, d_ff=1536)
+  monkeypatch.setattr(sharding, "size", lambda axes: 2 if axes == "tensor" else 1)
+  with pytest.raises(NLAError, match="9 query heads"):
+    check_mesh(model, config)
+  monkeypatch.setattr(sharding, "size", lambda axes: 1 if axes == "tensor" else 16)
+  with pytest.raises(NLAError, match=r"activations × rl\.group .* is 24"):
+    check_mesh(model, config)
