@@ -10,7 +10,9 @@ import sys
 USAGE = """usage: nla STAGE --config=FILE.py --workdir=FOLDER [--config.key=value …]
 
 stages, in order: extract  teach  sft  rl  eval  export        nla run does them all
-A stage that is done is skipped; one that was stopped goes on where it was.
+A stage that is done is skipped; one that was stopped (SIGTERM saves first) goes on where it was.
+Several processes: --distributed under SLURM, Kubernetes, MPI or on a TPU pod; elsewhere
+--coordinator=HOST:PORT --processes=N --process=I.
 
 besides: inspect PATH    what a model, a workdir, a store, a GGUF or a parquet file is, and what it lacks
          convert FROM TO parquet files of the reference pipeline to and from an activation store
@@ -21,7 +23,7 @@ COMMANDS = {"inspect": "nla_jax.interop.inspection", "convert": "nla_jax.interop
 
 
 def _parse(arguments: list[str]):
-  """(stage, config, workdir) from the command line, by absl and ml_collections."""
+  """(stage, config, workdir) from the command line, by absl and ml_collections. Joins other processes if asked."""
   from absl import flags
   from ml_collections import config_flags
 
@@ -32,6 +34,10 @@ def _parse(arguments: list[str]):
   config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values,
                                   sys_argv=["nla", *arguments])
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+  flags.DEFINE_bool("distributed", False, "several processes, as the cluster says", flag_values=values)
+  flags.DEFINE_string("coordinator", None, "host:port of the first process", flag_values=values)
+  flags.DEFINE_integer("processes", None, "how many processes there are", flag_values=values)
+  flags.DEFINE_integer("process", None, "which of them this is", flag_values=values)
   names = [argument for argument in arguments if argument.split("=")[0] in ("--config", "-config")]
   if names and "=" in names[-1] and not pathlib.Path(names[-1].split("=", 1)[1]).is_file():
     raise NLAError(f"no config file at {names[-1].split('=', 1)[1]}; configs/smollm2_135m.py is the one to start from")
@@ -43,6 +49,10 @@ def _parse(arguments: list[str]):
     raise NLAError("give one stage, --config=FILE.py and --workdir=FOLDER; `nla --help` shows how")
   holder = values["config"]
   config = load_config(config_flags.get_config_filename(holder), config_flags.get_override_values(holder))
+  if values.distributed or values.coordinator:
+    from nla_jax.parallel import distributed
+
+    distributed.initialize(values.coordinator, values.processes, values.process)
   return rest[1], config, pathlib.Path(values.workdir)
 
 
@@ -53,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(USAGE, end="")
     return 0
   from nla_jax.errors import NLAError
+  from nla_jax.parallel import distributed
 
   workdir = None
   os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -65,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if stage != "run" and stage not in stages.STAGES:
       raise NLAError(f"{stage!r} is no stage; expected run or one of {', '.join(stages.STAGES)}")
+    distributed.watch_for_preemption()
     run = begin(config, workdir)
     if stage == "run":
       stages.run_all(run)
@@ -73,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
   except NLAError as error:
     print(f"nla: {error}", file=sys.stderr)
     return 2
+  except distributed.PreemptedError as stop:
+    print(f"nla: {stop}; the same command goes on from there", file=sys.stderr)
   except OSError as error:
     if error.errno is None:
       raise

@@ -9,11 +9,15 @@ from collections.abc import Iterable, Iterator
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from nla_jax.parallel import distributed
+
 LINE_SECONDS = 15.0
 
 
 def say(text: str) -> None:
-  """One line for the person who runs this, above any bar."""
+  """One line for the person who runs this, above any bar; by the first process."""
+  if not distributed.is_first():
+    return
   tqdm.write(text, file=sys.stderr)
   sys.stderr.flush()
 
@@ -24,7 +28,7 @@ class Progress:
   def __init__(self, name: str, total: int, unit: str, done: int = 0):
     self._terminal = sys.stderr.isatty()
     self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, dynamic_ncols=True, file=sys.stderr,
-                     disable=not self._terminal)
+                     disable=not (self._terminal and distributed.is_first()))
     self.name, self.total, self.unit, self.done = name, total, unit, done
     self._start, self._first, self._last = time.time(), done, time.time()
 
@@ -60,17 +64,22 @@ class StepLines:
 
   def __init__(self, path: pathlib.Path, resume_step: int = 0):
     """Lines of steps at or after `resume_step`, written by a run that was stopped, are dropped."""
+    self._file = None  # only the first process writes
+    if not distributed.is_first():
+      return
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = [line for line in read_lines(path) if line["step"] < resume_step]
     path.write_text("".join(json.dumps(line) + "\n" for line in kept))
     self._file = open(path, "a")  # noqa: SIM115 - lives as long as the stage
 
   def write(self, step: int, **values) -> None:
-    self._file.write(json.dumps({"step": step, **values}) + "\n")
-    self._file.flush()
+    if self._file is not None:
+      self._file.write(json.dumps({"step": step, **values}) + "\n")
+      self._file.flush()
 
   def close(self) -> None:
-    self._file.close()
+    if self._file is not None:
+      self._file.close()
 
 
 class MetricsLog:
@@ -78,7 +87,8 @@ class MetricsLog:
 
   def __init__(self, folder: pathlib.Path, resume_step: int = 0):
     self._lines = StepLines(folder / "metrics.jsonl", resume_step)
-    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step,
+                                write_to_disk=distributed.is_first())
 
   def write(self, step: int, **values: float) -> None:
     self._lines.write(step, **{key: float(value) for key, value in values.items()})

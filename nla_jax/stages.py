@@ -8,7 +8,6 @@ Each reads one config and one workdir, writes its own folder and closes it with 
 import functools
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Callable
 
@@ -24,14 +23,14 @@ from nla_jax.interop.export_pair import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.nla import load_run
-from nla_jax.parallel import sharding
+from nla_jax.parallel import distributed, sharding
 from nla_jax.parallel.mesh import check_mesh, mesh_of
 from nla_jax.progress import say, track
 from nla_jax.run import STAGES, Run
 from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft as sft_lib
 from nla_jax.training.batches import encode_answers
-from nla_jax.training.checkpoint import load_params, save_params
+from nla_jax.training.checkpoint import drop_checkpoints, load_params, save_params
 from nla_jax.workdir import write_json
 
 _WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
@@ -91,7 +90,8 @@ def teach(run: Run) -> None:
     following = store.read("next_tokens", slice(None))
     texts = [teacher.readout(tokenizer, documents[i].tokens[:p + 1], following[row], topics, settings)
              for row, (i, p) in enumerate(track(zip(document, position), "teach", "row", total=len(store)))]
-  explanations.write_explanations(str(stage.path / "texts"), np.arange(len(store)), texts)
+  if distributed.is_first():
+    explanations.write_explanations(str(stage.path / "texts"), np.arange(len(store)), texts)
   lengths = [len(ids) for ids in run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]]
   stage.finish(explanations=len(texts), tokens_mean=round(float(np.mean(lengths)), 1), tokens_max=int(max(lengths)))
 
@@ -118,13 +118,13 @@ def sft(run: Run) -> None:
 
   def fit(name: str, settings, params, loss, examples: StoreRows, watch: Callable):
     folder = stage.path / name
-    if (folder / "params").exists():
+    if distributed.agree((folder / "params").exists()):
       return
     trained = sft_lib.fit(
         sft_lib.Run(f"sft {name}", folder, settings, c.seed, c.checkpoint_every, c.guard_limit, stage.note_progress),
         params, functools.partial(loss, pair=pair), examples, watch)
     save_params(folder / "params", trained)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    drop_checkpoints(folder / "checkpoints")
     stage.note_progress()
 
   rows = split["ar_sft"]
@@ -154,7 +154,7 @@ def rl(run: Run) -> None:
       seed=c.seed, checkpoint_every=c.checkpoint_every, guard_limit=c.guard_limit, note_progress=stage.note_progress)
   for name, params in trained.items():
     save_params(stage.path / name / "params", params)
-  shutil.rmtree(stage.path / "checkpoints", ignore_errors=True)
+  drop_checkpoints(stage.path / "checkpoints")
   stage.finish(samples=c.rl.steps * c.rl.activations * c.rl.group)
 
 
@@ -192,6 +192,8 @@ FUNCTIONS = {"extract": extract, "teach": teach, "sft": sft, "rl": rl, "eval": e
 
 def run_stages(run: Run, names: tuple[str, ...]) -> None:
   """Runs stages in order; each skips itself when it is done."""
+  distributed.check_same("config", run.config.to_json())
+  distributed.check_same("version of nla_jax and jax", distributed.code_version())
   with mesh_of(run.config.mesh):
     check(run)
     _run_stages(run, names)

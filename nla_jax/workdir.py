@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from nla_jax.errors import NLAError
+from nla_jax.parallel import distributed
 
 MANIFEST, REQUEST = "manifest.json", "request.json"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes durably: a crash leaves the old file or the new one."""
+  """Writes durably: a crash leaves the old file or the new one. Only the first process writes."""
+  if not distributed.is_first():
+    return
   temporary = path.with_suffix(path.suffix + ".partial")
   try:
     with open(temporary, "w") as file:
@@ -69,6 +72,7 @@ class Stage:
     write_json(self.path / MANIFEST, {"request": self.request, "facts": facts, "versions": versions,
                                       "seconds": round(seconds, 1)})
     self.done = True
+    distributed.wait(f"finished {self.path.name}")
 
   def earlier_seconds(self) -> float:
     file = self.path / "seconds.json"
@@ -109,9 +113,12 @@ def open_stage(path: pathlib.Path, request: dict) -> Stage:
     if found != request:
       raise NLAError(f"{path} was made from something else: {'; '.join(_differences(request, found))}. Give another "
                      "--workdir, ask for what was made, or delete that folder and those of the stages after it")
-  if not (path / REQUEST).exists():
+  done, begun = (path / MANIFEST).exists(), (path / REQUEST).exists()
+  distributed.wait(f"opened {path.name}")  # all have looked before one writes
+  if not begun:
     write_json(path / REQUEST, request)
-  return Stage(path, request, (path / MANIFEST).exists(), time.time())
+  distributed.wait(f"begun {path.name}")
+  return Stage(path, request, done, time.time())
 
 
 def closed_stage(path: pathlib.Path, made_by: str) -> Stage:

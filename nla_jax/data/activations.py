@@ -12,7 +12,7 @@ from nla_jax.data.positions import HELD_OUT, choose_rows, split_groups
 from nla_jax.data.store import StoredDocument, StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.models import target
-from nla_jax.parallel import sharding
+from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import Progress, say
 from nla_jax.prompts import encode
 
@@ -69,13 +69,19 @@ def extract(config, pretrained, path: str, dtype) -> dict:
             "norm": ((), "float32")}
   if k:
     arrays |= {"next_tokens": ((k,), "int32"), "next_logprobs": ((k,), "float32")}
+  process, processes = distributed.process()
+  if process:
+    distributed.wait("store begun")  # by the first process
   writer = StoreWriter(path, arrays, n, data.shard_rows, data.chunk_rows, made_from={
       "model": pretrained.model_hash, "tokenizer": pretrained.tokenizer_hash, "layer": config.layer,
       "corpus": config.corpus, "seed": config.seed})
-  writer.write_documents(corpus.documents)
+  if not process:
+    writer.write_documents(corpus.documents)
+    distributed.wait("store begun")
   params = sharding.put_params(pretrained.params)
   read = jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer, top_k=k, dtype=dtype))
   done = writer.done
+  distributed.wait("shards counted")
   progress = Progress("extract", n, "row", sum(len(writer.shard_range(shard)) for shard in done))
   for shard in range(writer.n_shards):
     if shard in done:
@@ -95,11 +101,16 @@ def extract(config, pretrained, path: str, dtype) -> dict:
       raise NLAError(f"the target gave activations that are not finite at layer {config.layer}; compute in float32 "
                      "(--config.compute=float32) or choose another layer")
     columns["norm"] = np.linalg.norm(columns["activations"], axis=1).astype(np.float32)
-    writer.write_shard(shard, columns)
+    if shard % processes == process:
+      writer.write_shard(shard, columns)
+    if distributed.preempted():
+      raise distributed.PreemptedError(f"extract stopped after shard {shard + 1} of {writer.n_shards}")
   progress.close()
   counts = {split: int(sum(corpus.documents[i].split == split for i in corpus.document))
             for split in (HELD_OUT, "av_sft", "ar_sft", "rl")}
-  writer.finish({"layer": config.layer, "rows": counts})
+  distributed.wait("shards written")
+  if not process:
+    writer.finish({"layer": config.layer, "rows": counts})
   return {"rows": n, "documents": len(corpus.documents), "rows_by_split": counts, "d_model": d, "layer": config.layer,
           "groups": len({document.group for document in corpus.documents})}
 

@@ -12,7 +12,7 @@ import numpy as np
 from nla_jax.data.store import Store
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import controls, metrics
-from nla_jax.parallel import sharding
+from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import Progress
 from nla_jax.training import sft
 from nla_jax.training.batches import encode_answers
@@ -80,9 +80,14 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
 
   others = controls.other_rows(n, groups, seed)
   few = min(n, batch)
+  def advance(done: int) -> None:
+    progress.advance(done)
+    if distributed.preempted():
+      raise distributed.PreemptedError("eval stopped; it begins anew")
+
   progress = Progress("eval", n * (3 if before_rl is not None else 2) + 2 * few, "explanation")
   explain = lambda who, vectors, number, greedy=False: who.pair.explain(
-      who.av_params, vectors, jax.random.fold_in(key, number), batch=batch, greedy=greedy, on_batch=progress.advance)
+      who.av_params, vectors, jax.random.fold_in(key, number), batch=batch, greedy=greedy, on_batch=advance)
   error = lambda who, words: np.asarray(metrics.mse_nrm(who.reconstruct(words, batch=batch), golds))
   mean_vector = metrics.normalise(known).mean(axis=0)
 

@@ -5,6 +5,7 @@ import os
 import jax
 
 from nla_jax.evaluation import report
+from nla_jax.parallel import distributed
 from nla_jax.progress import read_metrics
 from nla_jax.run import STAGES, Run
 
@@ -21,6 +22,8 @@ def timing(run: Run) -> list[dict]:
 
 def write_run_report(run: Run) -> None:
   """report.html from what the stages left on disk."""
+  if not distributed.is_first():
+    return
   c, folder = run.config, run.path("eval")
   read = lambda name: json.loads((folder / name).read_text())
   facts = run.parent("extract").facts

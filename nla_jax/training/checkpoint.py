@@ -1,13 +1,14 @@
 """Orbax checkpoints: what a stopped stage needs to go on bit for bit, and what the next stage reads."""
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from nla_jax.errors import NLAError
-from nla_jax.parallel import sharding
+from nla_jax.parallel import distributed, sharding
 
 
 class Checkpoints:
@@ -48,6 +49,14 @@ def save_params(folder: pathlib.Path, params: Any) -> None:
   """A finished model's parameters, replacing what is there."""
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(folder.absolute(), params, force=True)
+
+
+def drop_checkpoints(folder: pathlib.Path) -> None:
+  """Deletes the checkpoints of a stage that is done."""
+  distributed.wait(f"done with {folder}")
+  if distributed.is_first():
+    shutil.rmtree(folder, ignore_errors=True)
+  distributed.wait(f"dropped {folder}")
 
 
 def load_params(folder: pathlib.Path) -> Any:

@@ -27,7 +27,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
-from nla_jax.parallel import sharding
+from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
 from nla_jax.rollout.sampler import Rollout
 from nla_jax.training import losses
@@ -214,9 +214,13 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
       say(f"  step {step}: …{context[-60:]!r} -> {one_line!r}  reward {rewards[0]:.3f}")
     for name, state in states.items():
       check_guard(state, guard_limit, f"rl ({name})")
-    if (step + 1) % checkpoint_every == 0 and step + 1 < rl.steps:
+    stop = distributed.preempted()
+    if (stop or (step + 1) % checkpoint_every == 0) and step + 1 < rl.steps:
       checkpoints.save(step + 1, states, {"step": step + 1, "loader": encode_loader(stream.get_state())})
       note_progress()
+    if stop:
+      checkpoints.close()
+      raise distributed.PreemptedError(f"rl stopped after step {step + 1} of {rl.steps}")
   log.close()
   samples.close()
   progress.close()

@@ -15,7 +15,7 @@ from nla_jax.data.loader import StoreRows, batches
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
-from nla_jax.parallel import sharding
+from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
@@ -92,9 +92,13 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
     log.write(step, loss=value, gradient_norm=norm, skipped=state.skipped, **extra)
     progress.advance(loss=float(value), **extra)
     check_guard(state, run.guard_limit, run.name)
-    if (step + 1) % run.checkpoint_every == 0 and step + 1 < settings.steps:
+    stop = distributed.preempted()
+    if (stop or (step + 1) % run.checkpoint_every == 0) and step + 1 < settings.steps:
       checkpoints.save(step + 1, state, {"step": step + 1, "loader": encode_loader(stream.get_state())})
       run.note_progress()
+    if stop:
+      checkpoints.close()
+      raise distributed.PreemptedError(f"{run.name} stopped after step {step + 1} of {settings.steps}")
   log.write(settings.steps, **watch(state.params))
   log.close()
   progress.close()

@@ -1,0 +1,106 @@
+"""Several processes as one run: who they are, what they agree on, and how they stop together.
+
+jax.distributed starts them (it knows Cloud TPU, Kubernetes, SLURM and MPI by itself). Every process runs the same
+program on the same config; files that all need are written by the first one, between two `wait`s, on a file system
+that all share. With one process every function here is trivial.
+"""
+import hashlib
+import pathlib
+import signal
+
+import jax
+import numpy as np
+
+from nla_jax.errors import NLAError
+
+HEARTBEAT_SECONDS = 60  # a process that was silent for so long is dead, and the others stop with an error
+_state = {"index": 0, "count": 1, "step": 0, "terminated": False}
+
+
+class PreemptedError(Exception):
+  """Raised at a step that all processes share, after the run was saved there."""
+
+
+def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+  """Joins the other processes; before anything else uses jax.
+
+  Args:
+    coordinator: host:port of the first process; None where the cluster says it (Cloud TPU, Kubernetes, SLURM, MPI).
+    processes: how many there are.
+    process: which one this is.
+
+  Raises:
+    NLAError: the cluster could not be made out, or the others did not come.
+  """
+  try:
+    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+  except (ValueError, RuntimeError, TypeError) as error:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise NLAError(f"this process could not join the others ({reason}): start it under SLURM, Kubernetes, MPI or on a "
+                   "TPU pod, or give --coordinator=HOST:PORT --processes=N --process=I") from error
+  _state.update(index=jax.process_index(), count=jax.process_count())
+
+
+def is_first() -> bool:
+  """Whether this process writes what is written once."""
+  return _state["index"] == 0
+
+
+def process() -> tuple[int, int]:
+  """This process's index and how many there are."""
+  return _state["index"], _state["count"]
+
+
+def wait(what: str) -> None:
+  """Returns when every process has come here."""
+  if _state["count"] > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(what)
+
+
+def agree(value: int) -> int:
+  """The first process's value, in all of them."""
+  if _state["count"] == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def check_same(what: str, value: str) -> None:
+  """Raises NLAError in every process where they do not all have the same `value`."""
+  if _state["count"] == 1:
+    return
+  from jax.experimental import multihost_utils
+
+  mine = np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32)
+  all_ = multihost_utils.process_allgather(mine)
+  other = np.flatnonzero((all_ != all_[0]).any(axis=1))
+  if len(other):
+    raise NLAError(f"the processes do not have the same {what}: process {other[0]} differs from process 0. Start all "
+                   "of them with the same command and the same installation")
+
+
+def code_version() -> str:
+  """Versions of jax and of this package's own sources, by hash."""
+  digest = hashlib.sha256()
+  for path in sorted(pathlib.Path(__file__).parents[1].rglob("*.py")):
+    digest.update(path.read_bytes())
+  return f"{jax.__version__} {digest.hexdigest()}"
+
+
+def watch_for_preemption() -> None:
+  """From now on SIGTERM asks for a stop at the next step instead of killing the process."""
+  if _state["count"] == 1:  # with several processes jax's preemption service takes the signal
+    signal.signal(signal.SIGTERM, lambda *_: _state.update(terminated=True))
+
+
+def preempted() -> bool:
+  """Whether to save and stop now. Every process calls it once a step, and all get the same answer."""
+  if _state["count"] == 1:
+    return _state["terminated"]
+  from jax.experimental import multihost_utils
+
+  _state["step"] += 1
+  return multihost_utils.reached_preemption_sync_point(_state["step"])
