@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Several GPU nodes under SLURM: one process a GPU, joined by jax.distributed from SLURM's own variables. SIGTERM comes
+# two minutes before the limit; the run saves and the job is queued again. The workdir must be seen by all nodes.
+#   bash launch/slurm.sh --nodes=2 --gpus=8 [--time=24:00:00] [--partition=NAME] [--dry-run] -- --config=… --workdir=…
+# Run `bash launch/gpu_node.sh` once on a node first (or set up .venv with the extra gpu): the job only uses it.
+set -euo pipefail
+
+here="$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=launch/environment.sh
+source "$here/environment.sh"
+# shellcheck source=launch/common.sh
+source "$here/common.sh"
+
+parse "$@"
+nodes="$(option nodes)"
+gpus="$(option gpus)"
+time="$(option time 24:00:00)"
+partition="$(option partition "")"
+script="#!/usr/bin/env bash
+srun --kill-on-bad-exit=1 $(quoted "$VENV/bin/nla" run --distributed "${NLA_ARGS[@]}")& step=\$!
+trap 'kill -TERM \$step; wait \$step; scontrol requeue \$SLURM_JOB_ID' TERM
+wait \$step"
+if [[ -n "$DRY" ]]; then
+  printf '%s\n' "$script"
+fi
+run sbatch --job-name=nla --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus" --time="$time" \
+  ${partition:+--partition="$partition"} --signal=B:TERM@120 --requeue --open-mode=append --output=nla-%j.log \
+  --wrap="$script"
