@@ -84,11 +84,22 @@ def default_config() -> ConfigDict:
       "max_new_tokens": 150,
       "temperature": 1.0,
       "reward": "mse",  # mse | cosine | log
+      "truncate": False,  # explanations are cut at random for the reward, so that first words carry most
+      "repeat_cost": 0.0,  # reward lost for a text all of whose three-word sequences occurred before
+      "non_ascii_cost": 0.0,  # reward lost for a text without an ASCII character
+      "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
+      "ar_gold": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
+      "advantage": "grpo",  # grpo | mean | rloo
+      "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "length_cost": 0.0,  # reward lost a token above length_target
       "length_target": 0,
       "clip": 0.2,
+      "clip_high": 0.0,  # upper bound of the ratio above 1; 0 is the same as clip
+      "dual_clip": 0.0,  # bound of the loss where the advantage is negative, in advantages; 0 is none
+      "importance_cap": 0.0,  # bound of the weights that correct for the sampler's arithmetic; 0 leaves them out
       "kl_weight": 0.01,
-      "kl": "k2",  # k2 | k3
+      "kl": "k2",  # k1 (in the reward) | k2 | k3 (in the loss)
+      "kl_target": 0.0,  # nats a token that kl_weight adapts to; 0 keeps the weight
       "entropy_weight": 0.0,
       "epochs": 1,
       "minibatches": 1,

@@ -147,11 +147,16 @@ def rl(run: Run) -> None:
     return
   c, store = run.config, run.store
   pair = run.pair(run.parent("sft").facts["injection_scale"])
-  rows = store.rows("rl")
+  rows, gold = store.rows("rl"), None
+  if c.rl.ar_gold:
+    taught = np.array([row for row in store.rows("ar_sft").tolist() if row in run.texts])
+    inputs = pair.inputs([run.texts[row] for row in taught.tolist()])
+    gold = StoreRows(store, taught, columns={"tokens": inputs.tokens, "lengths": inputs.lengths})
+  before = {name: load_params(run.path("sft") / name / "params") for name in ("av", "ar")}
   trained = rl_lib.train(
-      pair, c.rl, load_params(run.path("sft") / "av" / "params"), load_params(run.path("sft") / "ar" / "params"),
-      StoreRows(store, rows), run.context, baseline_variance(store.read("activations", rows)), folder=stage.path,
-      seed=c.seed, checkpoint_every=c.checkpoint_every, guard_limit=c.guard_limit, note_progress=stage.note_progress)
+      pair, c.rl, before["av"], before["ar"], StoreRows(store, rows), run.context,
+      baseline_variance(store.read("activations", rows)), gold=gold, folder=stage.path, seed=c.seed,
+      checkpoint_every=c.checkpoint_every, guard_limit=c.guard_limit, note_progress=stage.note_progress)
   for name, params in trained.items():
     save_params(stage.path / name / "params", params)
   drop_checkpoints(stage.path / "checkpoints")

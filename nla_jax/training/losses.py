@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from nla_jax.models.contraction import einsum
 from nla_jax.parallel import sharding
 
-KL_KINDS = ("k2", "k3")
-REWARDS = ("mse", "cosine", "log")
+KL_KINDS = ("k1", "k2", "k3")
+ADVANTAGES = ("grpo", "mean", "rloo")
+AVERAGES = ("sample", "token")
 
 
 def masked_mean(x, mask, axis=None):
@@ -32,11 +33,13 @@ def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512
     matrix: [vocabulary, d_model] unembedding.
     targets: [batch, length] int32.
     dtype: of the operands of the unembedding product.
-    chunk: tokens whose logits exist at once on a device; their backward pass computes them again.
+    chunk: tokens whose logits exist at once on a device (or one of each row, where that is more); their backward pass
+      computes them again.
   """
   batch, length, d = hidden.shape
-  chunks = min(-(-batch * length // (chunk * sharding.size(sharding.BATCH))), length)
-  width = -(-length // chunks)  # columns a chunk: every device has rows of each
+  columns = max(chunk * sharding.size(sharding.BATCH) // batch, 1)  # of every row: each device has rows of each chunk
+  chunks = -(-length // columns)
+  width = -(-length // chunks)  # as even as can be
   pad = chunks * width - length
   rows = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(batch, chunks, width, d).swapaxes(0, 1)
   chosen = jnp.pad(targets, ((0, 0), (0, pad))).reshape(batch, chunks, width).swapaxes(0, 1)
@@ -67,13 +70,19 @@ def sft_loss(scores: TokenScores, mask):
   return -masked_mean(scores.logprob, mask)
 
 
-def group_advantages(rewards, group: int):
-  """(r − mean) / (std + 1e-6) within each group, standard deviation with ddof 1; rewards [n·group], groups adjacent.
+def group_advantages(rewards, group: int, kind: str = "grpo"):
+  """Advantages of rewards [n·group], groups adjacent, relative to each group; a group of equal rewards gets zeros.
 
-  The contract's group-relative advantage. A group whose rewards are all equal gets zeros.
+  `grpo` (the contract's) is (r − mean) / (std + 1e-6) with ddof 1; `mean` leaves the division out (Dr. GRPO); `rloo`
+  takes the mean of the *other* members of the group.
   """
   r = rewards.reshape(-1, group)
-  return ((r - r.mean(1, keepdims=True)) / (r.std(1, ddof=1, keepdims=True) + 1e-6)).reshape(-1)
+  centred = r - r.mean(1, keepdims=True)
+  if kind == "grpo":
+    centred = centred / (r.std(1, ddof=1, keepdims=True) + 1e-6)
+  elif kind == "rloo":
+    centred = centred * group / (group - 1)
+  return centred.reshape(-1)
 
 
 class PolicyLoss(NamedTuple):
@@ -87,11 +96,12 @@ class PolicyLoss(NamedTuple):
 
 
 def policy_loss(scores: TokenScores, old_logprob, reference_logprob, advantages, mask, *, clip: float = 0.2,
-                kl_weight: float = 0.01, kl_kind: str = "k2", entropy_weight: float = 0.0) -> PolicyLoss:
-  """Clipped policy-gradient loss with KL to the reference as a loss term; mean over tokens, then over samples.
+                clip_high: float = 0.0, dual_clip: float = 0.0, importance=None, kl_weight: float = 0.01,
+                kl_kind: str = "k2", entropy_weight: float = 0.0, average: str = "sample") -> PolicyLoss:
+  """Clipped policy-gradient loss with KL to the reference as a loss term.
 
-  k2 is ½(log π − log π_ref)², k3 is r − 1 − log r with r = π_ref/π. (k1 as a loss has zero expected gradient on
-  policy, so it is not offered.)
+  k2 is ½(log π − log π_ref)², k3 is r − 1 − log r with r = π_ref/π. k1 as a loss has zero expected gradient on policy:
+  it belongs in the reward, and then only k3 is reported here.
 
   Args:
     scores: of the current policy, [batch, length].
@@ -99,25 +109,36 @@ def policy_loss(scores: TokenScores, old_logprob, reference_logprob, advantages,
     reference_logprob: of the frozen SFT AV.
     advantages: [batch].
     mask: [batch, length], True at sampled tokens.
+    clip: ratios below 1 − clip get no gradient that lowers them.
+    clip_high: ratios above 1 + clip_high get none that raises them; 0 means `clip`.
+    dual_clip: where the advantage is negative, the loss of a token is at most dual_clip · |advantage|; 0 is no bound.
+    importance: [batch, length], constant weights of the policy term (trainer against sampler), or None.
+    kl_weight: of the KL term, may be traced.
+    kl_kind: k1, k2 or k3.
+    entropy_weight: of the entropy bonus.
+    average: `sample`, over tokens, then over samples (the contract's), or `token`, over all tokens alike.
   """
   ratio = jnp.exp(scores.logprob - old_logprob)
   a = advantages[:, None]
-  surrogate = jnp.minimum(ratio * a, jnp.clip(ratio, 1 - clip, 1 + clip) * a)
+  surrogate = jnp.minimum(ratio * a, jnp.clip(ratio, 1 - clip, 1 + (clip_high or clip)) * a)
+  if dual_clip:
+    surrogate = jnp.where(a < 0, jnp.maximum(surrogate, dual_clip * a), surrogate)
+  if importance is not None:
+    surrogate = surrogate * importance
   gap = scores.logprob - reference_logprob
   kl = 0.5 * gap * gap if kl_kind == "k2" else jnp.exp(-gap) - 1 + gap
-  per_token = -surrogate + kl_weight * kl - entropy_weight * scores.entropy
-  mean = lambda x: jnp.mean(masked_mean(x, mask, axis=1))
-  clipped = (jnp.abs(ratio - 1) > clip).astype(jnp.float32)
+  per_token = -surrogate + (0.0 if kl_kind == "k1" else kl_weight * kl) - entropy_weight * scores.entropy
+  mean = (lambda x: masked_mean(x, mask)) if average == "token" else lambda x: jnp.mean(masked_mean(x, mask, axis=1))
+  clipped = ((ratio < 1 - clip) | (ratio > 1 + (clip_high or clip))).astype(jnp.float32)
   return PolicyLoss(mean(per_token), mean(kl), mean(scores.entropy), mean(clipped),
                     jnp.max(jnp.where(mask, ratio, 0.0)))
 
 
-def reconstruction_reward(errors, failed, kind: str = "mse"):
-  """Reward of each explanation from its mse_nrm; −2 (−ln 2 in log form) where it failed.
+def importance_weights(old_logprob, sampler_logprob, cap: float):
+  """min(π_trainer / π_sampler, cap) of each token: what the sampler's other arithmetic is corrected by."""
+  return jnp.minimum(jnp.exp(old_logprob - sampler_logprob), cap)
 
-  A failed explanation (does not parse, hits the length cap, overflows the AR) must not score 0, the best there is.
-  """
-  if kind == "log":
-    return jnp.where(failed, -jnp.log(2.0), -jnp.log(jnp.maximum(errors, 1e-8)))
-  reward = -errors if kind == "mse" else 1 - errors / 2
-  return jnp.where(failed, -2.0, reward)
+
+def adapted_kl_weight(weight: float, kl: float, target: float) -> float:
+  """The KL weight after a step whose KL was `kl`: up or down by at most 2 %, towards `target` (Ziegler et al. 2019)."""
+  return weight * (1 + 0.1 * min(max(kl / target - 1, -0.2), 0.2))

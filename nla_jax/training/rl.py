@@ -31,6 +31,8 @@ from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
 from nla_jax.rollout.sampler import Rollout
 from nla_jax.training import losses
+from nla_jax.training import rewards as rewards_lib
+from nla_jax.training.alarms import Watch
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
 
@@ -44,6 +46,7 @@ class PolicyBatch(NamedTuple):
     mask: [n, length] bool, True at sampled tokens, the stop token included.
     advantages: [n].
     old_logprob: [n, length] of the policy that sampled, by the trainer's own forward; None on policy.
+    sampler_logprob: [n, length] as the sampler had it.
     reference_logprob: [n, length] of the frozen SFT AV.
   """
 
@@ -52,6 +55,7 @@ class PolicyBatch(NamedTuple):
   mask: Any
   advantages: Any
   old_logprob: Any
+  sampler_logprob: Any
   reference_logprob: Any
 
 
@@ -69,7 +73,8 @@ def check_settings(rl) -> None:
   if (rl.activations * rl.group) % rl.minibatches:
     raise NLAError(f"config.rl.minibatches={rl.minibatches} does not divide the {rl.activations * rl.group} samples "
                    "of a step (activations × group)")
-  for name, value, known in (("reward", rl.reward, losses.REWARDS), ("kl", rl.kl, losses.KL_KINDS)):
+  for name, value, known in (("reward", rl.reward, rewards_lib.REWARDS), ("kl", rl.kl, losses.KL_KINDS),
+                             ("advantage", rl.advantage, losses.ADVANTAGES), ("average", rl.average, losses.AVERAGES)):
     if value not in known:
       raise NLAError(f"config.rl.{name}={value!r}: expected one of {', '.join(known)}")
 
@@ -84,53 +89,73 @@ class Learner:
     self.scores = jax.jit(functools.partial(token_logprobs, pair=pair))
     self.update_av = jax.jit(self._update_av, donate_argnums=0)
     self.update_ar = jax.jit(self._update_ar, donate_argnums=0)
+    self.judge = jax.jit(self.errors)
+    self.follow = jax.jit(self._follow, donate_argnums=0)
 
-  def create(self, av_params, ar_params) -> dict[str, TrainState]:
+  def create(self, av_params, ar_params) -> dict[str, Any]:
+    """What a checkpoint holds: both train states and, where the reward is a lagged AR's, its parameters."""
     create = lambda optimizer: jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)
-    return {"av": create(self.av_optimizer)(av_params), "ar": create(self.ar_optimizer)(ar_params)}
+    lagged = {"lagged_ar": jax.tree.map(jnp.copy, ar_params)} if self.rl.ar_ema else {}
+    return {"av": create(self.av_optimizer)(av_params), "ar": create(self.ar_optimizer)(ar_params), **lagged}
+
+  def errors(self, params, tokens, lengths, golds):
+    """mse_nrm [n] of an AR's reconstructions."""
+    pair = self.pair
+    predicted = pair.reconstructor.apply({"params": params}, jnp.asarray(pair.prompts.ar_before), tokens, lengths)
+    return mse_nrm(predicted, golds)
+
+  def _follow(self, lagged, live):
+    """The lagged AR, one step further behind the live one."""
+    return jax.tree.map(lambda a, b: self.rl.ar_ema * a + (1 - self.rl.ar_ema) * b, lagged, live)
 
   def _update_ar(self, state: TrainState, tokens, lengths, golds, good):
-    """Regression on the explanations that parsed. Also returns every row's mse_nrm before the update."""
-    pair = self.pair
+    """Regression on the rows that are good. Also returns every row's mse_nrm before the update."""
 
     def loss(params):
-      predicted = pair.reconstructor.apply({"params": params}, jnp.asarray(pair.prompts.ar_before), tokens, lengths)
-      errors = mse_nrm(predicted, golds)
+      errors = self.errors(params, tokens, lengths, golds)
       return losses.masked_mean(errors, good), errors
 
     (_, errors), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     state, norm = guarded_update(state, grads, self.ar_optimizer, self.rl.ar.clip)
     return state, errors, norm
 
-  def _update_av(self, state: TrainState, batch: PolicyBatch):
+  def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight):
     rl = self.rl
 
     def loss(params):
       scores = token_logprobs(params, batch.vectors, batch.tokens, self.pair)
       old = jax.lax.stop_gradient(scores.logprob) if batch.old_logprob is None else batch.old_logprob
+      importance = (losses.importance_weights(old, batch.sampler_logprob, rl.importance_cap) if rl.importance_cap
+                    else None)
       result = losses.policy_loss(scores, old, batch.reference_logprob, batch.advantages, batch.mask, clip=rl.clip,
-                                  kl_weight=rl.kl_weight, kl_kind=rl.kl, entropy_weight=rl.entropy_weight)
+                                  clip_high=rl.clip_high, dual_clip=rl.dual_clip, importance=importance,
+                                  kl_weight=kl_weight, kl_kind=rl.kl, entropy_weight=rl.entropy_weight,
+                                  average=rl.average)
       return result.loss, (result, scores.logprob)
 
     (_, (result, logprob)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     state, norm = guarded_update(state, grads, self.av_optimizer, rl.av.clip)
     return state, result, logprob, norm
 
-  def improve(self, state: TrainState, rollout: Rollout, vectors, advantages, seed: int):
+  def improve(self, state: TrainState, rollout: Rollout, vectors, rewards, kl_weight: float, seed: int):
     """All of a step's AV updates. Returns the state and metrics."""
     rl, n = self.rl, len(vectors)
     tokens, lengths, sampled = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.logprobs))
     mask = np.arange(tokens.shape[1])[None] < lengths[:, None]
     score = lambda params: sharding.fetch(self.scores(params, *sharding.put((vectors, tokens))).logprob)
+    reference = score(self.reference)
+    if rl.kl == "k1":
+      rewards = rewards - kl_weight * np.sum((sampled - reference) * mask, axis=1)
+    advantages = np.asarray(losses.group_advantages(rewards.astype(np.float32), rl.group, rl.advantage))
     on_policy = rl.epochs * rl.minibatches == 1
     old = None if on_policy else score(state.params)
-    whole = PolicyBatch(vectors, tokens, mask, advantages, old, score(self.reference))
+    whole = PolicyBatch(vectors, tokens, mask, advantages, old, sampled, reference)
     order = np.random.default_rng(seed)
     gap = None
     for _ in range(rl.epochs):
       for part in np.split(order.permutation(n), rl.minibatches):
         batch = whole if on_policy else jax.tree.map(lambda x, part=part: x[part], whole)
-        state, result, logprob, norm = self.update_av(state, sharding.put(batch))
+        state, result, logprob, norm = self.update_av(state, sharding.put(batch), kl_weight)
         gap = sharding.fetch(logprob) if on_policy else gap
     gap = old if gap is None else gap
     difference = np.abs(gap - sampled)[mask]
@@ -139,7 +164,7 @@ class Learner:
 
 
 def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: Callable[[int], str], baseline: float, *,
-          folder: pathlib.Path, seed: int, checkpoint_every: int, guard_limit: int,
+          gold: StoreRows | None = None, folder: pathlib.Path, seed: int, checkpoint_every: int, guard_limit: int,
           note_progress: Callable[[], None]) -> dict[str, Any]:
   """Runs the loop; returns {"av": params, "ar": params}.
 
@@ -151,6 +176,7 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
     examples: activations to explain.
     contexts: from a store row to the words before it, for the log of samples.
     baseline: variance of the normalised activations, for FVE on the (fresh, but training) batch.
+    gold: activations with the teacher's text as AR inputs (`tokens`, `lengths`); needed where `rl.ar_gold` > 0.
     folder: for metrics, samples and checkpoints.
     seed: of batches and of every draw.
     checkpoint_every: steps.
@@ -163,13 +189,18 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
   checkpoints = Checkpoints(folder / "checkpoints", keep=1)
   per_step = rl.activations * rl.group
   stream = batches(examples, batch_size=min(per_step, len(examples)), seed=seed)
+  n_gold = sharding.rows_of_batch(round(rl.ar_gold * per_step)) if rl.ar_gold else 0
+  gold_stream = batches(gold, batch_size=n_gold, seed=seed) if n_gold else None
+  streams = [one for one in (stream, gold_stream) if one is not None]
+  kl_weight = rl.kl_weight
   start, found = 0, checkpoints.restore(states)
   if found is not None:
     states, loop = found
-    start = loop["step"]
-    stream.set_state(decode_loader(loop["loader"], stream.get_state()))
+    start, kl_weight = loop["step"], loop["kl_weight"]
+    for one, position in zip(streams, loop["loaders"], strict=True):
+      one.set_state(decode_loader(position, one.get_state()))
   log, samples = MetricsLog(folder, start), StepLines(folder / "samples.jsonl", start)
-  progress = Progress("rl", rl.steps, "step", start)
+  progress, watch = Progress("rl", rl.steps, "step", start), Watch()
   for step in range(start, rl.steps):
     both = step >= rl.ar_steps
     clock = [time.time()]
@@ -183,24 +214,36 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
         pair.roll_out(states["av"].params, vectors, key, np.arange(per_step, dtype=np.int32)))
     clock.append(time.time())
     texts = pair.texts(rollout)
-    inputs = pair.inputs(texts)
-    states["ar"], errors, ar_norm = learner.update_ar(
-        states["ar"], *sharding.put((inputs.tokens, inputs.lengths, vectors, inputs.fits)))
-    errors = sharding.fetch(errors)
+    read = rewards_lib.truncate(texts, pair.tokenizer, seed * 1_000_003 + step) if rl.truncate else texts
+    inputs = pair.inputs(read)
+    given = (inputs.tokens, inputs.lengths, vectors)
+    lagged = learner.judge(states["lagged_ar"], *sharding.put(given)) if rl.ar_ema else None
+    fits = inputs.fits
+    if n_gold:
+      taught = next(gold_stream)
+      given = tuple(np.concatenate(both_) for both_ in zip(given, (taught["tokens"], taught["lengths"],
+                                                                   taught["activations"].astype(np.float32))))
+      fits = np.concatenate([fits, np.ones(n_gold, bool)])
+    states["ar"], live, ar_norm = learner.update_ar(states["ar"], *sharding.put((*given, fits)))
+    if rl.ar_ema:
+      states["lagged_ar"] = learner.follow(states["lagged_ar"], states["ar"].params)
+    errors = sharding.fetch(live if lagged is None else lagged)[:per_step]
     clock.append(time.time())
-    lengths = sharding.fetch(rollout.lengths)
-    rewards = np.asarray(losses.reconstruction_reward(errors, ~inputs.fits, rl.reward))
-    rewards = rewards - rl.length_cost * np.maximum(lengths - rl.length_target, 0)
+    lengths, finished = sharding.fetch(rollout.lengths), sharding.fetch(rollout.finished)
+    rewards = rewards_lib.reconstruction_reward(errors, ~inputs.fits, rl.reward)
+    rewards = rewards - rewards_lib.manner_cost(texts, lengths, rl)
     good = inputs.fits
     metrics = {"reward": rewards.mean(), "length": lengths.mean(), "parse_rate": good.mean(),
-               "ar_gradient_norm": ar_norm}
+               "capped": 1 - finished.mean(), "ar_gradient_norm": ar_norm}
     if good.any():
       metrics["fve"] = 1 - errors[good].mean() / baseline
       metrics["duplicates"] = 1 - len(set(texts) - {None}) / sum(text is not None for text in texts)
     if both:
-      advantages = np.asarray(losses.group_advantages(jnp.asarray(rewards, jnp.float32), rl.group))
-      states["av"], more = learner.improve(states["av"], rollout, vectors, advantages, seed=seed * 1_000_003 + step)
-      metrics |= more
+      states["av"], more = learner.improve(states["av"], rollout, vectors, rewards, kl_weight,
+                                           seed=seed * 1_000_003 + step)
+      metrics |= more | {"kl_weight": kl_weight}
+      if rl.kl_target:
+        kl_weight = losses.adapted_kl_weight(kl_weight, float(more["kl"]), rl.kl_target)
     jax.block_until_ready(states["av"].step)
     clock.append(time.time())
     metrics |= dict(zip(("seconds_rollout", "seconds_ar", "seconds_av"), np.diff(clock)))
@@ -212,11 +255,14 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
       samples.write(step, context=context, explanation=shown, reward=float(rewards[0]))
       one_line = shown.replace("\n\n", " | ")
       say(f"  step {step}: …{context[-60:]!r} -> {one_line!r}  reward {rewards[0]:.3f}")
-    for name, state in states.items():
-      check_guard(state, guard_limit, f"rl ({name})")
+    for alarm in watch.alarms(metrics):
+      say(f"  step {step}: {alarm}")
+    for name in ("av", "ar"):
+      check_guard(states[name], guard_limit, f"rl ({name})")
     stop = distributed.preempted()
     if (stop or (step + 1) % checkpoint_every == 0) and step + 1 < rl.steps:
-      checkpoints.save(step + 1, states, {"step": step + 1, "loader": encode_loader(stream.get_state())})
+      checkpoints.save(step + 1, states, {"step": step + 1, "kl_weight": kl_weight,
+                                          "loaders": [encode_loader(one.get_state()) for one in streams]})
       note_progress()
     if stop:
       checkpoints.close()
@@ -225,5 +271,5 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
   samples.close()
   progress.close()
   checkpoints.close()
-  return {name: state.params for name, state in states.items()}
+  return {name: states[name].params for name in ("av", "ar")}
 

@@ -6,10 +6,11 @@ import pytest
 
 from nla_jax.training.losses import (
   TokenScores,
+  adapted_kl_weight,
   group_advantages,
+  importance_weights,
   masked_mean,
   policy_loss,
-  reconstruction_reward,
   sft_loss,
   token_scores,
 )
@@ -48,10 +49,10 @@ def test_token_scores_survive_large_logits():
 
 
 def test_no_array_of_batch_length_vocabulary_exists():
-  """In the compiled gradient, by the shapes of its program: chunks of 4 tokens have 4 · 50 logits, never 21 · 50."""
+  """In the compiled gradient, by the shapes of its program: a chunk of 4 is one token of each row, 3 · 50 logits."""
   loss = lambda hidden, matrix: jnp.sum(token_scores(hidden, matrix, TARGETS, chunk=4).logprob)
   text = jax.jit(jax.grad(loss, (0, 1))).lower(HIDDEN, MATRIX).compile().as_text()
-  assert "[4,50]" in text
+  assert "[3,1,50]" in text
   assert not any(shape in text for shape in ("[21,50]", "[24,50]", "[3,7,50]", "[6,4,50]"))
 
 
@@ -137,18 +138,68 @@ def test_the_entropy_bonus_raises_entropy():
   assert mean(LOGITS - 0.1 * gradient) > mean(LOGITS)
 
 
-@pytest.mark.parametrize(("kind", "failure"), [("mse", -2.0), ("cosine", -2.0), ("log", -np.log(2))])
-def test_a_failure_scores_no_better_than_words_that_tell_nothing(kind, failure):
-  """The contract's numbers: as an orthogonal reconstruction (error 2), or worse; far from 0, the best there is."""
-  errors = np.linspace(0, 2, 9).astype(np.float32)
-  rewards = np.asarray(reconstruction_reward(errors, np.zeros(9, bool), kind))
-  failed = np.asarray(reconstruction_reward(errors, np.ones(9, bool), kind))
-  np.testing.assert_allclose(failed, failure)
-  assert (np.diff(rewards) < 0).all() and (rewards >= failure - 1e-6).all() and (rewards[:-1] > failure).all()
+def test_mean_and_leave_one_out_advantages_are_their_formulas():
+  rewards = np.array([1.0, 2.0, 4.0, -1.0, -1.0, -1.0], np.float32)
+  np.testing.assert_allclose(group_advantages(rewards, 3, "mean"), [*(np.array([1, 2, 4]) - 7 / 3), 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(group_advantages(rewards, 3, "rloo"), [1 - 3, 2 - 2.5, 4 - 1.5, 0, 0, 0], atol=1e-6)
 
 
-def test_rewards_are_their_formulas():
-  errors, fine = np.array([0.0, 0.5, 2.0], np.float32), np.zeros(3, bool)
-  np.testing.assert_allclose(reconstruction_reward(errors, fine, "mse"), [0, -0.5, -2])
-  np.testing.assert_allclose(reconstruction_reward(errors, fine, "cosine"), [1, 0.75, 0])
-  np.testing.assert_allclose(reconstruction_reward(errors, fine, "log"), -np.log([1e-8, 0.5, 2]), rtol=1e-5)
+def test_the_upper_bound_of_the_ratio_can_be_wider_than_the_lower():
+  ratio = np.array([[1.3, 1.5, 0.7], [0.7, 1.0, 1.0]], np.float32)
+  found = _gradient(old=OLD - np.log(ratio), kl_weight=0.0, clip=0.2, clip_high=0.4)
+  moves = np.array([[1, 0, 1], [0, 1, 0]])[..., None]  # 1.3 is within 1.4; 0.7 with a negative advantage is clipped
+  expected = -TOKEN_WEIGHT * moves * (ratio * ADVANTAGES[:, None])[..., None] * DIRECTION
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_dual_clip_bounds_the_loss_of_unlikely_tokens_with_negative_advantage():
+  ratio = np.array([[9.0, 1.0, 1.0], [9.0, 2.0, 1.0]], np.float32)
+  options = dict(kl_weight=0.0, dual_clip=3.0)
+  moves = np.array([[0, 1, 1], [0, 1, 0]])[..., None]  # 9 > 3 with A < 0: no gradient; 2 < 3 keeps it
+  expected = -TOKEN_WEIGHT * moves * (ratio * ADVANTAGES[:, None])[..., None] * DIRECTION
+  np.testing.assert_allclose(_gradient(old=OLD - np.log(ratio), **options), expected, atol=1e-6)
+
+
+def test_importance_weights_scale_the_policy_term_and_are_capped():
+  sampler = OLD - np.log(np.array([[0.5, 1.0, 5.0], [1.5, 1.0, 1.0]], np.float32))
+  weights = importance_weights(OLD, sampler, 2.0)
+  np.testing.assert_allclose(weights, [[0.5, 1, 2], [1.5, 1, 1]], rtol=1e-5)
+  expected = -TOKEN_WEIGHT * np.asarray(weights)[..., None] * ADVANTAGES[:, None, None] * DIRECTION
+  np.testing.assert_allclose(_gradient(kl_weight=0.0, importance=weights), expected, atol=1e-6)
+
+
+def test_averaged_over_tokens_a_long_answer_weighs_more():
+  expected = -(MASK / MASK.sum())[..., None] * ADVANTAGES[:, None, None] * DIRECTION
+  np.testing.assert_allclose(_gradient(kl_weight=0.0, average="token"), expected, atol=1e-6)
+
+
+def test_k1_is_left_to_the_reward():
+  reference = OLD - 0.4
+  np.testing.assert_allclose(_gradient(reference=reference, kl_weight=9.0, kl_kind="k1"), _gradient(kl_weight=0.0),
+                             atol=1e-6)
+
+
+def test_the_kl_weight_goes_towards_its_target_a_little_at_a_time():
+  assert adapted_kl_weight(0.01, kl=0.05, target=0.05) == pytest.approx(0.01)
+  assert adapted_kl_weight(0.01, kl=9.0, target=0.05) == pytest.approx(0.01 * 1.02)
+  assert adapted_kl_weight(0.01, kl=0.0, target=0.05) == pytest.approx(0.01 * 0.98)
+
+
+def test_the_policy_gradient_is_the_numerical_one_with_everything_on():
+  """Against central differences in float64."""
+  with jax.enable_x64(True):
+    old = np.asarray(OLD, np.float64) + np.array([[0.1, -0.05, 0.3], [-0.15, 0.1, 0.0]])
+    sampler, reference = old + 0.05, old - 0.2
+    logits = np.asarray(LOGITS, np.float64)
+
+    def loss(x):
+      return policy_loss(_scores(x), old, reference, np.asarray(ADVANTAGES, np.float64), MASK, clip=0.2, clip_high=0.3,
+                         dual_clip=3.0, importance=importance_weights(old, sampler, 1.5), kl_weight=0.3, kl_kind="k3",
+                         entropy_weight=0.1, average="token").loss
+
+    found, expected = np.asarray(jax.grad(loss)(logits)), np.zeros_like(logits)
+    for index in np.ndindex(*logits.shape):
+      step = np.zeros_like(logits)
+      step[index] = 1e-5
+      expected[index] = (loss(logits + step) - loss(logits - step)) / 2e-5
+  np.testing.assert_allclose(found, expected, atol=1e-6)
