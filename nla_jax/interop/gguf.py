@@ -21,7 +21,6 @@ from nla_jax.interop.pretrained import Pretrained, hash_file, hash_tokenizer
 from nla_jax.models.architectures import Architecture, RopeScaling
 
 
-
 def _gemma3_values(value: Callable, common: Architecture, path: Path) -> dict[str, Any]:
   """What Gemma 3 has beyond the common keys; llama.cpp knows most of it from the family's name alone."""
   for key, expected in (("final_logit_softcapping", 0.0), ("attention.value_length", common.head_dim)):

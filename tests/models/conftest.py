@@ -57,17 +57,18 @@ def torch_forward():
   """A function (model, ids, valid) -> (residual after each block [L, B, S, D], logits [B, S, V]), numpy float32.
 
   Residuals come from hooks, since the last of `hidden_states` is after the final norm. `valid` [B, S] bool numpy.
+  Further arguments go to the model (`logits_to_keep=n`: logits of the last n columns only).
   """
   torch = pytest.importorskip("torch")
 
-  def run(model, ids, valid):
+  def run(model, ids, valid, **options):
     residuals = []
     keep = lambda module, inputs, output: residuals.append(output[0] if isinstance(output, tuple) else output)
     hooks = [layer.register_forward_hook(keep) for layer in model.model.layers]
     mask = torch.tensor(valid)
     with torch.no_grad():
       logits = model(torch.tensor(ids).long(), attention_mask=mask.long(),
-                     position_ids=(mask.long().cumsum(1) - 1).clamp(min=0)).logits
+                     position_ids=(mask.long().cumsum(1) - 1).clamp(min=0), **options).logits
     for hook in hooks:
       hook.remove()
     return torch.stack(residuals).numpy(), logits.numpy()
