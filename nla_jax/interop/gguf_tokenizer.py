@@ -1,8 +1,9 @@
-"""A `transformers` tokenizer from the vocabulary, merges and chat template inside a GGUF header.
+"""A `transformers` tokenizer from the vocabulary and chat template inside a GGUF header.
 
-Only byte-level BPE (`tokenizer.ggml.model: gpt2`) is rebuilt: it is exact. How text is cut before merging is
-not in the header but behind a name, `tokenizer.ggml.pre`; a name that is not known here is an error, because
-the wrong cut gives other tokens without any sign of it.
+Two kinds (`tokenizer.ggml.model`) are rebuilt, exactly: byte-level BPE (`gpt2`), here, and Gemma's SentencePiece
+BPE (`llama`), in `gguf_sentencepiece`. How byte-level BPE cuts text before merging is not in the header but behind
+a name, `tokenizer.ggml.pre`; a name that is not known here is an error, because the wrong cut gives other tokens
+without any sign of it.
 """
 from typing import Any
 
@@ -10,8 +11,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
+from nla_jax.interop.gguf_sentencepiece import USER_DEFINED, sentencepiece_bpe
 
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # tokenizer.ggml.token_type
+_UNKNOWN, _CONTROL = 2, 3  # tokenizer.ggml.token_type
 
 
 def _words(digits: str) -> pre_tokenizers.PreTokenizer:
@@ -38,6 +40,29 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
                  "model's Hugging Face directory instead")
 
 
+def _byte_level_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
+  """The tokenizer without its added tokens, and all tokens by id."""
+  pre = header.get("tokenizer.ggml.pre", "")
+  tokens = header["tokenizer.ggml.tokens"]
+  merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"]]
+  vocabulary = {token: index for index, token in enumerate(tokens)}
+  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=_is_llama3(header)))
+  tokenizer.pre_tokenizer = _pre_tokenizer(pre)
+  tokenizer.decoder = decoders.ByteLevel()
+  if pre == "qwen2":
+    tokenizer.normalizer = normalizers.NFC()
+  return tokenizer, tokens
+
+
+def _is_llama3(header: dict[str, Any]) -> bool:
+  return header.get("tokenizer.ggml.pre", "").startswith("llama")
+
+
+# By tokenizer.ggml.model: the builder, and the keys that it needs.
+_KINDS = {"gpt2": (_byte_level_bpe, ("tokens", "merges", "token_type")),
+          "llama": (sentencepiece_bpe, ("tokens", "scores", "token_type"))}
+
+
 def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
   """Builds the tokenizer.
 
@@ -45,35 +70,26 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     header: the GGUF's key/value pairs.
 
   Raises:
-    NLAError: the vocabulary is no byte-level BPE, a key is missing, or the pre-tokenizer is not known.
+    NLAError: the tokenizer is of another kind, a key is missing, or how it cuts text is not known.
   """
   kind = header.get("tokenizer.ggml.model")
-  if kind != "gpt2":
-    raise NLAError(f"GGUF tokenizer model {kind!r} is not byte-level BPE ('gpt2'): use the model's Hugging "
-                   "Face directory instead")
-  missing = [key for key in ("tokens", "merges", "token_type") if f"tokenizer.ggml.{key}" not in header]
+  if kind not in _KINDS:
+    raise NLAError(f"GGUF tokenizer model {kind!r} is neither byte-level BPE ('gpt2') nor Gemma's SentencePiece "
+                   "('llama'): use the model's Hugging Face directory instead")
+  build, needed = _KINDS[kind]
+  missing = [key for key in needed if f"tokenizer.ggml.{key}" not in header]
   if missing:
     raise NLAError(f"GGUF header lacks tokenizer.ggml.{missing[0]}: convert the model again with its "
                    "tokenizer")
-  tokens = header["tokenizer.ggml.tokens"]
+  tokenizer, tokens = build(header)
   types = header["tokenizer.ggml.token_type"]
-  pre = header.get("tokenizer.ggml.pre", "")
-
-  merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"]]
-  vocabulary = {token: index for index, token in enumerate(tokens)}
-  llama3 = pre.startswith("llama")
-  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=llama3))
-  tokenizer.pre_tokenizer = _pre_tokenizer(pre)
-  tokenizer.decoder = decoders.ByteLevel()
-  if pre == "qwen2":
-    tokenizer.normalizer = normalizers.NFC()
   tokenizer.add_special_tokens([
     AddedToken(token, special=True, normalized=False)
     for token, kind in zip(tokens, types, strict=True) if kind in (_UNKNOWN, _CONTROL)
   ])
   tokenizer.add_tokens([
     AddedToken(token, special=False, normalized=False)
-    for token, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED
+    for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED
   ])
 
   def named(key: str) -> str | None:
@@ -81,10 +97,10 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     return tokens[index] if index is not None and index < len(tokens) else None
 
   bos = named("bos")
-  adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", llama3)) and bos is not None
+  adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
   if adds_bos:
     tokenizer.post_processor = processors.TemplateProcessing(
-      single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, vocabulary[bos])])
+      single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))])
   special = {
     # A BOS that is never emitted (SmolLM2 names <|im_start|>) makes other readers of an exported AR refuse
     # it.

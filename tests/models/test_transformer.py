@@ -10,7 +10,7 @@ from nla_jax.models import contraction
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.transformer import Injection, Transformer, empty_cache, lower_params, unembedding
 
-FAMILIES = ("llama", "llama3_untied", "qwen2", "qwen3", "gemma3_text")
+FAMILIES = ("llama", "llama3", "llama3_untied", "qwen2", "qwen3", "gemma3_text", "gemma3")  # see conftest's `_make`
 LENGTH = 24
 TOKENS = np.random.default_rng(1).integers(0, 101, (3, LENGTH)).astype(np.int32)
 REAL = np.array([LENGTH, 17, 9])  # real tokens of each row where a test pads
@@ -32,9 +32,12 @@ def _forward(architecture, params, tokens, **options):
   return _apply(model, params, tokens, options)
 
 
-def test_the_gemma_test_reaches_past_its_sliding_window(pair):
-  windows = pair("gemma3_text")[1].windows
-  assert 0 in windows and 0 < max(windows) < min(LENGTH, REAL[1])
+@pytest.mark.parametrize("family", ["gemma3_text", "gemma3"])
+def test_the_tests_reach_past_gemmas_sliding_window(pair, family):
+  """In every row, padded or not."""
+  architecture = pair(family)[1]
+  assert architecture.family == "gemma3_text"
+  assert 0 in architecture.windows and 0 < max(architecture.windows) < min(REAL)
 
 
 @pytest.mark.parametrize("side", ["none", "right", "left"])
@@ -50,19 +53,23 @@ def test_logits_and_every_residual_equal_transformers(pair, torch_forward, relat
     assert relative_error(residuals[layer][valid], expected_residuals[layer][valid]) < 1e-4, layer
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_cached_decoding_equals_the_full_forward(pair, relative_error, family):
-  """Rows padded on the left prefill together, then go token by token."""
+def test_cached_decoding_equals_the_full_forward(pair, relative_error, family, side):
+  """Rows padded on either side prefill together, then go token by token; the full forward has them on the left."""
   _, architecture, params = pair(family)
   valid, prefill = _valid("left"), LENGTH - 5
   full = _forward(architecture, params, TOKENS, valid=valid).hidden
-  run = lambda tokens, cache, valid: _apply(Transformer(architecture), params, tokens, dict(cache=cache, valid=valid))
-  output = run(TOKENS[:, :prefill], empty_cache(architecture, 3, LENGTH + 2), valid[:, :prefill])
-  pieces = [output.hidden]
+  first = [TOKENS[:, :prefill], valid[:, :prefill], np.asarray(full[:, :prefill])]
+  if side == "right":
+    first = [np.stack([np.roll(row, n - LENGTH, axis=0) for row, n in zip(array, REAL)]) for array in first]
+  tokens, valid, expected = first
+  run = lambda tokens, cache, **options: _apply(Transformer(architecture), params, tokens, dict(cache=cache, **options))
+  output = run(tokens, empty_cache(architecture, 3, LENGTH + 2), valid=valid)
+  assert relative_error(output.hidden[valid], expected[valid]) < 1e-4
   for i in range(prefill, LENGTH):
-    output = run(TOKENS[:, i:i + 1], output.cache, valid[:, i:i + 1])
-    pieces.append(output.hidden)
-  assert relative_error(jnp.concatenate(pieces, axis=1)[valid], full[valid]) < 1e-4
+    output = run(TOKENS[:, i:i + 1], output.cache)
+    assert relative_error(output.hidden[:, 0], full[:, i]) < 1e-4, i
   assert int(output.cache.filled) == LENGTH
 
 
