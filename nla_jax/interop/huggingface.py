@@ -34,8 +34,8 @@ def read_directory(directory: str | Path, stop_layer: int | None = None, *, mesh
     weights: read the parameters too. Without, all that headers can tell is still checked.
   """
   directory = Path(directory)
-  tokenizer = read_tokenizer(directory)
   model = open_model(directory, architecture_from_config(read_config(directory)), stop_layer)
+  tokenizer = read_tokenizer(directory)
   return Pretrained(
     architecture=model.architecture, params=model.read(mesh, dtype) if weights else None, tokenizer=tokenizer,
     source=str(directory), model_hash=model.hash(), tokenizer_hash=hash_tokenizer(tokenizer))
@@ -57,11 +57,12 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def read_tokenizer(directory: Path):
   """The directory's fast tokenizer. Raises NLAError if there is none. Its code is never run."""
+  from huggingface_hub.errors import StrictDataclassError
   from transformers import AutoTokenizer
 
   try:
     tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError) as error:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise NLAError(f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "
                    "and tokenizer_config.json there") from error
