@@ -28,8 +28,8 @@ from safetensors.numpy import save_file
 
 from nla_jax.interop import huggingface, name_table, tensor_files
 from nla_jax.models.architectures import Architecture
+from nla_jax.parallel.mesh import AXES, make_mesh
 
-AXES = ("data", "fsdp", "tensor")
 RESULTS = pathlib.Path(__file__).parent / "results" / "loading.json"
 
 
@@ -90,14 +90,14 @@ class PeakOfAnon(threading.Thread):
 def load(folder: pathlib.Path, shape: tuple[int, ...], dtype: str, stop_layer: int | None, compare: bool) -> dict:
   """Loads once, in this process, onto CPU devices: seconds, bytes, and whether every piece equals the files."""
   jax.config.update("jax_num_cpu_devices", int(np.prod(shape)))
-  mesh = jax.make_mesh(shape, AXES)
-  jax.block_until_ready(jax.numpy.zeros(shape, device=jax.NamedSharding(mesh, jax.P(*AXES))))
+  jax.set_mesh(make_mesh(*shape))
+  jax.block_until_ready(jax.numpy.zeros(shape, device=jax.P(*AXES)))
   architecture = huggingface.architecture_from_config(huggingface.read_config(folder))
   before, anon_before, anon = memory("VmRSS"), memory("RssAnon"), PeakOfAnon()
   anon.start()
   begun, begun_cpu = time.perf_counter(), time.process_time()
   model = huggingface.open_model(folder, architecture, stop_layer)
-  params = jax.block_until_ready(model.read(mesh, dtype))
+  params = jax.block_until_ready(model.read(dtype))
   seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - begun_cpu
   anon.going = False
   anon.join()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from nla_jax.errors import NLAError
 from nla_jax.interop import name_table, tensor_files
@@ -22,14 +21,13 @@ __all__ = ["ModelFiles", "architecture_from_config", "config_from_architecture",
            "read_directory", "read_params", "read_tokenizer", "shards_up_to", "tensors_of"]
 
 
-def read_directory(directory: str | Path, stop_layer: int | None = None, *, mesh: Mesh | None = None,
-                   dtype: str = "float32", weights: bool = True) -> Pretrained:
+def read_directory(directory: str | Path, stop_layer: int | None = None, *, dtype: str = "float32",
+                   weights: bool = True) -> Pretrained:
   """Architecture, weights and tokenizer of an ordinary causal language model.
 
   Args:
     directory: holds config.json, safetensors and the tokenizer's files.
     stop_layer: K, 0-based; only blocks 0..K are read, without final norm and unembedding.
-    mesh: of the parameters, see `name_table.tree_from_file`.
     dtype: of the parameters, `float32` or `bfloat16`.
     weights: read the parameters too. Without, all that headers can tell is still checked.
   """
@@ -37,7 +35,7 @@ def read_directory(directory: str | Path, stop_layer: int | None = None, *, mesh
   model = open_model(directory, architecture_from_config(read_config(directory)), stop_layer)
   tokenizer = read_tokenizer(directory)
   return Pretrained(
-    architecture=model.architecture, params=model.read(mesh, dtype) if weights else None, tokenizer=tokenizer,
+    architecture=model.architecture, params=model.read(dtype) if weights else None, tokenizer=tokenizer,
     source=str(directory), model_hash=model.hash(), tokenizer_hash=hash_tokenizer(tokenizer))
 
 
@@ -96,11 +94,11 @@ class ModelFiles:
                for leaf in name_table.block_leaves(self.architecture)]
     return {self.name_of(leaf, layer): leaf.file_shape(self.architecture) for leaf, layer in leaves}
 
-  def read(self, mesh: Mesh | None = None, dtype: str = "float32") -> dict[str, Any]:
+  def read(self, dtype: str = "float32") -> dict[str, Any]:
     """The parameters on the devices, see `name_table.tree_from_file`."""
     view = lambda leaf, layer: self.files.view(self.name_of(leaf, layer))
     label = lambda leaf, layer: f"{self.files.directory}: {self.name_of(leaf, layer)}"
-    return name_table.tree_from_file(view, self.architecture, headless=self.headless, mesh=mesh, dtype=dtype,
+    return name_table.tree_from_file(view, self.architecture, headless=self.headless, dtype=dtype,
                                      name_of=label)
 
   def hash(self) -> str:
@@ -153,9 +151,9 @@ def open_model(directory: str | Path, architecture: Architecture, stop_layer: in
 
 
 def read_params(directory: str | Path, architecture: Architecture, stop_layer: int | None = None, *,
-                headless: bool = False, mesh: Mesh | None = None, dtype: str = "float32") -> dict[str, Any]:
+                headless: bool = False, dtype: str = "float32") -> dict[str, Any]:
   """The parameters of `open_model`'s model, on the devices as `name_table.tree_from_file` puts them."""
-  return open_model(directory, architecture, stop_layer, headless=headless).read(mesh, dtype)
+  return open_model(directory, architecture, stop_layer, headless=headless).read(dtype)
 
 
 def shards_up_to(shard_of: dict[str, str], stop_layer: int, source: str | Path) -> list[str]:

@@ -9,11 +9,10 @@ import dataclasses
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
-from nla_jax.parallel.placement import check_divisible, place, stack
+from nla_jax.parallel.placement import place, stack
 from nla_jax.parallel.sharding import parameter_shardings
 
 
@@ -149,33 +148,29 @@ def abstract_tree(architecture: Architecture, *, headless: bool, dtype="float32"
   return tree | {"layers": {leaf.ours: struct(leaf, architecture.n_layers) for leaf in block_leaves(architecture)}}
 
 
-def tree_from_file(read, architecture: Architecture, *, headless: bool, mesh: Mesh | None = None, dtype="float32",
+def tree_from_file(read, architecture: Architecture, *, headless: bool, dtype="float32",
                    name_of=lambda leaf, layer: leaf.gguf.format(layer=layer)) -> dict:
-  """Builds our parameter tree on the devices, one tensor after another.
+  """Builds our parameter tree on the devices of the mesh in context, one tensor after another.
 
   Args:
     read: function of (leaf, layer or None) that returns the tensor in the file's shape, any float dtype; of a
       memory-mapped one only what the devices of this process hold is read.
     architecture: says which parameters there are; its `n_layers` blocks are read.
     headless: leave out the final norm and the unembedding.
-    mesh: the parameters go where `parallel.sharding` says; None for the default device.
     dtype: of the parameters, `float32` or `bfloat16`.
     name_of: function of (leaf, layer or None): what a message calls the tensor.
 
   Returns:
-    The tree of `jax.Array`s, block parameters stacked with a leading axis of `n_layers`.
+    The tree of `jax.Array`s in the layout of `parallel.sharding`, block parameters stacked with a leading axis of
+    `n_layers`.
 
   Raises:
-    NLAError: a tensor holds NaN or infinity, or the mesh does not divide a parameter.
+    NLAError: a tensor holds NaN or infinity.
   """
   dtype = np.dtype(dtype)
   shapes = abstract_tree(architecture, headless=headless, dtype=dtype)
-  shardings = jax.tree.map(lambda _: None, shapes) if mesh is None else parameter_shardings(shapes, mesh)
+  shardings = parameter_shardings(shapes)
   leaves, blocks = model_leaves(architecture, headless=headless), block_leaves(architecture)
-  for where, of, those in ((shardings, shapes, leaves), (shardings["layers"], shapes["layers"], blocks)):
-    for leaf in those:
-      check_divisible(of[leaf.ours].shape, where[leaf.ours], leaf.ours)
-
   tree = {"layers": {}}
   for leaf in leaves:
     tree[leaf.ours], finite = place(leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype)

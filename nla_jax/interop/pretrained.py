@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
@@ -23,8 +22,8 @@ class Pretrained:
 
   Attributes:
     architecture: describes `params`; cut to K+1 blocks where the model was loaded only up to block K.
-    params: parameter tree of `jax.Array`s, block parameters stacked along a leading layer axis; None where the
-      weights were not asked for.
+    params: parameter tree of `jax.Array`s in the layout of the mesh in context, block parameters stacked along a
+      leading layer axis; None where the weights were not asked for.
     tokenizer: a `transformers` fast tokenizer.
     source: the name that was asked for.
     model_hash: sha256 (hex) of what identifies the weights (up to block K, where loaded only up to it).
@@ -74,16 +73,17 @@ def find_package_gguf(package: str) -> Path:
   return found[0]
 
 
-def load_pretrained(name: str, *, stop_layer: int | None = None, mesh: Mesh | None = None, dtype: str = "float32",
+def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "float32",
                     weights: bool = True) -> Pretrained:
   """Loads architecture, weights and tokenizer.
+
+  The parameters come in the layout of the mesh in context (`jax.set_mesh`), or on one device where there is none. From
+  safetensors, a process reads only what its devices hold.
 
   Args:
     name: `package:NAME` (a GGUF file inside an installed Python package), the path of a `.gguf` file, a
       Hugging Face directory with safetensors, a hub id such as `Qwen/Qwen2.5-7B-Instruct`, or `random:tiny`.
     stop_layer: K, 0-based. Only blocks 0..K are fetched and read, without the final norm and the unembedding.
-    mesh: the parameters go where `parallel.sharding` says, and a process reads only what its devices hold; None for
-      the default device.
     dtype: of the parameters, `float32` (masters) or `bfloat16`.
     weights: load the parameters too. Without, a directory is still checked by its headers: layer count, shapes, whole
       files.
@@ -102,16 +102,10 @@ def load_pretrained(name: str, *, stop_layer: int | None = None, mesh: Mesh | No
     found = gguf.read_gguf(folder, stop_layer=stop_layer)
   else:
     folder = folder if folder.is_dir() else download(name, stop_layer=stop_layer)
-    found = huggingface.read_directory(folder, stop_layer, mesh=mesh, dtype=dtype, weights=weights)
+    found = huggingface.read_directory(folder, stop_layer, dtype=dtype, weights=weights)
     return dataclasses.replace(found, source=name)
-  params = _moved(found.params, mesh, dtype) if weights else None
-  return dataclasses.replace(found, params=params, source=name)
-
-
-def _moved(params: dict[str, Any], mesh: Mesh | None, dtype: str) -> dict[str, Any]:
-  """A tree that was made without a mesh, leaf by leaf to its place. GGUF files and random models are small."""
-  to = jax.tree.map(lambda _: None, params) if mesh is None else sharding.parameter_shardings(params, mesh)
-  return jax.tree.map(lambda leaf, where: jax.device_put(jnp.asarray(leaf, dtype), where), params, to)
+  cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params))
+  return dataclasses.replace(found, params=cast(found.params) if weights else None, source=name)
 
 
 def download(name: str, *, weights: bool = True, stop_layer: int | None = None) -> Path:

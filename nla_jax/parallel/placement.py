@@ -3,35 +3,21 @@
 The host arrays may be memory-mapped files, so a process reads only the bytes that its devices hold, and a stack of
 layers never exists on the host: it is a buffer on the devices that is filled in place, one layer after another.
 """
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from nla_jax.errors import NLAError
 
-
-def check_divisible(shape: tuple[int, ...], sharding: NamedSharding | None, name: str) -> None:
-  """Raises NLAError where a mesh cannot cut an array of this shape into equal pieces."""
-  if sharding is None:
-    return
-  try:
-    sharding.shard_shape(shape)
-  except ValueError as error:
-    raise NLAError(f"{name} {list(shape)} cannot be cut as {sharding.spec} over the mesh {dict(sharding.mesh.shape)}: "
-                   "choose mesh axes that divide it") from error
-
-
-def place(array: np.ndarray, sharding: NamedSharding | None, dtype) -> tuple[jax.Array, bool]:
+def place(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.Array, bool]:
   """One host array on the devices.
 
   Args:
     array: floats, any strides, possibly memory-mapped.
-    sharding: where it goes; None for the default device.
+    sharding: where it goes, on a mesh or on one device.
     dtype: on the devices.
 
   Returns:
@@ -40,11 +26,11 @@ def place(array: np.ndarray, sharding: NamedSharding | None, dtype) -> tuple[jax
   placed = _copy(array, sharding)
   if placed.dtype == dtype:
     return placed, bool(jax.jit(_all_finite)(placed))
-  placed, finite = jax.jit(_cast, static_argnums=1, out_shardings=_outputs(sharding))(placed, np.dtype(dtype))
+  placed, finite = jax.jit(_cast, static_argnums=1, out_shardings=(sharding, _whole(sharding)))(placed, np.dtype(dtype))
   return placed, bool(finite)
 
 
-def stack(read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding | None,
+def stack(read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: Sharding,
           dtype) -> tuple[jax.Array, np.ndarray]:
   """Host arrays of one shape on the devices, stacked along a new leading axis.
 
@@ -53,21 +39,16 @@ def stack(read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: N
   Args:
     read: function of the index 0..n−1 that gives a host array of shape `shape[1:]`, as `place` takes it.
     shape: of the stack, [n, …].
-    sharding: of the stack, which leaves the leading axis whole; None for the default device.
+    sharding: of the stack, on a mesh (with the leading axis whole) or on one device.
     dtype: on the devices.
 
   Returns:
     (the stack, [n] bool: whether every value of a layer is finite).
   """
-  of_one = None
-  if sharding is not None:
-    leading, *others = (*sharding.spec, *(None,) * (len(shape) - len(sharding.spec)))
-    if leading is not None:
-      raise ValueError(f"the sharding {sharding.spec} of a stack cuts its leading axis")
-    of_one = NamedSharding(sharding.mesh, P(*others))
   stacked = jnp.zeros(shape, dtype, device=sharding)
-  finite = jnp.ones(shape[0], bool, device=None if sharding is None else NamedSharding(sharding.mesh, P()))
-  write = jax.jit(_write, donate_argnums=(0, 1), out_shardings=_outputs(sharding))
+  finite = jnp.ones(shape[0], bool, device=_whole(sharding))
+  write = jax.jit(_write, donate_argnums=(0, 1), out_shardings=(sharding, _whole(sharding)))
+  of_one = _of_one(sharding)
   for layer in range(shape[0]):
     tensor = _copy(read(layer), of_one)
     stacked, finite = write(stacked, finite, tensor, np.int32(layer))
@@ -76,20 +57,26 @@ def stack(read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: N
   return stacked, np.asarray(finite)
 
 
-def _outputs(sharding: NamedSharding | None):
-  """Shardings of an array and of what is known of its values."""
-  return None if sharding is None else (sharding, NamedSharding(sharding.mesh, P()))
+def _whole(sharding: Sharding) -> Sharding:
+  """On the same devices, but every one holds all."""
+  return sharding if isinstance(sharding, SingleDeviceSharding) else NamedSharding(sharding.mesh, P())
 
 
-def _copy(array: np.ndarray, sharding: NamedSharding | None) -> jax.Array:
+def _of_one(sharding: Sharding) -> Sharding:
+  """The sharding of one array of a stack."""
+  if isinstance(sharding, SingleDeviceSharding):
+    return sharding
+  if sharding.spec and sharding.spec[0] is not None:
+    raise ValueError(f"the sharding {sharding.spec} of a stack cuts its leading axis")
+  return NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
+
+
+def _copy(array: np.ndarray, sharding: Sharding) -> jax.Array:
   """The array on the devices in its own dtype. A piece that several devices hold is read once."""
-  put = functools.partial(jax.device_put, may_alias=False)
-  if sharding is None:
-    return put(array)
   read, pieces = {}, []
   for device, index in sharding.addressable_devices_indices_map(array.shape).items():
     key = tuple((part.start, part.stop) for part in index)
-    pieces.append(put(read.get(key, array[index]), device))
+    pieces.append(jax.device_put(read.get(key, array[index]), device, may_alias=False))
     read.setdefault(key, pieces[-1])
   return jax.make_array_from_single_device_arrays(array.shape, sharding, pieces)
 
