@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
@@ -104,7 +104,7 @@ def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "f
     folder = folder if folder.is_dir() else download(name, stop_layer=stop_layer)
     found = huggingface.read_directory(folder, stop_layer, dtype=dtype, weights=weights)
     return dataclasses.replace(found, source=name)
-  cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params))
+  cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params))
   return dataclasses.replace(found, params=cast(found.params) if weights else None, source=name)
 
 

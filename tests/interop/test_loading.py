@@ -1,8 +1,12 @@
 """Weights go from safetensors to their place on a mesh: the right ones, no more than is needed, or one clear line."""
 import importlib.util
+import json
 import os
 import pathlib
 import re
+import socket
+import subprocess
+import sys
 
 import jax
 import ml_dtypes
@@ -11,7 +15,7 @@ import pytest
 from safetensors import safe_open
 
 from nla_jax.errors import NLAError
-from nla_jax.interop import huggingface, tensor_files
+from nla_jax.interop import huggingface, name_table, tensor_files
 from nla_jax.interop.pretrained import download, load_pretrained
 from nla_jax.interop.random_model import byte_tokenizer
 from nla_jax.parallel import placement
@@ -58,6 +62,26 @@ def _edit(path, name, value):
 def test_every_device_of_a_mesh_holds_its_piece(loading, checkpoint, dtype):
   found = loading.load_in_a_process(checkpoint, shape=(2, 2, 2), dtype=dtype, compare=True)
   assert found["equal"]
+
+
+def _load_in_two_processes(checkpoint):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  program = pathlib.Path(__file__).parent / "loading_process.py"
+  running = [subprocess.Popen([sys.executable, str(program), str(checkpoint), address, "2", str(i)], text=True,
+                              stdout=subprocess.PIPE, env={**os.environ, "JAX_PLATFORMS": "cpu"}) for i in range(2)]
+  return [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+
+
+def test_each_of_two_processes_takes_its_half_of_the_bytes_and_both_refuse_a_nan_that_one_reads(checkpoint, small):
+  total = sum(leaf.size * 2 for leaf in jax.tree.leaves(name_table.abstract_tree(small, headless=False)))
+  for found in _load_in_two_processes(checkpoint):
+    assert found["equal"] and total / 2 <= found["taken"] < 0.52 * total  # norms and biases are whole in both
+  name = "model.layers.2.mlp.gate_proj.weight"
+  _edit(_shard(checkpoint, name), name, np.nan)
+  for found in _load_in_two_processes(checkpoint):
+    assert f"{name} holds NaN or infinity" in found["error"]
 
 
 def test_one_device_gets_the_same_weights_in_the_dtype_asked_for(checkpoint, small):
