@@ -114,15 +114,15 @@ def same_as_files(params: dict, model: huggingface.ModelFiles) -> bool:
   """Whether each device's piece of every parameter outside the blocks, and of the first and last block, is right."""
   architecture, pieces = model.architecture, []
   for leaf in name_table.model_leaves(architecture, headless=model.headless):
-    pieces += [(leaf, None, piece.index, piece.data) for piece in params[leaf.ours].addressable_shards]
+    pieces += [(leaf, None, piece.index, np.asarray(piece.data)) for piece in params[leaf.ours].addressable_shards]
   for leaf in name_table.block_leaves(architecture):
-    pieces += [(leaf, layer, piece.index[1:], piece.data[layer]) for layer in (0, architecture.n_layers - 1)
+    pieces += [(leaf, layer, piece.index[1:], np.asarray(piece.data)[layer]) for layer in (0, architecture.n_layers - 1)
                for piece in params["layers"][leaf.ours].addressable_shards]
   for leaf, layer, index, found in pieces:
     name = model.name_of(leaf, layer)
     with safe_open(model.files.entry(name).path, "np") as file:
       expected = leaf.from_file(file.get_tensor(name), architecture)[index]
-    if not np.array_equal(np.asarray(found), expected.astype(found.dtype)):
+    if not np.array_equal(found, expected.astype(found.dtype)):
       return False
   return True
 
