@@ -101,7 +101,7 @@ class NLA:
   @functools.cached_property
   def _target(self):
     found = load_pretrained(self.base, stop_layer=self.pair.layer)
-    return found.architecture, sharding.put_params(found.params)
+    return found.architecture, found.params
 
 
 def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
@@ -122,7 +122,7 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
   pair = make_pair(av.architecture, av.tokenizer, prompts, layer=layer, scale=side.injection_scale,
                    mode=training.get("inject_mode", "replace"), map="scalar" if av.injection is None else "affine",
                    max_new_tokens=int(training.get("max_new_tokens", 150)), dtype=compute_dtype(compute))
-  av_params = {"transformer": sharding.put_params(av.params)}
+  av_params = {"transformer": av.params}
   if av.injection is not None:
     av_params["injection"] = sharding.put_params(av.injection)
   ar_params = sharding.put_params({"transformer": rebuilder.params, "head": {"weight": rebuilder.head}})

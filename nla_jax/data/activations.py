@@ -78,7 +78,7 @@ def extract(config, pretrained, path: str, dtype) -> dict:
   if not process:
     writer.write_documents(corpus.documents)
     distributed.wait("store begun")
-  params = sharding.put_params(pretrained.params)
+  params = pretrained.params
   read = jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer, top_k=k, dtype=dtype))
   done = writer.done
   distributed.wait("shards counted")

@@ -69,7 +69,8 @@ def architecture_from_config(config: dict[str, Any]) -> Architecture:
   name = config.get("model_type")
   if name not in FAMILIES:
     raise NLAError(f"config.json has model_type {name!r}; supported are {', '.join(FAMILIES)} (and gemma3's "
-                   "text part): choose a model of one of these families")
+                   "text part): choose a model of one of these families, or add the family to "
+                   "nla_jax/interop/configuration.py and its tensors' names to name_table.py")
   family = FAMILIES[name]
   for key, allowed in _UNSUPPORTED.items():
     if config.get(key) not in allowed:

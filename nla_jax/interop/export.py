@@ -32,7 +32,8 @@ class Checkpoint:
 
   Attributes:
     architecture: of `params`; an AR's has K+1 layers.
-    params: parameter tree, float32 numpy; an AR's has no final norm and no unembedding.
+    params: parameter tree of `jax.Array`s in the layout of the mesh in context; an AR's has no final norm and no
+      unembedding.
     tokenizer: verified against the sidecar.
     sidecar: what `nla_meta.yaml` says.
     head: [d_model, d_model], prediction = residual @ head; only in an AR.
@@ -115,8 +116,12 @@ def write_ar(directory: str | Path, architecture: Architecture, params: dict[str
   return Path(directory)
 
 
-def read_av(directory: str | Path) -> Checkpoint:
+def read_av(directory: str | Path, *, dtype: str = "float32") -> Checkpoint:
   """Reads an AV directory, ours or another's.
+
+  Args:
+    directory: as `write_av` leaves it.
+    dtype: of the transformer's parameters, `float32` or `bfloat16`.
 
   Raises:
     NLAError: a file is missing or the sidecar, the files and the tokenizer do not agree.
@@ -128,12 +133,17 @@ def read_av(directory: str | Path) -> Checkpoint:
     injection = tensor_files.read_file(directory / INJECTION_FILE, _injection_shapes(architecture))
   elif model_sidecar.training.get("injection") == _INJECTION_NOTE:
     raise NLAError(f"{directory} lacks {INJECTION_FILE}, which its sidecar names: copy it from the export")
-  return Checkpoint(architecture=architecture, params=huggingface.read_params(directory, architecture),
-                    tokenizer=tokenizer, sidecar=model_sidecar, injection=injection)
+  params = huggingface.read_params(directory, architecture, dtype=dtype)
+  return Checkpoint(architecture=architecture, params=params, tokenizer=tokenizer, sidecar=model_sidecar,
+                    injection=injection)
 
 
-def read_ar(directory: str | Path) -> Checkpoint:
+def read_ar(directory: str | Path, *, dtype: str = "float32") -> Checkpoint:
   """Reads an AR directory, ours or another's.
+
+  Args:
+    directory: as `write_ar` leaves it.
+    dtype: of the transformer's parameters, `float32` or `bfloat16`.
 
   Raises:
     NLAError: a file is missing or the sidecar, the files and the tokenizer do not agree.
@@ -142,7 +152,7 @@ def read_ar(directory: str | Path) -> Checkpoint:
   model_sidecar, architecture, tokenizer = _read_parts(directory, "ar")
   shape = (architecture.d_model, architecture.d_model)
   head = tensor_files.read_file(directory / HEAD_FILE, {"weight": shape})["weight"]
-  params = huggingface.read_params(directory, architecture, headless=True)
+  params = huggingface.read_params(directory, architecture, headless=True, dtype=dtype)
   return Checkpoint(architecture=architecture, params=params, tokenizer=tokenizer, sidecar=model_sidecar,
                     head=np.ascontiguousarray(head.T))
 

@@ -1,11 +1,11 @@
 """A Hugging Face directory (config.json, safetensors, tokenizer) to our parameter tree, and back."""
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,29 @@ import numpy as np
 from nla_jax.errors import NLAError
 from nla_jax.interop import name_table, tensor_files
 from nla_jax.interop.configuration import architecture_from_config, config_from_architecture
-from nla_jax.interop.pretrained import Pretrained, hash_file, hash_tokenizer
+from nla_jax.interop.pretrained import Pretrained, hash_tokenizer
 from nla_jax.models.architectures import Architecture
 
-__all__ = ["architecture_from_config", "config_from_architecture", "hash_weights", "read_config",
-           "read_directory", "read_params", "read_tokenizer", "tensors_of"]
+__all__ = ["ModelFiles", "architecture_from_config", "config_from_architecture", "open_model", "read_config",
+           "read_directory", "read_params", "read_tokenizer", "shards_up_to", "tensors_of"]
 
 
-def read_directory(directory: str | Path, stop_layer: int | None = None) -> Pretrained:
+def read_directory(directory: str | Path, stop_layer: int | None = None, *, dtype: str = "float32",
+                   weights: bool = True) -> Pretrained:
   """Architecture, weights and tokenizer of an ordinary causal language model.
 
   Args:
     directory: holds config.json, safetensors and the tokenizer's files.
     stop_layer: K, 0-based; only blocks 0..K are read, without final norm and unembedding.
+    dtype: of the parameters, `float32` or `bfloat16`.
+    weights: read the parameters too. Without, all that headers can tell is still checked.
   """
   directory = Path(directory)
-  architecture = architecture_from_config(read_config(directory))
+  model = open_model(directory, architecture_from_config(read_config(directory)), stop_layer)
   tokenizer = read_tokenizer(directory)
-  params = read_params(directory, architecture, stop_layer)
   return Pretrained(
-    architecture=architecture if stop_layer is None else architecture.lower(stop_layer + 1), params=params,
-    tokenizer=tokenizer, source=str(directory), model_hash=hash_weights(directory),
-    tokenizer_hash=hash_tokenizer(tokenizer))
+    architecture=model.architecture, params=model.read(dtype) if weights else None, tokenizer=tokenizer,
+    source=str(directory), model_hash=model.hash(), tokenizer_hash=hash_tokenizer(tokenizer))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -54,11 +55,12 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def read_tokenizer(directory: Path):
   """The directory's fast tokenizer. Raises NLAError if there is none. Its code is never run."""
+  from huggingface_hub.errors import StrictDataclassError
   from transformers import AutoTokenizer
 
   try:
     tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError) as error:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise NLAError(f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "
                    "and tokenizer_config.json there") from error
@@ -68,55 +70,106 @@ def read_tokenizer(directory: Path):
   return tokenizer
 
 
-def hash_weights(directory: Path) -> str:
-  """sha256 (hex) over the sha256 of every weight file, in the order of their names."""
-  files = tensor_files.weight_files(Path(directory))
-  with ThreadPoolExecutor(max_workers=8) as pool:  # hashing a file releases the GIL
-    digests = list(pool.map(hash_file, files))
-  return hashlib.sha256("".join(digests).encode()).hexdigest()
+@dataclasses.dataclass(frozen=True)
+class ModelFiles:
+  """A model's tensors on disk, checked to be all there and of the right shapes, and not read yet.
+
+  Attributes:
+    files: the directory's tensors.
+    architecture: of what will be read.
+    headless: no final norm and no unembedding will be read.
+    name_of: function of (leaf, layer or None): the tensor's name in the files.
+  """
+
+  files: tensor_files.TensorFiles
+  architecture: Architecture
+  headless: bool
+  name_of: Callable[[name_table.Leaf, int | None], str]
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """The shape in the files of every tensor that will be read."""
+    leaves = [(leaf, None) for leaf in name_table.model_leaves(self.architecture, headless=self.headless)]
+    leaves += [(leaf, layer) for layer in range(self.architecture.n_layers)
+               for leaf in name_table.block_leaves(self.architecture)]
+    return {self.name_of(leaf, layer): leaf.file_shape(self.architecture) for leaf, layer in leaves}
+
+  def read(self, dtype: str = "float32") -> dict[str, Any]:
+    """The parameters on the devices, see `name_table.tree_from_file`."""
+    view = lambda leaf, layer: self.files.view(self.name_of(leaf, layer))
+    label = lambda leaf, layer: f"{self.files.directory}: {self.name_of(leaf, layer)}"
+    return name_table.tree_from_file(view, self.architecture, headless=self.headless, dtype=dtype,
+                                     name_of=label)
+
+  def hash(self) -> str:
+    """sha256 (hex) of the tensors that would be read: their names, kinds, shapes and samples of their bytes.
+
+    Samples, so that it costs megabytes where the weights are terabytes, and a process of many need not read what
+    only others hold. Two trainings of one model differ in nearly every number.
+    """
+    digest = hashlib.sha256()
+    for name, shape in sorted(self.shapes.items()):
+      digest.update(f"{name} {self.files.entry(name).dtype} {list(shape)}\n".encode())
+      digest.update(self.files.sample(name))
+    return digest.hexdigest()
 
 
-def read_params(directory: str | Path, architecture: Architecture, stop_layer: int | None = None, *,
-                headless: bool = False) -> dict[str, Any]:
-  """Reads the parameter tree from safetensors, tensor by tensor.
+def open_model(directory: str | Path, architecture: Architecture, stop_layer: int | None = None, *,
+               headless: bool = False) -> ModelFiles:
+  """Finds a model's tensors; of the files only headers are read, and only of those that hold what is wanted.
 
   Args:
     directory: holds the safetensors.
     architecture: of the whole model in the files; their layer count is checked against it.
-    stop_layer: K, 0-based; only blocks 0..K are read and no final norm or unembedding.
+    stop_layer: K, 0-based; only blocks 0..K and no final norm or unembedding.
     headless: the files have all of `architecture`'s blocks but no final norm or unembedding (an AR).
-
-  Returns:
-    The tree, float32 numpy, block parameters stacked with a leading layer axis.
 
   Raises:
     NLAError: tensors are missing, of another shape, or of another number of layers.
   """
   directory = Path(directory)
-  with tensor_files.open_tensors(directory) as files:
-    root = _root(files.names, directory)
-    in_block = re.compile(re.escape(root) + r"layers\.(\d+)\.")
-    found = {int(match[1]) for name in files.names if (match := in_block.match(name))}
-    if found != set(range(architecture.n_layers)):
-      raise NLAError(f"config.json of {directory} says {architecture.n_layers} layers, the safetensors hold "
-                     f"{len(found)}: set num_hidden_layers to the files' number or fetch the model again")
-    if stop_layer is not None:
-      if not 0 <= stop_layer < architecture.n_layers:
-        raise NLAError(f"layer {stop_layer} was asked for, but {directory} has blocks "
-                       f"0..{architecture.n_layers - 1}")
-      architecture = architecture.lower(stop_layer + 1)
-      headless = True
-    heads = [name for name in files.names if name.endswith("lm_head.weight")]
+  files = tensor_files.TensorFiles(directory)
+  root = _root(files.names, directory)
+  found = {layer for layer in (_layer(name, root) for name in files.names) if layer is not None}
+  if found != set(range(architecture.n_layers)):
+    raise NLAError(f"config.json of {directory} says {architecture.n_layers} layers, the safetensors hold "
+                   f"{len(found)}: set num_hidden_layers to the files' number or fetch the model again")
+  if stop_layer is not None:
+    if not 0 <= stop_layer < architecture.n_layers:
+      raise NLAError(f"layer {stop_layer} was asked for, but {directory} has blocks "
+                     f"0..{architecture.n_layers - 1}")
+    architecture, headless = architecture.lower(stop_layer + 1), True
+  heads = [name for name in files.names if name.endswith("lm_head.weight")]
 
-    def read(leaf: name_table.Leaf, layer: int | None) -> np.ndarray:
-      name = leaf.hf.format(layer=layer)
-      name = root + name.removeprefix("model.") if name.startswith("model.") else (heads or [name])[0]
-      return files.read(name, leaf.file_shape(architecture))
+  def name_of(leaf: name_table.Leaf, layer: int | None) -> str:
+    name = leaf.hf.format(layer=layer)
+    return root + name.removeprefix("model.") if name.startswith("model.") else (heads or [name])[0]
 
-    return name_table.tree_from_file(read, architecture, headless=headless)
+  model = ModelFiles(files, architecture, headless, name_of)
+  files.check(model.shapes)
+  return model
 
 
-def _root(names: set[str], directory: Path) -> str:
+def read_params(directory: str | Path, architecture: Architecture, stop_layer: int | None = None, *,
+                headless: bool = False, dtype: str = "float32") -> dict[str, Any]:
+  """The parameters of `open_model`'s model, on the devices as `name_table.tree_from_file` puts them."""
+  return open_model(directory, architecture, stop_layer, headless=headless).read(dtype)
+
+
+def shards_up_to(shard_of: dict[str, str], stop_layer: int, source: str | Path) -> list[str]:
+  """The files that hold the embedding and blocks 0..K, of an index `{tensor: file}`, sorted."""
+  root, blocks = _root(set(shard_of), source), range(stop_layer + 1)
+  return sorted({shard for name, shard in shard_of.items()
+                 if name == f"{root}embed_tokens.weight" or _layer(name, root) in blocks})
+
+
+def _layer(name: str, root: str) -> int | None:
+  """The block that a tensor belongs to, if any."""
+  match = re.match(re.escape(root) + r"layers\.(\d+)\.", name)
+  return int(match[1]) if match else None
+
+
+def _root(names: set[str], directory: str | Path) -> str:
   """What stands before `embed_tokens`: `model.`, or `language_model.model.` in a multimodal file."""
   found = sorted(name for name in names if name.endswith("embed_tokens.weight"))
   if len(found) != 1:

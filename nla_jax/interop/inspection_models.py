@@ -88,7 +88,7 @@ def _check_ar(path: Path, side: sidecar.ModelSidecar, architecture: Architecture
     found.missing.append(f"{export.HEAD_FILE}, the value head: fetch it, nothing can be reconstructed without it")
     return
   with found.noting():
-    shapes = {name: shape for name, shape, _ in _headers([head])}
+    shapes = {name: entry.shape for name, entry in tensor_files.read_header(head).items()}
     if shapes != {"weight": (side.d_model, side.d_model)}:
       raise NLAError(f"{head} holds {shapes}, expected weight of ({side.d_model}, {side.d_model})")
     found.facts["value head"] = f"{side.d_model} × {side.d_model}"
@@ -162,23 +162,10 @@ def _of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[st
   return facts
 
 
-def _headers(files: list[Path]) -> Iterator[tuple[str, tuple[int, ...], str]]:
-  """(name, shape, dtype) of every tensor; only the headers are read."""
-  from safetensors import SafetensorError, safe_open
-
-  for path in files:
-    try:
-      with safe_open(path, "np") as file:
-        for name in file.keys():  # noqa: SIM118 - no mapping
-          view = file.get_slice(name)
-          yield name, tuple(view.get_shape()), view.get_dtype()
-    except (SafetensorError, OSError) as error:
-      raise NLAError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
-
-
 def _of_tensors(path: Path, architecture: Architecture | None, found: Description, *, headless: bool) -> dict:
   files = tensor_files.weight_files(path)
-  headers = {name: (shape, dtype) for name, shape, dtype in _headers(files)}
+  headers = {name: (entry.shape, entry.dtype) for file in files for name, entry in
+             tensor_files.read_header(file).items()}
   kinds = Counter(dtype for _, dtype in headers.values())
   size = size_in_words(sum(file.stat().st_size for file in files))
   facts = {"weights": f"{len(headers)} tensors in {len(files)} file(s), {size}",

@@ -3,13 +3,17 @@
 Our leaves keep heads apart and put inputs first ([d_model, heads, head_dim]); files keep two dimensions and
 put outputs first ([heads * head_dim, d_model]). Every leaf of the table says which of three layouts the file
 uses: `table` (same shape), `flat` (one dimension) or `linear` (outputs first, `inputs` of our dimensions
-  contracted).
+contracted).
 """
 import dataclasses
 
+import jax
 import numpy as np
 
+from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
+from nla_jax.parallel.placement import place, stack
+from nla_jax.parallel.sharding import parameter_shardings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,25 +140,51 @@ def model_leaves(architecture: Architecture, *, headless: bool) -> tuple[Leaf, .
   return (_EMBEDDING, _FINAL_NORM) if architecture.tied else (_EMBEDDING, _FINAL_NORM, _UNEMBEDDING)
 
 
-def tree_from_file(read, architecture: Architecture, *, headless: bool) -> dict:
-  """Builds our parameter tree by reading one tensor at a time.
+def abstract_tree(architecture: Architecture, *, headless: bool, dtype="float32") -> dict:
+  """Our parameter tree as `jax.ShapeDtypeStruct`s, block parameters stacked along a leading layer axis."""
+  dtype = np.dtype(dtype)
+  struct = lambda leaf, *leading: jax.ShapeDtypeStruct((*leading, *leaf.shape(architecture)), dtype)
+  tree = {leaf.ours: struct(leaf) for leaf in model_leaves(architecture, headless=headless)}
+  return tree | {"layers": {leaf.ours: struct(leaf, architecture.n_layers) for leaf in block_leaves(architecture)}}
+
+
+def tree_from_file(read, architecture: Architecture, *, headless: bool, dtype="float32",
+                   name_of=lambda leaf, layer: leaf.gguf.format(layer=layer)) -> dict:
+  """Builds our parameter tree on the devices of the mesh in context, one tensor after another.
 
   Args:
-    read: function of (leaf, layer or None) that returns the tensor in the file's shape, any float dtype.
+    read: function of (leaf, layer or None) that returns the tensor in the file's shape, any float dtype; of a
+      memory-mapped one only what the devices of this process hold is read.
     architecture: says which parameters there are; its `n_layers` blocks are read.
     headless: leave out the final norm and the unembedding.
+    dtype: of the parameters, `float32` or `bfloat16`.
+    name_of: function of (leaf, layer or None): what a message calls the tensor.
 
   Returns:
-    The tree, float32 numpy, block parameters stacked with a leading axis of `n_layers`.
+    The tree of `jax.Array`s in the layout of `parallel.sharding`, block parameters stacked with a leading axis of
+    `n_layers`.
+
+  Raises:
+    NLAError: a tensor holds NaN or infinity.
   """
-  tree = {}
-  for leaf in model_leaves(architecture, headless=headless):
-    array = leaf.from_file(read(leaf, None), architecture)
-    tree[leaf.ours] = np.array(array, dtype=np.float32)
-  layers = {}
-  for leaf in block_leaves(architecture):
-    stacked = np.empty((architecture.n_layers, *leaf.shape(architecture)), dtype=np.float32)
-    for layer in range(architecture.n_layers):
-      stacked[layer] = leaf.from_file(read(leaf, layer), architecture)
-    layers[leaf.ours] = stacked
-  return tree | {"layers": layers}
+  dtype = np.dtype(dtype)
+  shapes = abstract_tree(architecture, headless=headless, dtype=dtype)
+  shardings = parameter_shardings(shapes)
+  leaves, blocks = model_leaves(architecture, headless=headless), block_leaves(architecture)
+  tree = {"layers": {}}
+  for leaf in leaves:
+    tree[leaf.ours], finite = place(leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype)
+    _check_finite([finite], leaf, name_of)
+  for leaf in blocks:
+    layer_of = lambda layer, leaf=leaf: leaf.from_file(read(leaf, layer), architecture)
+    shape, where = shapes["layers"][leaf.ours].shape, shardings["layers"][leaf.ours]
+    tree["layers"][leaf.ours], finite = stack(layer_of, shape, where, dtype)
+    _check_finite(finite, leaf, name_of)
+  return tree
+
+
+def _check_finite(finite, leaf: Leaf, name_of) -> None:
+  for layer, fine in enumerate(finite):
+    if not fine:
+      raise NLAError(f"{name_of(leaf, layer)} holds NaN or infinity: the file is damaged or its training failed; "
+                     "fetch it again or take another checkpoint")

@@ -1,4 +1,5 @@
 """One function that gives a model from where it lies: a Python package, a GGUF file, a folder, a hub id."""
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -10,10 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
+from nla_jax.parallel import sharding
 
-_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
+_HUB_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +27,16 @@ class Pretrained:
 
   Attributes:
     architecture: describes `params`; cut to K+1 blocks where the model was loaded only up to block K.
-    params: parameter tree, float32 numpy, block parameters stacked along a leading layer axis.
+    params: parameter tree of `jax.Array`s in the layout of the mesh in context, block parameters stacked along a
+      leading layer axis; None where the weights were not asked for.
     tokenizer: a `transformers` fast tokenizer.
     source: the name that was asked for.
-    model_hash: sha256 (hex) of what identifies the weights.
+    model_hash: sha256 (hex) of what identifies the weights (up to block K, where loaded only up to it).
     tokenizer_hash: sha256 (hex) of the tokenizer's own serialisation.
   """
 
   architecture: Architecture
-  params: dict[str, Any]
+  params: dict[str, Any] | None
   tokenizer: Any
   source: str
   model_hash: str
@@ -121,53 +127,75 @@ def _joined(package: str, parts: list[Path]) -> Path:
   return path
 
 
-def load_pretrained(name: str, *, stop_layer: int | None = None) -> Pretrained:
+def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "float32",
+                    weights: bool = True) -> Pretrained:
   """Loads architecture, weights and tokenizer.
+
+  The parameters come in the layout of the mesh in context (`jax.set_mesh`), or on one device where there is none. From
+  safetensors, a process reads only what its devices hold.
 
   Args:
     name: `package:NAME` (a GGUF file, in one or in parts, inside installed Python packages), the path of a
       `.gguf` file, a Hugging Face directory with safetensors, a hub id such as `Qwen/Qwen2.5-7B-Instruct`, or
       `random:tiny`.
-    stop_layer: K, 0-based. Only blocks 0..K are read, without the final norm and the unembedding.
+    stop_layer: K, 0-based. Only blocks 0..K are fetched and read, without the final norm and the unembedding.
+    dtype: of the parameters, `float32` (masters) or `bfloat16`.
+    weights: load the parameters too. Without, a directory is still checked by its headers: layer count, shapes, whole
+      files.
 
   Raises:
     NLAError: nothing is found under the name, or what is found cannot be read.
   """
   from nla_jax.interop import gguf, huggingface, random_model
 
+  folder = Path(name).expanduser()
   if name.startswith("random:"):
-    return random_model.random_model(name, stop_layer)
-  if name.startswith("package:"):
+    found = random_model.random_model(name, stop_layer)
+  elif name.startswith("package:"):
     found = gguf.read_gguf(find_package_gguf(name.removeprefix("package:")), stop_layer=stop_layer)
   elif name.endswith(".gguf"):
-    found = gguf.read_gguf(Path(name).expanduser(), stop_layer=stop_layer)
-  elif Path(name).expanduser().is_dir():
-    found = huggingface.read_directory(Path(name).expanduser(), stop_layer=stop_layer)
+    found = gguf.read_gguf(folder, stop_layer=stop_layer)
   else:
-    found = huggingface.read_directory(download(name), stop_layer=stop_layer)
-  return dataclasses.replace(found, source=name)
+    folder = folder if folder.is_dir() else download(name, stop_layer=stop_layer)
+    found = huggingface.read_directory(folder, stop_layer, dtype=dtype, weights=weights)
+    return dataclasses.replace(found, source=name)
+  cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params))
+  return dataclasses.replace(found, params=cast(found.params) if weights else None, source=name)
 
 
-def download(name: str, *, weights: bool = True) -> Path:
+def download(name: str, *, weights: bool = True, stop_layer: int | None = None) -> Path:
   """Fetches a hub repository's safetensors, configuration and tokenizer (never pickles); returns its folder.
+
+  `huggingface_hub` keeps them in its cache, goes on where a broken download stopped, and with HF_HUB_OFFLINE=1 asks
+  the cache alone.
 
   Args:
     name: owner/name.
     weights: fetch the safetensors too.
+    stop_layer: K, 0-based; of a model in several shards, only those that hold blocks 0..K are fetched.
 
   Raises:
     NLAError: the name is no hub id, or the hub cannot be reached or has no such repository.
   """
   import huggingface_hub
-  from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+  from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+  from nla_jax.interop import huggingface, tensor_files
 
   if name.count("/") != 1 or name.startswith((".", "/", "~")):
     raise NLAError(f"model {name!r} is no folder, no .gguf file, no package: name and no hub id "
                    "(owner/name): check the spelling of the path")
-  patterns = [pattern for pattern in _HUB_FILES if weights or "safetensors" not in pattern]
+  shards = ["*.safetensors"] if weights else []
   try:
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+    if weights and stop_layer is not None:
+      with contextlib.suppress(EntryNotFoundError):  # then the model is one file
+        index = tensor_files.read_index(Path(huggingface_hub.hf_hub_download(name, tensor_files.INDEX)))
+        shards = huggingface.shards_up_to(index, stop_layer, name)
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*_HUB_FILES, *shards]))
   except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+      raise NLAError(f"model {name!r} is no local folder and not in the hub's cache, and HF_HUB_OFFLINE is set: fetch "
+                     f"it once with `hf download {name}`, unset HF_HUB_OFFLINE, or give a local path") from error
     reason = str(error).strip().splitlines()[0]
     raise NLAError(f"model {name!r} is no local folder and could not be fetched from the hub ({reason}): "
                    "check the name and the network, or give a local path") from error

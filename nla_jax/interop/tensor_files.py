@@ -1,7 +1,8 @@
 """Safetensors on disk: many shards read as one lazily, and written as shards of bounded size."""
-import contextlib
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,73 +15,164 @@ from nla_jax.errors import NLAError
 
 INDEX = "model.safetensors.index.json"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_FLOATS = ("F32", "F16", "BF16", "F64")
+_FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": DTYPES["bfloat16"],
+           "F64": np.dtype(np.float64)}
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
 
 
-@contextlib.contextmanager
-def open_tensors(directory: Path):
-  """Yields a `TensorFiles` over the directory's model shards; tensors are memory-mapped until they are read.
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Where a tensor lies in a file.
 
-  Raises:
-    NLAError: no safetensors (torch pickles are refused), a shard is missing or damaged.
+  Attributes:
+    path: the file.
+    dtype: the format's own name, such as BF16.
+    shape: in row-major order.
+    start: its first byte in the file.
+    stop: the byte after its last.
   """
-  with contextlib.ExitStack() as stack:
-    yield TensorFiles(directory, stack)
+
+  path: Path
+  dtype: str
+  shape: tuple[int, ...]
+  start: int
+  stop: int
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+  """The tensors of one safetensors file by name. Raises NLAError where the file is missing or not whole."""
+  try:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+      length = int.from_bytes(file.read(8), "little")
+      if size < 8 or length > size - 8:
+        raise ValueError(f"{size} bytes, cut off in its header")
+      header = json.loads(file.read(length))
+    first = 8 + length
+    entries = {name: Entry(path, found["dtype"], tuple(found["shape"]), *(first + at for at in found["data_offsets"]))
+               for name, found in header.items() if name != "__metadata__"}
+    end = max((entry.stop for entry in entries.values()), default=first)
+    if end != size:
+      raise ValueError(f"{size} bytes, its header says {end}")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    reason = error.strerror if isinstance(error, OSError) else error
+    raise NLAError(f"{path} is not a whole safetensors file ({reason}): fetch it again{_interrupted(path)}") from error
+  return entries
 
 
 def weight_files(directory: Path) -> list[Path]:
-  """The safetensors files that hold the model, sorted; `value_head` and the like are not among them."""
-  if (directory / INDEX).is_file():
-    try:
-      names = set(json.loads((directory / INDEX).read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
-      raise NLAError(f"{directory / INDEX} is no index of safetensors shards: fetch the file again"
-                     "") from error
-    files = [directory / name for name in sorted(names)]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-      raise NLAError(f"{directory} lacks the shard {missing[0]} that its index names ({len(missing)} of "
-                     f"{len(files)} missing): fetch it")
-    return files
-  files = sorted(directory.glob("model*.safetensors"))
+  """The safetensors files that hold the model, sorted; `value_head` and the like are not among them.
+
+  Raises:
+    NLAError: there are none (torch pickles are refused), or one that an index or a file's name speaks of is missing.
+  """
+  files = sorted(set(_shard_of_index(directory).values()))
+  files = files or sorted(directory.glob("model*.safetensors"))
   if files:
+    _check_present(files, files)
     return files
   pickles = sorted(path.name for pattern in _PICKLES for path in directory.glob(pattern))
   if pickles:
     raise NLAError(f"{directory} holds only torch pickles ({pickles[0]}), which can run code when loaded and "
                    "are not read: convert the model to safetensors")
-  raise NLAError(f"{directory} holds no model*.safetensors: check the path, or fetch the weights")
+  raise NLAError(f"{directory} holds no model*.safetensors: check the path, or fetch the weights"
+                 f"{_interrupted(directory / 'model.safetensors')}")
+
+
+def read_index(path: Path) -> dict[str, str]:
+  """File name of each tensor, from an index of shards. Raises NLAError where it is none."""
+  try:
+    shard_of = json.loads(path.read_text())["weight_map"]
+    if shard_of and all(isinstance(name, str) for name in shard_of.values()):
+      return dict(shard_of)
+    raise ValueError("no weight_map of names")
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise NLAError(f"{path} is no index of safetensors shards: fetch the file again") from error
+
+
+def _shard_of_index(directory: Path) -> dict[str, Path]:
+  """The shard of each tensor as the directory's index says; empty where it has no index."""
+  if not (directory / INDEX).is_file():
+    return {}
+  return {name: directory / shard for name, shard in read_index(directory / INDEX).items()}
+
+
+def _check_present(needed: list[Path], named: list[Path]) -> None:
+  """Raises NLAError where a needed file is missing, or one of a numbered series without an index."""
+  absent = [path for path in needed if not path.is_file()]
+  counts = [re.fullmatch(r"(.*-)(\d+)-of-(\d+)(\.safetensors)", path.name) for path in named]
+  for match in filter(None, counts):
+    series = [match[1] + str(i).zfill(len(match[2])) + f"-of-{match[3]}{match[4]}" for i in range(1, int(match[3]) + 1)]
+    absent = absent or [named[0].parent / name for name in series if named[0].parent / name not in named]
+  if absent:
+    raise NLAError(f"{absent[0].parent} lacks the shard {absent[0].name} that its index names or its other "
+                   f"shards count ({len(absent)} missing): fetch it{_interrupted(absent[0])}")
+
+
+def _interrupted(path: Path) -> str:
+  """What to say of a download that was broken off, where the hub's client left a part of a file."""
+  beside = (path.parent, path.parent / ".cache" / "huggingface" / "download", path.parent.parent.parent / "blobs")
+  if any(folder.is_dir() and any(folder.glob("*.incomplete")) for folder in beside):
+    return " (a download was broken off here: the same download again goes on from there)"
+  return ""
 
 
 class TensorFiles:
-  """All tensors of a directory by name."""
+  """All tensors of a directory by name. Tensors are memory-mapped; what is not asked for is never opened.
 
-  def __init__(self, directory: Path, stack: contextlib.ExitStack):
+  Raises:
+    NLAError: no safetensors (torch pickles are refused), or a file without an index is missing or damaged.
+  """
+
+  def __init__(self, directory: Path):
     self.directory = directory
-    self._file_of = {}
-    for path in weight_files(directory):
-      try:
-        file = stack.enter_context(safe_open(path, "np"))
-      except (SafetensorError, OSError) as error:
-        raise NLAError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
-      self._file_of |= dict.fromkeys(file.keys(), file)
+    self._shard_of = _shard_of_index(directory)
+    self._headers: dict[Path, dict[str, Entry]] = {}
+    if not self._shard_of:
+      for path in weight_files(directory):
+        self._shard_of |= dict.fromkeys(self._header(path), path)
 
   @property
   def names(self) -> set[str]:
-    return set(self._file_of)
+    return set(self._shard_of)
 
-  def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor, in the file's dtype. Raises NLAError if it is missing or of another shape or kind."""
-    if name not in self._file_of:
+  def _header(self, path: Path) -> dict[str, Entry]:
+    if path not in self._headers:
+      self._headers[path] = read_header(path)
+    return self._headers[path]
+
+  def entry(self, name: str) -> Entry:
+    """Where a tensor lies. Raises NLAError where it is missing or its file is not whole."""
+    found = self._header(self._shard_of[name]).get(name) if name in self._shard_of else None
+    if found is None:
       raise NLAError(f"{self.directory} lacks the tensor {name}: the files are incomplete or config.json "
                      "belongs to another model")
-    view = self._file_of[name].get_slice(name)
-    found, dtype = list(view.get_shape()), view.get_dtype()
-    if found != list(shape) or dtype not in _FLOATS:
-      raise NLAError(f"{self.directory}: {name} is {dtype} {found}, config.json asks for a float of "
-                     f"{list(shape)}: the files and config.json belong to different models")
-    return self._file_of[name].get_tensor(name)
+    return found
+
+  def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises NLAError where one of these tensors is missing, of another shape or kind; reads headers only."""
+    _check_present(sorted({self._shard_of[name] for name in shapes if name in self._shard_of}), [])
+    for name, shape in shapes.items():
+      found = self.entry(name)
+      if found.shape != tuple(shape) or found.dtype not in _FLOATS:
+        raise NLAError(f"{self.directory}: {name} is {found.dtype} {list(found.shape)}, config.json asks for a float "
+                       f"of {list(shape)}: the files and config.json belong to different models")
+
+  def view(self, name: str) -> np.ndarray:
+    """One tensor as a read-only map of the file, in the file's dtype: only what is taken from it is read."""
+    entry = self.entry(name)
+    return np.memmap(entry.path, np.uint8, "r", entry.start, entry.stop - entry.start).view(
+      _FLOATS[entry.dtype]).reshape(entry.shape)
+
+  def sample(self, name: str, pieces: int = 16, size: int = 4096) -> bytes:
+    """Pieces of a tensor spread evenly from its first byte to its last, or all of it where it is small."""
+    entry = self.entry(name)
+    length = entry.stop - entry.start
+    if length <= pieces * size:
+      pieces, size = 1, length
+    with open(entry.path, "rb", buffering=0) as file:
+      starts = [entry.start + (length - size) * i // max(pieces - 1, 1) for i in range(pieces)]
+      return b"".join(os.pread(file.fileno(), size, start) for start in starts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,4 +250,7 @@ def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nd
     if arrays[name].shape != shape:
       raise NLAError(f"{path}: {name} has shape {list(arrays[name].shape)}, expected {list(shape)}: it "
                      "belongs to another model")
+    if not np.isfinite(arrays[name]).all():
+      raise NLAError(f"{path}: {name} holds NaN or infinity: the file is damaged or its training failed; fetch it "
+                     "again or take another checkpoint")
   return arrays
