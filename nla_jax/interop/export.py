@@ -17,12 +17,16 @@ import numpy as np
 
 from nla_jax.errors import NLAError
 from nla_jax.interop import huggingface, sidecar, tensor_files
+from nla_jax.interop.pretrained import is_hub_id
 from nla_jax.interop.sidecar import ModelSidecar
 from nla_jax.interop.tokenizer_files import emits_bos, save_tokenizer
 from nla_jax.models.architectures import Architecture
+from nla_jax.prompts import encode
 
 HEAD_FILE = "value_head.safetensors"
 INJECTION_FILE = "injection.safetensors"
+# What an AR's config.json may say otherwise without computing anything else: it has no unembedding.
+_FREE = ("tied", "max_positions")
 _INJECTION_NOTE = f"learned affine map on the injected vector, in {INJECTION_FILE}: x @ matrix + bias"
 
 
@@ -145,6 +149,28 @@ def read_ar(directory: str | Path) -> Checkpoint:
   params = huggingface.read_params(directory, architecture, headless=True)
   return Checkpoint(architecture=architecture, params=params, tokenizer=tokenizer, sidecar=model_sidecar,
                     head=np.ascontiguousarray(head.T))
+
+
+def check_pair(av: Checkpoint, ar: Checkpoint) -> None:
+  """Raises NLAError where an AV and an AR, each good by itself, are not of one base model, layer and tokenizer."""
+  one, other = av.sidecar, ar.sidecar
+  lower = av.architecture.lower(min(ar.architecture.n_layers, av.architecture.n_layers))
+  fields = [field.name for field in dataclasses.fields(Architecture) if field.name not in _FREE]
+  # Only names of hub repositories are compared: some files name the checkpoint that a stage began with instead.
+  bases = [side.base_checkpoint if is_hub_id(side.base_checkpoint) else None for side in (one, other)]
+  probe = lambda tokenizer: encode(tokenizer, other.ar_template.format(explanation="x"), special=True)
+  pairs = [("base_checkpoint", *bases), ("layer", one.layer_index, other.layer_index),
+           *((name, getattr(lower, name), getattr(ar.architecture, name)) for name in fields),
+           ("the AV's template", one.av_template, other.av_template),
+           ("the AR's template", one.ar_template, other.ar_template),
+           ("the AR's input for the explanation 'x'", probe(av.tokenizer), probe(ar.tokenizer))]
+  if other.tokens is not None:
+    pairs += [(field.name, getattr(one.tokens, field.name), getattr(other.tokens, field.name))
+              for field in dataclasses.fields(sidecar.Tokens)]
+  for name, first, second in pairs:
+    if first != second and first is not None and second is not None:
+      raise NLAError(f"this AV and this AR do not belong together: {name} is {first!r} in the AV and {second!r} in the "
+                     "AR; give the two halves of one pair")
 
 
 def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture, Any]:

@@ -2,13 +2,16 @@
 import dataclasses
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 
-_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
+# `*.safetensors` holds an AR's value head, `*.yaml` an NLA's sidecar; the rest of the last line is what a card passes on.
+_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.yaml",
+              "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +89,42 @@ def load_pretrained(name: str, *, stop_layer: int | None = None) -> Pretrained:
     found = gguf.read_gguf(find_package_gguf(name.removeprefix("package:")), stop_layer=stop_layer)
   elif name.endswith(".gguf"):
     found = gguf.read_gguf(Path(name).expanduser(), stop_layer=stop_layer)
-  elif Path(name).expanduser().is_dir():
-    found = huggingface.read_directory(Path(name).expanduser(), stop_layer=stop_layer)
   else:
-    found = huggingface.read_directory(download(name), stop_layer=stop_layer)
+    found = huggingface.read_directory(find_directory(name), stop_layer=stop_layer)
   return dataclasses.replace(found, source=name)
 
 
+def is_hub_id(name: str) -> bool:
+  """Whether a name has the form owner/name and nothing lies there on this machine."""
+  return re.fullmatch(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+", name) is not None and not Path(name).exists()
+
+
+def find_directory(name: str, *, weights: bool = True) -> Path:
+  """A local directory as it is, else a hub id's, fetched into the hub's cache; see `download`."""
+  path = Path(name).expanduser()
+  return path if path.is_dir() else download(name, weights=weights)
+
+
+def cached_directory(name: str) -> Path | None:
+  """A local directory, or what the hub's cache holds of a hub id; None where there is neither. Fetches nothing."""
+  import huggingface_hub
+  from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+  path = Path(name).expanduser()
+  if name and path.is_dir():
+    return path
+  if not is_hub_id(name):
+    return None
+  try:
+    return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+  except (LocalEntryNotFoundError, HFValidationError, OSError):
+    return None
+
+
 def download(name: str, *, weights: bool = True) -> Path:
-  """Fetches a hub repository's safetensors, configuration and tokenizer (never pickles); returns its folder.
+  """Fetches a hub repository's safetensors, configuration, tokenizer and sidecar (never pickles); returns its folder.
+
+  What the hub's cache holds already is not fetched again; with HF_HUB_OFFLINE=1 nothing is.
 
   Args:
     name: owner/name.
@@ -106,7 +136,7 @@ def download(name: str, *, weights: bool = True) -> Path:
   import huggingface_hub
   from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-  if name.count("/") != 1 or name.startswith((".", "/", "~")):
+  if not is_hub_id(name):
     raise NLAError(f"model {name!r} is no folder, no .gguf file, no package: name and no hub id "
                    "(owner/name): check the spelling of the path")
   patterns = [pattern for pattern in _HUB_FILES if weights or "safetensors" not in pattern]
