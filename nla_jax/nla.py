@@ -136,9 +136,9 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
     path, ar = folder / "av", folder / "ar"
   elif ar is None:
     ar = _twin(path)
-  av = export.read_av(find_directory(os.fspath(path)))
-  rebuilder = export.read_ar(find_directory(os.fspath(ar)))
-  export.check_pair(av, rebuilder)
+  folders = find_directory(os.fspath(path)), find_directory(os.fspath(ar))
+  export.check_pair(*folders)
+  av, rebuilder = export.read_av(folders[0]), export.read_ar(folders[1])
   side, training = av.sidecar, av.sidecar.training
   prompts = make_prompts(av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char)
   pair = make_pair(av.architecture, av.tokenizer, prompts, layer=rebuilder.sidecar.layer_index,

@@ -87,11 +87,11 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
 
   others = controls.other_rows(n, groups, seed)
   few = min(n, batch)
+  blind = {"zero_vector": np.zeros(d)} | ({"mean_vector": metrics.normalise(known).mean(axis=0)} if len(known) else {})
   progress = Progress("eval", n * (3 if before_rl is not None else 2) + len(blind) * few, "explanation")
   explain = lambda who, vectors, number, greedy=False: who.pair.explain(
       who.av_params, vectors, jax.random.fold_in(key, number), batch=batch, greedy=greedy, on_batch=progress.advance)
   error = lambda who, words: np.asarray(metrics.mse_nrm(who.reconstruct(words, batch=batch), golds))
-  blind = {"zero_vector": np.zeros(d)} | ({"mean_vector": metrics.normalise(known).mean(axis=0)} if len(known) else {})
 
   sampled, lengths = explain(nla, golds, 0)
   greedy, _ = explain(nla, golds, 1, greedy=True)

@@ -151,19 +151,24 @@ def read_ar(directory: str | Path) -> Checkpoint:
                     head=np.ascontiguousarray(head.T))
 
 
-def check_pair(av: Checkpoint, ar: Checkpoint) -> None:
-  """Raises NLAError where an AV and an AR, each good by itself, are not of one base model, layer and tokenizer."""
-  one, other = av.sidecar, ar.sidecar
-  lower = av.architecture.lower(min(ar.architecture.n_layers, av.architecture.n_layers))
-  fields = [field.name for field in dataclasses.fields(Architecture) if field.name not in _FREE]
+def check_pair(av: str | Path, ar: str | Path) -> None:
+  """Asserts, before any weight is read, that an AV and an AR directory are of one base model, layer and tokenizer.
+
+  Raises:
+    NLAError: one of them is not good by itself, or the two contradict each other.
+  """
+  one, av_architecture, av_tokenizer = _read_parts(Path(av), "av")
+  other, ar_architecture, ar_tokenizer = _read_parts(Path(ar), "ar")
+  lower = av_architecture.lower(min(ar_architecture.n_layers, av_architecture.n_layers))
   # Only names of hub repositories are compared: some files name the checkpoint that a stage began with instead.
   bases = [side.base_checkpoint if is_hub_id(side.base_checkpoint) else None for side in (one, other)]
   probe = lambda tokenizer: encode(tokenizer, other.ar_template.format(explanation="x"), special=True)
   pairs = [("base_checkpoint", *bases), ("layer", one.layer_index, other.layer_index),
-           *((name, getattr(lower, name), getattr(ar.architecture, name)) for name in fields),
+           *((field.name, getattr(lower, field.name), getattr(ar_architecture, field.name))
+             for field in dataclasses.fields(Architecture) if field.name not in _FREE),
            ("the AV's template", one.av_template, other.av_template),
            ("the AR's template", one.ar_template, other.ar_template),
-           ("the AR's input for the explanation 'x'", probe(av.tokenizer), probe(ar.tokenizer))]
+           ("the AR's input for the explanation 'x'", probe(av_tokenizer), probe(ar_tokenizer))]
   if other.tokens is not None:
     pairs += [(field.name, getattr(one.tokens, field.name), getattr(other.tokens, field.name))
               for field in dataclasses.fields(sidecar.Tokens)]

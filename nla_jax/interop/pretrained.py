@@ -9,7 +9,7 @@ from typing import Any
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 
-# `*.safetensors` holds an AR's value head, `*.yaml` an NLA's sidecar; the rest of the last line is what a card passes on.
+# `*.safetensors` holds an AR's value head, `*.yaml` an NLA's sidecar; a card passes on what the last line names.
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.yaml",
               "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 

@@ -63,7 +63,8 @@ def explain(folder: pathlib.Path, vectors: list[list[float]], max_new_tokens: in
   ids = tokenizer(text, add_special_tokens=False)["input_ids"]
   assert ids.count(tokens["injection_token_id"]) == 1
   slot = ids.index(tokens["injection_token_id"])
-  assert ids[slot - 1] == tokens["injection_left_neighbor_id"] and ids[slot + 1] == tokens["injection_right_neighbor_id"]
+  assert ids[slot - 1] == tokens["injection_left_neighbor_id"]
+  assert ids[slot + 1] == tokens["injection_right_neighbor_id"]
   answers = []
   for vector in vectors:
     h = torch.tensor(vector)
@@ -84,7 +85,8 @@ def main() -> None:
     tokens, words = explain(pathlib.Path(job["av"]), job["vectors"], job["max_new_tokens"])
     assert all(math.isfinite(value) for row in predictions for value in row)
     found.append({"predictions": predictions, "tokens": tokens, "words": words})
-  answer.write_text(json.dumps({"transformers": transformers.__version__, "found": found}))
+  answer.write_text(json.dumps(found))
+  print(json.dumps({"transformers": transformers.__version__}))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 For each family a folder with
   base/         a random model as this transformers saves it, with its tokenizer
   base.npz      ids [1, S] and the model's logits on them
-  org-av/       an AV that was trained until it answers the two vectors of vectors.npy [2, d] with TEXTS; bfloat16, sharded
+  org-av/       an AV, trained until it answers the two vectors of vectors.npy [2, d] with TEXTS; bfloat16, in shards
   org-ar/       an AR of blocks 0..LAYER without final norm and unembedding, and its value head; bfloat16
 Sidecars are written by hand in one of three spellings, see `_sidecar`.
 """
@@ -174,7 +174,8 @@ def write_family(family: str, folder: pathlib.Path, tokenizer_file: str, spellin
   if getattr(config, "layer_types", None):
     config.layer_types = config.layer_types[:LAYER + 1]
   ar = model_of(config).to(torch.bfloat16)
-  kept = {name: tensor for name, tensor in ar.state_dict().items() if name not in ("model.norm.weight", "lm_head.weight")}
+  left_out = ("model.norm.weight", "lm_head.weight")
+  kept = {name: tensor for name, tensor in ar.state_dict().items() if name not in left_out}
   ar.save_pretrained(folder / "org-ar", state_dict=kept)
   d = SIZES["hidden_size"]
   head = (torch.eye(d) + 0.1 * torch.randn(d, d)).to(torch.bfloat16)
@@ -193,7 +194,8 @@ def main() -> None:
     folder = pathlib.Path(request["directory"]) / family
     folder.mkdir(parents=True)
     write_family(family, folder, request["tokenizer"], spelling)
-  print(json.dumps({"transformers": t.__version__}))
+  print(json.dumps({"transformers": t.__version__, "layer": LAYER, "scale": SCALE, "marker": MARKER, "texts": TEXTS,
+                    "av_template": AV_TEMPLATE, "ar_template": AR_TEMPLATE}))
 
 
 if __name__ == "__main__":
