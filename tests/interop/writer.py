@@ -19,7 +19,7 @@ import torch
 import transformers as t
 import yaml
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, processors
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 
 LAYER = 1
 SCALE = 20.0
@@ -30,6 +30,8 @@ AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summar
 BOS, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+         r"|\s+(?!\S)|\s+")
 EMITS_BOS = ("llama", "gemma3_text", "gemma3_wrapped")
 SIZES = dict(vocab_size=416, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=256)
@@ -81,6 +83,10 @@ def model_of(config):
 def tokenizer_of(path: str, family: str):
   backend = Tokenizer.from_file(path)
   chat, bos = CHAT, None
+  if family == "qwen2":  # AutoTokenizer of transformers 5 gives every qwen2 these, whatever its file says
+    backend.normalizer = normalizers.NFC()
+    into_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2), "isolated"), into_bytes])
   if family in EMITS_BOS:
     backend.post_processor = processors.TemplateProcessing(
       single=f"{BOS} $A", special_tokens=[(BOS, backend.token_to_id(BOS))])
