@@ -53,7 +53,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(directory: Path):
-  """The directory's fast tokenizer, as its tokenizer.json has it. Raises NLAError if there is none. Runs no code of it."""
+  """The fast tokenizer of a directory, as tokenizer.json has it; runs no code of it. Raises NLAError if there is none."""
   from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
   # For some families AutoTokenizer of transformers 5 splits words by its own code instead of by the file: other ids
