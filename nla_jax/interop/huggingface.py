@@ -53,7 +53,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(directory: Path):
-  """The fast tokenizer of a directory, as tokenizer.json has it; runs no code of it. Raises NLAError if there is none."""
+  """A directory's fast tokenizer, as tokenizer.json has it; none of its code is run. Raises NLAError if it has none."""
   from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
   # For some families AutoTokenizer of transformers 5 splits words by its own code instead of by the file: other ids
