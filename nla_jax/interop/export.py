@@ -179,7 +179,7 @@ def check_pair(av: str | Path, ar: str | Path) -> None:
 
 
 def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture, Any]:
-  model_sidecar = sidecar.read_model_sidecar(directory)
+  model_sidecar = sidecar.read_model_sidecar(directory, role)
   architecture = huggingface.architecture_from_config(huggingface.read_config(directory))
   tokenizer = huggingface.read_tokenizer(directory)
   _check_parts(architecture, tokenizer, model_sidecar, role)
@@ -187,9 +187,7 @@ def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture,
 
 
 def _check_parts(architecture: Architecture, tokenizer, model_sidecar: ModelSidecar, role: str) -> None:
-  if model_sidecar.role != role:
-    raise NLAError(f"the sidecar is an {model_sidecar.role.upper()}'s, an {role.upper()}'s is needed: give "
-                   "the other checkpoint")
+  sidecar.check_role(model_sidecar.role, role)
   if model_sidecar.d_model != architecture.d_model:
     raise NLAError(f"the sidecar says d_model {model_sidecar.d_model}, the model has {architecture.d_model}: "
                    "they belong to different checkpoints")

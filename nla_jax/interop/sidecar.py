@@ -207,12 +207,23 @@ class _Reader:
                   suffix_ids=tuple(suffix) if suffix else None)
 
 
-def read_model_sidecar(directory: str | Path) -> ModelSidecar:
+def check_role(found: str, wanted: str) -> None:
+  """Raises NLAError if a checkpoint of role `found` was given where one of role `wanted` is needed."""
+  if found != wanted:
+    raise NLAError(f"the sidecar is an {found.upper()}'s, an {wanted.upper()}'s is needed: give the other checkpoint")
+
+
+def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelSidecar:
   """Reads `{directory}/nla_meta.yaml`, in either spelling.
 
+  Args:
+    directory: of an AV or AR.
+    role: `av` or `ar` where only one of them will do.
+
   Raises:
-    NLAError: it is missing, no model's, or lacks what its role needs.
+    NLAError: it is missing, no model's, of the other role, or lacks what its role needs.
   """
+  wanted = role
   reader = _Reader(Path(directory) / MODEL_FILE)
   kind = reader.get("kind", kind=str)
   if kind != "nla_model":
@@ -224,6 +235,7 @@ def read_model_sidecar(directory: str | Path) -> ModelSidecar:
   reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
   reader.refuse_unless("actor_reasoning_mode", "default", "another form of the AV's prompt and answer")
   role = _ROLES[role_there]
+  check_role(role, wanted or role)
   av = role == "av"
   d_model = reader.get("d_model", kind=int)
   return ModelSidecar(
