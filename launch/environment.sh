@@ -47,7 +47,7 @@ _find_python() {
 
 # What an installation depends on, for one extra: the set-up files, the interpreter, and where the checkout lies.
 _fingerprint() {
-  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml")
+  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml" "$CHECKOUT/launch/transformers4.txt")
   if [[ -f "$CHECKOUT/launch/$2-data.txt" ]]; then
     files+=("$CHECKOUT/launch/$2-data.txt")
   fi
@@ -102,6 +102,11 @@ prepare_environment() {
     touch "$VENV/nla/unfinished"
     [[ -t 1 ]] || quiet=yes  # pip's progress is for a terminal
     "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input -e "${CHECKOUT}[$joined]"
+    if [[ ",$joined," == *,parity,* ]]; then  # another major version, for readers in processes of their own
+      rm -rf "$VENV/nla/transformers4"
+      "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps --target "$VENV/nla/transformers4" \
+        -r "$CHECKOUT/launch/transformers4.txt"
+    fi
     for extra in "$@"; do
       if [[ -f "$CHECKOUT/launch/$extra-data.txt" ]]; then
         "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps -r "$CHECKOUT/launch/$extra-data.txt"

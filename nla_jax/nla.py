@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 from nla_jax.config import load_config
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import cosine, mse_nrm
-from nla_jax.interop import export
-from nla_jax.interop.pretrained import load_pretrained
+from nla_jax.interop import export, sidecar
+from nla_jax.interop.pretrained import find_directory, load_pretrained
 from nla_jax.models import target
 from nla_jax.pair import Pair, make_pair
 from nla_jax.parallel import sharding
@@ -48,7 +49,7 @@ class NLA:
     pair: modules, prompts and tokenizer.
     av_params: the AV's parameters.
     ar_params: the AR's parameters.
-    base: name of the base model, from which the target is loaded when text is read.
+    base: name of the base model, from which the target is loaded when text is read; empty where not known.
     baseline: variance of the normalised activations of its evaluation, for FVE; None where not known.
   """
 
@@ -100,33 +101,67 @@ class NLA:
 
   @functools.cached_property
   def _target(self):
+    if not self.base:
+      raise NLAError("the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
+                     "a folder, a .gguf file, package:NAME or a hub id")
     found = load_pretrained(self.base, stop_layer=self.pair.layer)
+    ours = self.pair.reconstructor.architecture
+    if (found.architecture.family, found.architecture.d_model) != (ours.family, ours.d_model):
+      raise NLAError(f"the base model {self.base} is a {found.architecture.family} of width "
+                     f"{found.architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
+                     "the right one with nla_jax.load(…, base=…)")
     return found.architecture, found.params
 
 
 def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
          base: str | None = None) -> NLA:
-  """A workdir of `nla run`, or a folder with `av/` and `ar/` as exported, or an AV directory with `ar=` beside it."""
-  folder = pathlib.Path(path)
-  if (folder / "config.json").exists() and (folder / "rl").exists():
-    return load_run(folder)
-  av_folder, ar_folder = (folder, pathlib.Path(ar)) if ar is not None else (folder / "av", folder / "ar")
-  if not av_folder.is_dir() or not ar_folder.is_dir():
-    raise NLAError(f"{folder} is neither a workdir of `nla run` nor a folder with av/ and ar/ as `nla export` "
-                   "writes it")
-  av, rebuilder = export.read_av(av_folder), export.read_ar(ar_folder)
+  """Loads an AV and an AR.
+
+  Args:
+    path: a workdir of `nla run`; a folder with `av/` and `ar/`; an AV's directory or hub id (`org/nla-…-av`).
+    ar: the AR's directory or hub id. Left out beside an AV whose name ends in `-av` or `/av`, it is the same name
+      with `ar`.
+    compute: `float32`, `bfloat16` or `auto`, as `config.compute`; a workdir keeps its own.
+    base: the base model that `read` takes, named as for `config.model`, in place of the sidecar's.
+
+  Raises:
+    NLAError: nothing is found under a name, or the files, the sidecars and the tokenizers do not agree.
+  """
+  folder = pathlib.Path(path).expanduser()
+  if ar is None and folder.is_dir() and not (folder / sidecar.MODEL_FILE).is_file():
+    if (folder / "config.json").exists() and (folder / "rl").exists():
+      return load_run(folder)
+    if not ((folder / "av").is_dir() and (folder / "ar").is_dir()):
+      raise NLAError(f"{folder} is neither a workdir of `nla run`, nor a folder with av/ and ar/ as `nla export` "
+                     f"writes it, nor an AV (it has no {sidecar.MODEL_FILE})")
+    path, ar = folder / "av", folder / "ar"
+  elif ar is None:
+    ar = _twin(path)
+  folders = find_directory(os.fspath(path)), find_directory(os.fspath(ar))
+  export.check_pair(*folders)
+  av, rebuilder = export.read_av(folders[0]), export.read_ar(folders[1])
   side, training = av.sidecar, av.sidecar.training
-  layer = rebuilder.architecture.n_layers - 1
-  prompts = make_prompts(av.tokenizer, side.av_template, rebuilder.sidecar.ar_template or side.ar_template,
-                         side.tokens.injection_char)
-  pair = make_pair(av.architecture, av.tokenizer, prompts, layer=layer, scale=side.injection_scale,
-                   mode=training.get("inject_mode", "replace"), map="scalar" if av.injection is None else "affine",
+  prompts = make_prompts(av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char)
+  pair = make_pair(av.architecture, av.tokenizer, prompts, layer=rebuilder.sidecar.layer_index,
+                   scale=side.injection_scale, mode=training.get("inject_mode", "replace"),
+                   map="scalar" if av.injection is None else "affine",
                    max_new_tokens=int(training.get("max_new_tokens", 150)), dtype=compute_dtype(compute))
   av_params = {"transformer": av.params}
   if av.injection is not None:
     av_params["injection"] = sharding.put_params(av.injection)
   ar_params = sharding.put_params({"transformer": rebuilder.params, "head": {"weight": rebuilder.head}})
   return NLA(pair, av_params, ar_params, base or side.base_checkpoint)
+
+
+def _twin(av: str | os.PathLike) -> str:
+  """The AR's name beside an AV's."""
+  name = os.fspath(av).rstrip("/")
+  twin = name[:-2] + "ar"
+  if not re.search(r"(^|[-/])av$", name):
+    raise NLAError(f"{name} does not end in -av, so the name of its AR is not known: give it as ar=")
+  if pathlib.Path(name).expanduser().is_dir() and not pathlib.Path(twin).expanduser().is_dir():
+    raise NLAError(f"there is no {twin} beside {name}: give the AR's directory or hub id as ar=")
+  return twin
 
 
 def load_run(workdir: pathlib.Path, *, stage: str = "rl", run=None) -> NLA:

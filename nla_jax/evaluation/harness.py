@@ -52,23 +52,30 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
   """Evaluates a pair on held-out activations.
 
   Args:
-    nla: an `nla_jax.nla.NLA`.
-    store: the activation store; its split `held_out` is evaluated, the others serve the controls.
+    nla: an `nla_jax.nla.NLA`, of a run or loaded from anywhere.
+    store: the activation store; its split `held_out` is evaluated, the others serve the controls (without any, those
+      that need a training activation are left out).
     texts: the teacher's text by store row; without it, the teacher's-text FVE and retrieval are left out.
     before_rl: the pair before RL, to see what RL added; or None.
     rows: at most so many held-out rows, drawn with `seed`.
     seed: of the choice of rows, of the draws and of the bootstrap.
     batch: explanations sampled at once.
     bootstrap_samples: of the intervals, which resample document groups.
+
+  Raises:
+    NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
   """
   pair = nla.pair
   if store.d != pair.verbalizer.architecture.d_model:
     raise NLAError(f"the store's activations are {store.d} wide, this pair's model is "
                    f"{pair.verbalizer.architecture.d_model} wide: they do not belong together")
+  if store.manifest.get("layer", pair.layer) != pair.layer:
+    raise NLAError(f"the store holds the output of block {store.manifest['layer']}, this pair explains block "
+                   f"{pair.layer}: extract that block, or take the pair of the other")
   random = np.random.default_rng(seed)
   chosen = random.permutation(store.rows("held_out"))[:rows]
-  training = np.sort(random.permutation(np.concatenate([store.rows(s) for s in ("av_sft", "ar_sft", "rl")]))
-                     [:_TRAINING_ROWS])
+  rest = [store.rows(split) for split in ("av_sft", "ar_sft", "rl") if split in store.documents.splits]
+  training = np.sort(random.permutation(np.concatenate([np.empty(0, np.int64), *rest]))[:_TRAINING_ROWS])
   golds, known = store.read("activations", chosen), store.read("activations", training)
   documents, positions = store.read("document", chosen), store.read("position", chosen)
   groups = np.array([store.documents[int(i)].group for i in documents])
@@ -85,29 +92,31 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
     if distributed.preempted():
       raise distributed.PreemptedError("eval stopped; it begins anew")
 
-  progress = Progress("eval", n * (3 if before_rl is not None else 2) + 2 * few, "explanation")
+  blind = {"zero_vector": np.zeros(d)} | ({"mean_vector": metrics.normalise(known).mean(axis=0)} if len(known) else {})
+  progress = Progress("eval", n * (3 if before_rl is not None else 2) + len(blind) * few, "explanation")
   explain = lambda who, vectors, number, greedy=False: who.pair.explain(
       who.av_params, vectors, jax.random.fold_in(key, number), batch=batch, greedy=greedy, on_batch=advance)
   error = lambda who, words: np.asarray(metrics.mse_nrm(who.reconstruct(words, batch=batch), golds))
-  mean_vector = metrics.normalise(known).mean(axis=0)
 
   sampled, lengths = explain(nla, golds, 0)
   greedy, _ = explain(nla, golds, 1, greedy=True)
   rebuilt = nla.reconstruct(sampled, batch=batch)
   errors = {"round_trip": np.asarray(metrics.mse_nrm(rebuilt, golds)), "greedy": error(nla, greedy)}
   control = {"shuffled_vector": np.asarray(metrics.mse_nrm(rebuilt[others], golds))}
-  for number, (name, vector) in enumerate((("zero_vector", np.zeros(d)), ("mean_vector", mean_vector)), 2):
-    blind, _ = explain(nla, np.repeat(vector[None], few, axis=0), number)
-    control[name] = error(nla, [blind[i % few] for i in range(n)])
+  for number, (name, vector) in enumerate(blind.items(), 2):
+    words, _ = explain(nla, np.repeat(vector[None], few, axis=0), number)
+    control[name] = error(nla, [words[i % few] for i in range(n)])
   control["empty_text"] = error(nla, [None] * n)
   if texts is not None:
     taught = [texts[int(row)] for row in chosen]
     errors["gold_text"] = error(nla, taught)
-    explained = np.array([int(row) in texts for row in training])
-    nearest = training[explained][controls.nearest_rows(golds, known[explained])]
-    control["retrieval"] = error(nla, [texts[int(row)] for row in nearest])
-  control["mean_per_last_token"] = np.asarray(metrics.mse_nrm(
-      controls.mean_per_last_token(known, last_token(training), last_token(chosen)), golds))
+    explained = np.array([int(row) in texts for row in training], bool)
+    if explained.any():
+      nearest = training[explained][controls.nearest_rows(golds, known[explained])]
+      control["retrieval"] = error(nla, [texts[int(row)] for row in nearest])
+  if len(known):
+    control["mean_per_last_token"] = np.asarray(metrics.mse_nrm(
+        controls.mean_per_last_token(known, last_token(training), last_token(chosen)), golds))
   if before_rl is not None:
     first, _ = explain(before_rl, golds, 0)
     errors["round_trip_sft"] = error(before_rl, first)

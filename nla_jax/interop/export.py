@@ -17,12 +17,16 @@ import numpy as np
 
 from nla_jax.errors import NLAError
 from nla_jax.interop import huggingface, sidecar, tensor_files
+from nla_jax.interop.pretrained import is_hub_id
 from nla_jax.interop.sidecar import ModelSidecar
 from nla_jax.interop.tokenizer_files import emits_bos, save_tokenizer
 from nla_jax.models.architectures import Architecture
+from nla_jax.prompts import encode
 
 HEAD_FILE = "value_head.safetensors"
 INJECTION_FILE = "injection.safetensors"
+# What an AR's config.json may say otherwise without computing anything else: it has no unembedding.
+_FREE = ("tied", "max_positions")
 _INJECTION_NOTE = f"learned affine map on the injected vector, in {INJECTION_FILE}: x @ matrix + bias"
 
 
@@ -157,8 +161,35 @@ def read_ar(directory: str | Path, *, dtype: str = "float32") -> Checkpoint:
                     head=np.ascontiguousarray(head.T))
 
 
+def check_pair(av: str | Path, ar: str | Path) -> None:
+  """Asserts, before any weight is read, that an AV and an AR directory are of one base model, layer and tokenizer.
+
+  Raises:
+    NLAError: one of them is not good by itself, or the two contradict each other.
+  """
+  one, av_architecture, av_tokenizer = _read_parts(Path(av), "av")
+  other, ar_architecture, ar_tokenizer = _read_parts(Path(ar), "ar")
+  lower = av_architecture.lower(min(ar_architecture.n_layers, av_architecture.n_layers))
+  # Only names of hub repositories are compared: some files name the checkpoint that a stage began with instead.
+  bases = [side.base_checkpoint if is_hub_id(side.base_checkpoint) else None for side in (one, other)]
+  probe = lambda tokenizer: encode(tokenizer, other.ar_template.format(explanation="x"), special=True)
+  pairs = [("base_checkpoint", *bases), ("layer", one.layer_index, other.layer_index),
+           *((field.name, getattr(lower, field.name), getattr(ar_architecture, field.name))
+             for field in dataclasses.fields(Architecture) if field.name not in _FREE),
+           ("the AV's template", one.av_template, other.av_template),
+           ("the AR's template", one.ar_template, other.ar_template),
+           ("the AR's input for the explanation 'x'", probe(av_tokenizer), probe(ar_tokenizer))]
+  if other.tokens is not None:
+    pairs += [(field.name, getattr(one.tokens, field.name), getattr(other.tokens, field.name))
+              for field in dataclasses.fields(sidecar.Tokens)]
+  for name, first, second in pairs:
+    if first != second and first is not None and second is not None:
+      raise NLAError(f"this AV and this AR do not belong together: {name} is {first!r} in the AV and {second!r} in the "
+                     "AR; give the two halves of one pair")
+
+
 def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture, Any]:
-  model_sidecar = sidecar.read_model_sidecar(directory)
+  model_sidecar = sidecar.read_model_sidecar(directory, role)
   architecture = huggingface.architecture_from_config(huggingface.read_config(directory))
   tokenizer = huggingface.read_tokenizer(directory)
   _check_parts(architecture, tokenizer, model_sidecar, role)
@@ -166,9 +197,7 @@ def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture,
 
 
 def _check_parts(architecture: Architecture, tokenizer, model_sidecar: ModelSidecar, role: str) -> None:
-  if model_sidecar.role != role:
-    raise NLAError(f"the sidecar is an {model_sidecar.role.upper()}'s, an {role.upper()}'s is needed: give "
-                   "the other checkpoint")
+  sidecar.check_role(model_sidecar.role, role)
   if model_sidecar.d_model != architecture.d_model:
     raise NLAError(f"the sidecar says d_model {model_sidecar.d_model}, the model has {architecture.d_model}: "
                    "they belong to different checkpoints")

@@ -54,12 +54,15 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(directory: Path):
-  """The directory's fast tokenizer. Raises NLAError if there is none. Its code is never run."""
+  """A directory's fast tokenizer, as tokenizer.json has it; none of its code is run. Raises NLAError if it has none."""
   from huggingface_hub.errors import StrictDataclassError
-  from transformers import AutoTokenizer
+  from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+  # For some families AutoTokenizer of transformers 5 splits words by its own code instead of by the file: other ids
+  # than those of transformers 4 and of every server that reads the file.
+  kind = PreTrainedTokenizerFast if (Path(directory) / "tokenizer.json").is_file() else AutoTokenizer
   try:
-    tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+    tokenizer = kind.from_pretrained(str(directory), trust_remote_code=False)
   except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError) as error:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise NLAError(f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "

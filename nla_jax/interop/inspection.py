@@ -16,16 +16,23 @@ from nla_jax.interop import sidecar
 from nla_jax.interop.inspection_models import Description, describe_gguf, describe_model, is_model, size_in_words
 from nla_jax.interop.parquet import ACTIVATION, DataFile, open_parquet
 from nla_jax.interop.parquet_to_store import STORE, TEXTS
-from nla_jax.interop.pretrained import find_package_gguf
+from nla_jax.interop.pretrained import cached_directory, find_package_gguf
 
 
 def describe(name: str | Path) -> Description:
-  """What lies at a path, or in `package:NAME`. Raises NLAError where there is nothing, or nothing that is known."""
+  """What lies at a path, in `package:NAME`, or in the hub's cache under a hub id.
+
+  Raises:
+    NLAError: there is nothing, or nothing that is known.
+  """
   if str(name).startswith("package:"):
     return describe_gguf(find_package_gguf(str(name).removeprefix("package:")))
   path = Path(name).expanduser()
   if not path.exists():
-    raise NLAError(f"there is nothing at {name}; give a folder, a .gguf or .parquet file, or package:NAME")
+    path = cached_directory(str(name))
+    if path is None:
+      raise NLAError(f"there is nothing at {name}; give a folder, a .gguf or .parquet file, package:NAME, or a hub id "
+                     "that `hf download` has fetched")
   if path.is_file():
     kinds = {".gguf": describe_gguf, ".parquet": describe_parquet}
     if path.suffix not in kinds:
@@ -187,7 +194,7 @@ def text(found: Description, indent: str = "") -> str:
 def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError where there is nothing to describe."""
   parser = argparse.ArgumentParser(prog="nla inspect", description=__doc__)
-  parser.add_argument("path", nargs="+", help="folder, .gguf or .parquet file, or package:NAME")
+  parser.add_argument("path", nargs="+", help="folder, .gguf or .parquet file, package:NAME, or a hub id in the cache")
   for path in parser.parse_args(arguments).path:
     print(text(describe(path)))
   return 0

@@ -12,7 +12,7 @@ import yaml
 
 from nla_jax.errors import NLAError
 from nla_jax.interop import gguf
-from nla_jax.interop.pretrained import find_package_gguf
+from nla_jax.interop.pretrained import cached_directory, find_package_gguf, is_hub_id
 from nla_jax.interop.sidecar import ModelSidecar, read_model_sidecar
 
 README = "README.md"
@@ -28,14 +28,14 @@ _CONTROLS = {
   "retrieval": "teacher's text of the nearest training activation",
   "mean_per_last_token": "mean training activation with the same last token, no text at all",
 }
-_TERMS = ("LICENSE", "LICENCE", "NOTICE")
+_TERMS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 
 
 def base_licence(base: str) -> str | None:
   """What the base model's own files call its licence, for a front matter; None where they say nothing.
 
-  Read are a GGUF's header, the README of a local directory, and for a hub id the README that is already in the cache.
+  Read are a GGUF's header and the README of a local directory, or of a hub id's directory in the hub's cache.
   """
   if base.startswith("random:"):
     return None
@@ -46,7 +46,8 @@ def base_licence(base: str) -> str | None:
       return str(found).strip() or None if found else None
   except NLAError:
     return None
-  readme = path / README if path.is_dir() else _cached_readme(base)
+  folder = cached_directory(base)
+  readme = folder and folder / README
   if readme is None or not readme.is_file():
     return None
   front = front_matter(readme.read_text(encoding="utf-8", errors="replace"))
@@ -67,7 +68,7 @@ def front_matter(text: str) -> dict[str, Any]:
 def write_card(directory: str | Path, metrics: dict[str, Any] | None = None, *, title: str | None = None) -> Path:
   """Writes `directory/README.md` from the directory's own sidecar; returns its path.
 
-  Licence and notice files of a base model that is a local directory are copied beside it.
+  Licence and notice files of a base model that is a local directory, or in the hub's cache, are copied beside it.
 
   Args:
     directory: an exported AV or AR.
@@ -81,8 +82,8 @@ def write_card(directory: str | Path, metrics: dict[str, Any] | None = None, *, 
   text = card(side, metrics, title=title)
   try:
     path.write_text(text, encoding="utf-8")
-    base = Path(side.base_checkpoint).expanduser()
-    for file in sorted(base.iterdir()) if base.is_dir() else ():
+    base = cached_directory(side.base_checkpoint)
+    for file in sorted(base.iterdir()) if base is not None else ():
       if file.is_file() and file.name.upper().startswith(_TERMS):
         shutil.copyfile(file, path.parent / file.name)
   except OSError as error:
@@ -98,7 +99,7 @@ def card(side: ModelSidecar, metrics: dict[str, Any] | None = None, *, title: st
   heading = title or f"{role[0].upper()}{role[1:]} of {side.base_checkpoint}, block {side.layer_index}"
   front: dict[str, Any] = {"library_name": "transformers", "tags": ["natural-language-autoencoder",
                                                                     role.replace(" ", "-"), "interpretability", "jax"]}
-  if _is_hub_id(side.base_checkpoint):
+  if is_hub_id(side.base_checkpoint):
     front["base_model"] = side.base_checkpoint
   if licence is not None:
     # The hub accepts only identifiers in lower case; a name of another form goes under `license_name`.
@@ -185,16 +186,3 @@ def _limits(metrics: dict[str, Any] | None) -> str:
   return ("## Limits\n\nAn explanation is what lets the AR rebuild a direction, not a proof of what the model "
           "computes. Much of what a trained AV conveys is text that it expects next, often in quotes. Norms are not "
           f"encoded. An explanation may be wrong about its activation: check it against the text.{unjudged}\n")
-
-
-def _is_hub_id(name: str) -> bool:
-  return re.fullmatch(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+", name) is not None and not Path(name).exists()
-
-
-def _cached_readme(name: str) -> Path | None:
-  import huggingface_hub
-
-  if not _is_hub_id(name):
-    return None
-  found = huggingface_hub.try_to_load_from_cache(name, README)
-  return Path(found) if isinstance(found, str) else None

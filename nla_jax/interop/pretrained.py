@@ -18,7 +18,9 @@ from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 from nla_jax.parallel import sharding
 
-_HUB_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
+# `*.yaml` is an NLA's sidecar; a model card passes on what the last line names.
+_HUB_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "README.md", "LICENSE*", "LICENCE*", "NOTICE*",
+              "USE_POLICY*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +165,35 @@ def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "f
   return dataclasses.replace(found, params=cast(found.params) if weights else None, source=name)
 
 
+def is_hub_id(name: str) -> bool:
+  """Whether a name has the form owner/name and nothing lies there on this machine."""
+  return re.fullmatch(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+", name) is not None and not Path(name).exists()
+
+
+def find_directory(name: str, *, weights: bool = True) -> Path:
+  """A local directory as it is, else a hub id's, fetched into the hub's cache; see `download`."""
+  path = Path(name).expanduser()
+  return path if path.is_dir() else download(name, weights=weights)
+
+
+def cached_directory(name: str) -> Path | None:
+  """A local directory, or what the hub's cache holds of a hub id; None where there is neither. Fetches nothing."""
+  import huggingface_hub
+  from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+  path = Path(name).expanduser()
+  if name and path.is_dir():
+    return path
+  if not is_hub_id(name):
+    return None
+  try:
+    return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+  except (LocalEntryNotFoundError, HFValidationError, OSError):
+    return None
+
+
 def download(name: str, *, weights: bool = True, stop_layer: int | None = None) -> Path:
-  """Fetches a hub repository's safetensors, configuration and tokenizer (never pickles); returns its folder.
+  """Fetches a hub repository's safetensors, configuration, tokenizer and sidecar (never pickles); returns its folder.
 
   `huggingface_hub` keeps them in its cache, goes on where a broken download stopped, and with HF_HUB_OFFLINE=1 asks
   the cache alone.
@@ -182,7 +211,7 @@ def download(name: str, *, weights: bool = True, stop_layer: int | None = None) 
 
   from nla_jax.interop import huggingface, tensor_files
 
-  if name.count("/") != 1 or name.startswith((".", "/", "~")):
+  if not is_hub_id(name):
     raise NLAError(f"model {name!r} is no folder, no .gguf file, no package: name and no hub id "
                    "(owner/name): check the spelling of the path")
   shards = ["*.safetensors"] if weights else []

@@ -1,8 +1,9 @@
 """The sidecar `nla_meta.yaml`: what makes a directory of weights an AV or an AR, and a parquet file NLA data.
 
 Files say actor/critic or av/ar, and carry keys of their own. Both spellings are read and unknown keys are
-passed over; what is needed and missing is an error. We write the form that the reference code reads, with
-numbers.
+passed over; what is needed and missing is an error, and so are two spellings that say different things and
+settings that change the computation in a way that is not done here. We write the form that the reference code
+reads, with numbers.
 """
 import dataclasses
 import datetime
@@ -82,14 +83,19 @@ class ModelSidecar:
   def verify(self, tokenizer) -> None:
     """Asserts marker, neighbours and suffix against the live tokenizer. Raises NLAError otherwise."""
     where = f"the sidecar of this {self.role.upper()}"
+    # The AV's prompt is never rendered by an AR, whose tokenizer may have come without a chat template.
+    renders = self.role == "av" or tokenizer.chat_template is not None
     if self.tokens is not None:
-      verify_tokens(self.tokens, self.av_template, self.ar_template, tokenizer, where)
+      verify_tokens(self.tokens, self.av_template if renders else None, self.ar_template, tokenizer, where)
 
 
 def verify_tokens(tokens: Tokens, av_template: str | None, ar_template: str | None, tokenizer,
                   where: str) -> None:
   """Raises NLAError if the tokenizer gives other ids for the templates than `tokens` says."""
   marker_ids = prompts.encode(tokenizer, tokens.injection_char)
+  if marker_ids == [tokenizer.unk_token_id]:
+    raise NLAError(f"{where} names the marker {tokens.injection_char!r}, which its tokenizer does not know: take the "
+                   "tokenizer from the same checkpoint")
   pairs = [("injection_token_id", [tokens.injection_token_id], marker_ids)]
   if av_template is not None and marker_ids == [tokens.injection_token_id]:
     live = prompts.make_prompts(tokenizer, av_template, marker=tokens.injection_char)
@@ -142,6 +148,33 @@ class _Reader:
       raise NLAError(f"{self.path} lacks {' or '.join(spellings)}, which is needed and never guessed: add it")
     return None
 
+  def agreed(self, *spellings: str, kind: type, required: bool) -> Any:
+    """As `get`, where all `spellings` that are there must hold the same value."""
+    found = {name: self.get(name, kind=kind, required=False) for name in spellings}
+    said = {name: value for name, value in found.items() if value is not None}
+    if len(set(said.values())) > 1:
+      raise NLAError(f"{self.path} contradicts itself: " + ", ".join(f"{name} is {value!r}" for name, value in
+                                                                     said.items()) + "; leave the right one")
+    return self.get(*spellings, kind=kind, required=required)
+
+  def layer(self, *, required: bool) -> int | None:
+    """K. The first schema called it `critic.num_hidden_layers`; beside the newer key some mean the K+1 blocks by it."""
+    layer = self.agreed("critic.extraction_layer_index", "extraction_layer_index", kind=int, required=False)
+    old = self.get("critic.num_hidden_layers", kind=int, required=False)
+    if layer is None:
+      return self.get("critic.extraction_layer_index", "extraction_layer_index", "critic.num_hidden_layers", kind=int,
+                      required=required)
+    if old is not None and old not in (layer, layer + 1):
+      raise NLAError(f"{self.path} contradicts itself: extraction_layer_index is {layer}, critic.num_hidden_layers "
+                     f"{old}; leave the right one")
+    return layer
+
+  def refuse_unless(self, key: str, allowed: str, what: str) -> None:
+    value = self.get(key, required=False)
+    if value is not None and value != allowed:
+      raise NLAError(f"{self.path} sets {key} to {value!r}, {what}, which is not done here; only {allowed!r} is "
+                     "supported: take another checkpoint")
+
   def names(self, key: str) -> tuple[str, ...]:
     value = self.get(key, required=False)
     if value is None:
@@ -171,15 +204,26 @@ class _Reader:
     suffix = self.get("tokens.critic_suffix_ids", kind=list, required=False)
     return Tokens(injection_char=found["injection_char"], injection_token_id=found["injection_token_id"],
                   left_id=found["injection_left_neighbor_id"], right_id=found["injection_right_neighbor_id"],
-                  suffix_ids=None if suffix is None else tuple(suffix))
+                  suffix_ids=tuple(suffix) if suffix else None)
 
 
-def read_model_sidecar(directory: str | Path) -> ModelSidecar:
+def check_role(found: str, wanted: str) -> None:
+  """Raises NLAError if a checkpoint of role `found` was given where one of role `wanted` is needed."""
+  if found != wanted:
+    raise NLAError(f"the sidecar is an {found.upper()}'s, an {wanted.upper()}'s is needed: give the other checkpoint")
+
+
+def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelSidecar:
   """Reads `{directory}/nla_meta.yaml`, in either spelling.
 
+  Args:
+    directory: of an AV or AR.
+    role: `av` or `ar` where only one of them will do.
+
   Raises:
-    NLAError: it is missing, no model's, or lacks what its role needs.
+    NLAError: it is missing, no model's, of the other role, or lacks what its role needs.
   """
+  wanted = role
   reader = _Reader(Path(directory) / MODEL_FILE)
   kind = reader.get("kind", kind=str)
   if kind != "nla_model":
@@ -188,7 +232,10 @@ def read_model_sidecar(directory: str | Path) -> ModelSidecar:
   role_there = reader.get("role", kind=str)
   if role_there not in _ROLES:
     raise NLAError(f"{reader.path} has role {role_there!r}, expected one of {', '.join(_ROLES)}: correct it")
+  reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
+  reader.refuse_unless("actor_reasoning_mode", "default", "another form of the AV's prompt and answer")
   role = _ROLES[role_there]
+  check_role(role, wanted or role)
   av = role == "av"
   d_model = reader.get("d_model", kind=int)
   return ModelSidecar(
@@ -199,10 +246,9 @@ def read_model_sidecar(directory: str | Path) -> ModelSidecar:
     injection_scale=reader.scale("extraction.injection_scale", d_model, required=av),
     mse_scale=reader.scale("extraction.mse_scale", d_model, required=not av),
     tokens=reader.tokens(required=av),
-    av_template=reader.get("prompt_templates.av", "prompt_templates.actor", kind=str, required=av),
-    ar_template=reader.get("prompt_templates.ar", "prompt_templates.critic", kind=str, required=not av),
-    layer_index=reader.get("critic.extraction_layer_index", "extraction_layer_index", kind=int,
-                           required=not av),
+    av_template=reader.agreed("prompt_templates.av", "prompt_templates.actor", kind=str, required=av),
+    ar_template=reader.agreed("prompt_templates.ar", "prompt_templates.critic", kind=str, required=not av),
+    layer_index=reader.layer(required=not av),
     trained_on=reader.names("trained_on"),
     parent_checkpoints=reader.names("parent_checkpoints"),
     created_at=str(reader.get("created_at", required=False) or ""),

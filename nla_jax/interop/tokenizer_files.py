@@ -70,4 +70,4 @@ def load_tokenizer(name: str):
   path = path.expanduser()
   if path.suffix == ".gguf":
     return tokenizer_from_header(gguf.read_header(path))
-  return huggingface.read_tokenizer(path if path.is_dir() else pretrained.download(name, weights=False))
+  return huggingface.read_tokenizer(pretrained.find_directory(name, weights=False))

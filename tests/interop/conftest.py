@@ -1,5 +1,9 @@
-"""A small real tokenizer and small real models, made anew for each session."""
+"""A small real tokenizer and small real models, made anew for each session, by one or two versions of transformers."""
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -80,3 +84,65 @@ def edit_config():
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
   return edit
+
+
+# Released checkpoints were written by transformers 4. launch/environment.sh lays it beside the 5 that nla_jax needs.
+TRANSFORMERS_4 = pathlib.Path(os.environ.get("NLA_TRANSFORMERS_4", pathlib.Path(sys.prefix) / "nla" / "transformers4"))
+SPELLINGS = {  # of the sidecars, by major version of transformers and family; a family without one is a base model only
+  "4": {"llama": "released", "qwen2": "released", "qwen3": "training", "gemma3_text": "first", "gemma3_wrapped": None},
+  "5": {"llama": "training", "qwen2": "first", "qwen3": "released", "gemma3_text": "released", "gemma3_wrapped": None},
+}
+
+
+@pytest.fixture(scope="session")
+def there():
+  """A function (major version of transformers, script of this folder, *arguments): runs it with torch and without
+  nla_jax, and gives the JSON of its last line."""
+  pytest.importorskip("torch")
+
+  def run(major: str, script: str, *arguments):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
+                   "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment.pop("PYTHONPATH", None)
+    if major == "4":
+      if not (TRANSFORMERS_4 / "transformers").is_dir():
+        pytest.skip("transformers 4 is not there: bash launch/test.sh installs it with the extra parity")
+      environment["PYTHONPATH"] = str(TRANSFORMERS_4)
+    done = subprocess.run([sys.executable, "-P", str(pathlib.Path(__file__).parent / script), *map(str, arguments)],
+                          env=environment, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["transformers"].split(".")[0] == major
+    return said
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def released(there, tokenizer, tmp_path_factory):
+  """A function of the major version: (folder with a folder for each family, see writer.py; what the writer says)."""
+  made = {}
+
+  def write(major: str):
+    if major not in made:
+      folder = tmp_path_factory.mktemp(f"written_by_{major}")
+      tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+      made[major] = folder, there(major, "writer.py", json.dumps({
+        "directory": str(folder), "tokenizer": str(folder / "tokenizer.json"), "families": SPELLINGS[major]}))
+    return made[major]
+
+  return write
+
+
+@pytest.fixture(scope="session")
+def read_there(there, tmp_path_factory):
+  """A function (major version, [{"av", "ar", "texts", "vectors", "max_new_tokens"}]): what reader.py finds for each."""
+
+  def read(major: str, jobs: list[dict]) -> list[dict]:
+    folder = tmp_path_factory.mktemp("read")
+    request, answer = folder / "request.json", folder / "answer.json"
+    request.write_text(json.dumps([job | {"av": str(job["av"]), "ar": str(job["ar"])} for job in jobs]))
+    there(major, "reader.py", request, answer)
+    return json.loads(answer.read_text())
+
+  return read

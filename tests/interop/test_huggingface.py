@@ -11,6 +11,7 @@ from safetensors import safe_open
 from nla_jax.errors import NLAError
 from nla_jax.interop import huggingface, tensor_files
 from nla_jax.interop.configuration import architecture_from_config, config_from_architecture
+from nla_jax.interop.tokenizer_files import save_tokenizer
 
 KINDS = ("llama", "llama_untied", "qwen2", "qwen3", "gemma3_text", "gemma3_wrapped")
 
@@ -117,6 +118,17 @@ def test_a_wrong_layer_count_is_an_error_in_both_directions(torch_model):
   for n_layers in (2, 4):
     with pytest.raises(NLAError, match=f"says {n_layers} layers, the safetensors hold 3"):
       huggingface.read_params(directory, dataclasses.replace(architecture, n_layers=n_layers))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma3_text"])
+def test_a_tokenizer_is_what_its_file_says_in_every_family(torch_model, tokenizer, tmp_path, kind):
+  shutil.copy(torch_model(kind) / "config.json", tmp_path)
+  save_tokenizer(tokenizer, tmp_path)
+  found = huggingface.read_tokenizer(tmp_path)
+  for text in ("Über 123 cats' e\u0301", "<concept>㈎</concept>\n\n12"):
+    assert found(text)["input_ids"] == tokenizer.backend_tokenizer.encode(text).ids
+  assert (found.eos_token, found.pad_token, found.chat_template) == (
+    tokenizer.eos_token, tokenizer.pad_token, tokenizer.chat_template)
 
 
 def test_torch_pickles_are_refused_with_the_reason(torch_model, tmp_path):

