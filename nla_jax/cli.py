@@ -80,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     run = begin(config, workdir)
     if stage == "run":
       stages.run_all(run)
-    else:
-      stages.run_stages(run, (stage,))
+    else:  # with a pair to begin from there is no SFT, only its folder
+      stages.run_stages(run, ("sft", "rl") if stage == "rl" and config.init else (stage,))
   except NLAError as error:
     print(f"nla: {error}", file=sys.stderr)
     return 2

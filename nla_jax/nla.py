@@ -128,17 +128,9 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
     NLAError: nothing is found under a name, or the files, the sidecars and the tokenizers do not agree.
   """
   folder = pathlib.Path(path).expanduser()
-  if ar is None and folder.is_dir() and not (folder / sidecar.MODEL_FILE).is_file():
-    if (folder / "config.json").exists() and (folder / "rl").exists():
-      return load_run(folder)
-    if not ((folder / "av").is_dir() and (folder / "ar").is_dir()):
-      raise NLAError(f"{folder} is neither a workdir of `nla run`, nor a folder with av/ and ar/ as `nla export` "
-                     f"writes it, nor an AV (it has no {sidecar.MODEL_FILE})")
-    path, ar = folder / "av", folder / "ar"
-  elif ar is None:
-    ar = _twin(path)
-  folders = find_directory(os.fspath(path)), find_directory(os.fspath(ar))
-  export.check_pair(*folders)
+  if ar is None and (folder / "config.json").exists() and (folder / "rl").exists():
+    return load_run(folder)
+  folders = pair_directories(path, ar)
   av, rebuilder = export.read_av(folders[0]), export.read_ar(folders[1])
   side, training = av.sidecar, av.sidecar.training
   prompts = make_prompts(av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char)
@@ -151,6 +143,28 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
     av_params["injection"] = sharding.put_params(av.injection)
   ar_params = sharding.put_params({"transformer": rebuilder.params, "head": {"weight": rebuilder.head}})
   return NLA(pair, av_params, ar_params, base or side.base_checkpoint)
+
+
+def pair_directories(path: str | os.PathLike, ar: str | os.PathLike | None = None,
+                     weights: bool = True) -> tuple[pathlib.Path, pathlib.Path]:
+  """The directories of an AV and its AR, fetched if they are hub ids; they are checked against each other.
+
+  Args:
+    path: a folder with `av/` and `ar/`, or an AV's directory or hub id.
+    ar: as for `load`.
+    weights: fetch the weights too.
+  """
+  folder = pathlib.Path(path).expanduser()
+  if ar is None and folder.is_dir() and not (folder / sidecar.MODEL_FILE).is_file():
+    if not ((folder / "av").is_dir() and (folder / "ar").is_dir()):
+      raise NLAError(f"{folder} is neither a workdir of `nla run`, nor a folder with av/ and ar/ as `nla export` "
+                     f"writes it, nor an AV (it has no {sidecar.MODEL_FILE})")
+    path, ar = folder / "av", folder / "ar"
+  elif ar is None:
+    ar = _twin(path)
+  folders = find_directory(os.fspath(path), weights=weights), find_directory(os.fspath(ar), weights=weights)
+  export.check_pair(*folders)
+  return folders
 
 
 def _twin(av: str | os.PathLike) -> str:

@@ -23,7 +23,7 @@ FOLDERS = {"extract": "activations", "teach": "explanations", "sft": "sft", "rl"
 _SECTIONS = {
     "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
     "teach": ("teacher",),
-    "sft": ("prompts", "inject", "av", "ar", "remat"),
+    "sft": ("init", "prompts", "inject", "av", "ar", "remat"),
     "rl": ("rl",),
     "eval": ("evaluation",),
     "export": (),
@@ -97,6 +97,10 @@ class Run:
 
 def begin(config: ConfigDict, workdir: pathlib.Path) -> Run:
   """Makes the workdir, keeps the config in it, and sets jax's compilation cache."""
+  if config.init:
+    from nla_jax.initial_pair import adopt
+
+    adopt(config)
   run = Run(config, workdir)
   run.workdir.mkdir(parents=True, exist_ok=True)
   write_json(run.workdir / "config.json", json.loads(config.to_json()))

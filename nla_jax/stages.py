@@ -20,6 +20,7 @@ from nla_jax.data.loader import StoreRows
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import harness, run_report
 from nla_jax.evaluation.metrics import baseline_variance
+from nla_jax.initial_pair import load_initial
 from nla_jax.interop.export_pair import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
@@ -103,11 +104,16 @@ def _watched(run: Run) -> np.ndarray:
 
 
 def sft(run: Run) -> None:
-  """The AV learns to write the teacher's text from the vector, the AR to read it back."""
+  """The AV learns to write the teacher's text from the vector, the AR to read it back; or both are `config.init`."""
   stage = run.open("sft")
   if stage.done:
     return
   c, store = run.config, run.store
+  if c.init:
+    nla = load_initial(c, run.pretrained)
+    for name, params in (("av", nla.av_params), ("ar", nla.ar_params)):
+      save_params(stage.path / name / "params", params)
+    return stage.finish(injection_scale=nla.pair.verbalizer.scale, av_examples=0, ar_examples=0)
   norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
   scale = c.inject.scale or float(np.quantile(norms, 0.75))
   pair = run.pair(scale)

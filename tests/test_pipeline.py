@@ -93,6 +93,23 @@ def test_the_exported_pair_is_the_trained_pair(uninterrupted):
   assert len(run.read("The licence grants rights.", positions=[-1, 10])) == 2
 
 
+def test_an_exported_pair_is_trained_further(uninterrupted, shared):
+  """`nla rl --config.init` begins where the pair ended, with its prompts, layer and scale, whatever the config says."""
+  workdir = shared / "further"
+  begin = [f"--config.init={uninterrupted / 'hf'}", "--config.prompts.av=Other {injection_char} words", "--config.layer=1"]
+  for stage in ("extract", "teach", "rl"):
+    done = subprocess.run(command(stage, workdir, *begin), env=environment(shared), capture_output=True, text=True,
+                          timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["layer"] == 2 and config["prompts"]["av"].startswith("Explain")
+  curve = lambda folder: [json.loads(line) for line in (folder / "rl" / "metrics.jsonl").read_text().splitlines()]
+  assert "kl" in curve(workdir)[-1] and len(curve(workdir)) == len(curve(uninterrupted))
+  again = subprocess.run(command("rl", workdir, *begin, "--config.rl.group=3"), env=environment(shared),
+                         capture_output=True, text=True, timeout=300)
+  assert again.returncode == 2 and "rl.group (made with 4, asked for 3)" in again.stderr
+
+
 def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, shared):
   before = metrics(uninterrupted)
   again = subprocess.run(command("run", uninterrupted), env=environment(shared), capture_output=True, text=True,
