@@ -96,7 +96,8 @@ def test_the_exported_pair_is_the_trained_pair(uninterrupted):
 def test_an_exported_pair_is_trained_further(uninterrupted, shared):
   """`nla rl --config.init` begins where the pair ended, with its prompts, layer and scale, whatever the config says."""
   workdir = shared / "further"
-  begin = [f"--config.init={uninterrupted / 'hf'}", "--config.prompts.av=Other {injection_char} words", "--config.layer=1"]
+  begin = [f"--config.init={uninterrupted / 'hf'}", "--config.prompts.av=Other {injection_char} words",
+           "--config.layer=1"]
   for stage in ("extract", "teach", "rl"):
     done = subprocess.run(command(stage, workdir, *begin), env=environment(shared), capture_output=True, text=True,
                           timeout=600)
