@@ -110,6 +110,7 @@ def default_config() -> ConfigDict:
   })
   c.checkpoint_every = 100  # updates
   c.guard_limit = 5  # skipped updates in a row that stop a run
+  c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
   c.evaluation = ConfigDict({
       "rows": 500,  # held-out activations
       "batch": 64,

@@ -26,7 +26,7 @@ _SECTIONS = {
     "sft": ("init", "prompts", "inject", "av", "ar", "remat"),
     "rl": ("rl",),
     "eval": ("evaluation",),
-    "export": (),
+    "export": ("export_dtype",),
 }
 _PARENTS = {"extract": (), "teach": ("extract",), "sft": ("extract", "teach"), "rl": ("sft",), "eval": ("sft", "rl"),
             "export": ("eval",)}

@@ -196,7 +196,7 @@ def export(run: Run) -> None:
     return
   nla = load_run(run.workdir, run=run)
   export_pair(nla, stage.path, base=run.config.model, stage="rl", trained_on=run.config.corpus,
-             metrics=json.loads((run.path("eval") / "metrics.json").read_text()))
+             metrics=json.loads((run.path("eval") / "metrics.json").read_text()), dtype=run.config.export_dtype)
   stage.finish()
 
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nla_jax.interop.pretrained import is_hub_id
 from nla_jax.interop.sidecar import ModelSidecar
 from nla_jax.interop.tokenizer_files import emits_bos, save_tokenizer
 from nla_jax.models.architectures import Architecture
+from nla_jax.parallel import distributed, sharding
 from nla_jax.prompts import encode
 
 HEAD_FILE = "value_head.safetensors"
@@ -76,6 +77,10 @@ def write_av(directory: str | Path, architecture: Architecture, params: dict[str
   if injection is not None:
     model_sidecar = dataclasses.replace(
       model_sidecar, training={**model_sidecar.training, "injection": _INJECTION_NOTE})
+  if not distributed.is_first():  # takes its part in bringing the arrays together, and writes nothing
+    extra = [] if injection is None else [injection[key] for key in ("matrix", "bias")]
+    _bring_together(huggingface.tensors_of(params, architecture), extra)
+    return Path(directory)
   with _whole_directory(Path(directory)) as folder:
     config = _write_config(folder, architecture, tokenizer, base_config, dtype)
     _write_json(folder / "generation_config.json", _generation_config(config, tokenizer))
@@ -110,6 +115,9 @@ def write_ar(directory: str | Path, architecture: Architecture, params: dict[str
   _check_parts(architecture, tokenizer, model_sidecar, "ar")
   weight = _host(head)
   _check_shapes({"head": weight}, {"head": (architecture.d_model, architecture.d_model)}, "the AR's head")
+  if not distributed.is_first():
+    _bring_together(huggingface.tensors_of(params, architecture, headless=True))
+    return Path(directory)
   with _whole_directory(Path(directory)) as folder:
     _write_config(folder, architecture, tokenizer, base_config, dtype)
     tensors = huggingface.tensors_of(params, architecture, headless=True)
@@ -251,7 +259,15 @@ def _check_shapes(arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ..
 
 
 def _host(array) -> np.ndarray:
-  return np.asarray(array, dtype=np.float32)
+  return sharding.fetch(array).astype(np.float32, copy=False)
+
+
+def _bring_together(tensors: Iterable[tensor_files.Tensor], arrays: Iterable = ()) -> None:
+  """Fetches what the first process writes, in its order: every process that holds a part has to."""
+  for tensor in tensors:
+    tensor.make()
+  for array in arrays:
+    _host(array)
 
 
 def _write_json(path: Path, mapping: dict[str, Any]) -> None:

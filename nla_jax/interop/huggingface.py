@@ -16,6 +16,7 @@ from nla_jax.interop import name_table, tensor_files
 from nla_jax.interop.configuration import architecture_from_config, config_from_architecture
 from nla_jax.interop.pretrained import Pretrained, hash_tokenizer
 from nla_jax.models.architectures import Architecture
+from nla_jax.parallel import sharding
 
 __all__ = ["ModelFiles", "architecture_from_config", "config_from_architecture", "open_model", "read_config",
            "read_directory", "read_params", "read_tokenizer", "shards_up_to", "tensors_of"]
@@ -212,4 +213,4 @@ def _checked(tree: dict[str, Any], leaf: name_table.Leaf, shape: tuple[int, ...]
 
 
 def _host(array) -> np.ndarray:
-  return np.asarray(array, dtype=np.float32)
+  return sharding.fetch(array).astype(np.float32, copy=False)
