@@ -38,6 +38,7 @@ def _parse(arguments: list[str]):
   flags.DEFINE_string("coordinator", None, "host:port of the first process", flag_values=values)
   flags.DEFINE_integer("processes", None, "how many processes there are", flag_values=values)
   flags.DEFINE_integer("process", None, "which of them this is", flag_values=values)
+  flags.DEFINE_integer("heartbeat", 60, "seconds of silence after which a process is dead", flag_values=values)
   names = [argument for argument in arguments if argument.split("=")[0] in ("--config", "-config")]
   if names and "=" in names[-1] and not pathlib.Path(names[-1].split("=", 1)[1]).is_file():
     raise NLAError(f"no config file at {names[-1].split('=', 1)[1]}; configs/smollm2_135m.py is the one to start from")
@@ -52,7 +53,7 @@ def _parse(arguments: list[str]):
   if values.distributed or values.coordinator:
     from nla_jax.parallel import distributed
 
-    distributed.initialize(values.coordinator, values.processes, values.process)
+    distributed.initialize(values.coordinator, values.processes, values.process, values.heartbeat)
   return rest[1], config, pathlib.Path(values.workdir)
 
 

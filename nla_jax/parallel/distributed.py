@@ -13,7 +13,6 @@ import numpy as np
 
 from nla_jax.errors import NLAError
 
-HEARTBEAT_SECONDS = 60  # a process that was silent for so long is dead, and the others stop with an error
 _state = {"index": 0, "count": 1, "step": 0, "terminated": False}
 
 
@@ -21,19 +20,21 @@ class PreemptedError(Exception):
   """Raised at a step that all processes share, after the run was saved there."""
 
 
-def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None,
+               heartbeat_seconds: int = 60) -> None:
   """Joins the other processes; before anything else uses jax.
 
   Args:
     coordinator: host:port of the first process; None where the cluster says it (Cloud TPU, Kubernetes, SLURM, MPI).
     processes: how many there are.
     process: which one this is.
+    heartbeat_seconds: a process that was silent for so long is dead, and the others stop with an error.
 
   Raises:
     NLAError: the cluster could not be made out, or the others did not come.
   """
   try:
-    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds)
   except (ValueError, RuntimeError, TypeError) as error:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise NLAError(f"this process could not join the others ({reason}): start it under SLURM, Kubernetes, MPI or on a "
