@@ -29,13 +29,23 @@ def start(workdir: pathlib.Path, cache: pathlib.Path, devices: int, *more: str, 
 
 def start_two(workdir: pathlib.Path, cache: pathlib.Path):
   """Two processes of two devices each, as srun would start them on one node."""
-  with socket.socket() as free:  # jax takes the coordinator's port from the job's number
-    free.bind(("", 0))
-    job = free.getsockname()[1] - (65535 - 2**12 + 1)
-  variables = lambda i: {"SLURM_JOB_ID": str(job % 2**12), "SLURM_NTASKS": "2", "SLURM_PROCID": str(i),
+  job = free_job()
+  variables = lambda i: {"SLURM_JOB_ID": job, "SLURM_NTASKS": "2", "SLURM_PROCID": str(i),
                          "SLURM_LOCALID": str(i), "SLURM_STEP_NODELIST": "localhost"}
   return [start(workdir, cache, 2, "--distributed", "--heartbeat=10", "--config.mesh.data=2", "--config.mesh.fsdp=2",
                 slurm=variables(i)) for i in range(2)]
+
+
+def free_job() -> str:
+  """A job number whose coordinator's port is free: jax takes the port from the number."""
+  for job in range(os.getpid(), os.getpid() + 4096):
+    with socket.socket() as probe:
+      try:
+        probe.bind(("", job % 4096 + 61440))
+      except OSError:
+        continue
+    return str(job)
+  raise OSError("no port from 61440 on is free")
 
 
 def finish(processes, workdir: pathlib.Path, seconds: int = 600) -> list[int]:
@@ -51,7 +61,8 @@ def finish(processes, workdir: pathlib.Path, seconds: int = 600) -> list[int]:
 
 
 def logs(workdir: pathlib.Path) -> str:
-  return "\n".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in workdir.parent.glob(f"{workdir.name}.*.log"))
+  paths = workdir.parent.glob(f"{workdir.name}.*.log")
+  return "\n".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in paths)
 
 
 def when(ready, processes, workdir: pathlib.Path) -> None:
