@@ -59,9 +59,13 @@ class Run:
 
   @functools.cached_property
   def pretrained(self) -> Pretrained:
-    """The base model, whole: the AV needs all of it."""
+    """The base model without its weights: architecture, tokenizer, hashes."""
+    return load_pretrained(self.config.model, weights=False)
+
+  def base_params(self, stop_layer: int | None = None):
+    """The base model's parameters, the caller's own; blocks 0..stop_layer alone, without the unembedding, if given."""
     say(f"loading {self.config.model}")
-    return load_pretrained(self.config.model)
+    return load_pretrained(self.config.model, stop_layer=stop_layer).params
 
   @functools.cached_property
   def prompts(self) -> prompts_lib.Prompts:

@@ -11,8 +11,6 @@ import pathlib
 import time
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.data import activations, explanations, teacher
@@ -69,7 +67,7 @@ def extract(run: Run) -> None:
   stage = run.open("extract")
   if stage.done:
     return
-  stage.finish(**activations.extract(run.config, run.pretrained, str(stage.path / "store"), run.dtype))
+  stage.finish(**activations.extract(run.config, run.pretrained, run.base_params, str(stage.path / "store"), run.dtype))
 
 
 def teach(run: Run) -> None:
@@ -117,7 +115,6 @@ def sft(run: Run) -> None:
   norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
   scale = c.inject.scale or float(np.quantile(norms, 0.75))
   pair = run.pair(scale)
-  fresh = lambda: jax.tree.map(jnp.copy, run.pretrained.params)  # training donates its arrays
   watched = _watched(run)
   watched_vectors, watched_texts = store.read("activations", watched), [run.texts[row] for row in watched.tolist()]
   split = {name: np.array([row for row in store.rows(name).tolist() if row in run.texts])
@@ -136,13 +133,13 @@ def sft(run: Run) -> None:
 
   rows = split["ar_sft"]
   inputs = pair.inputs([run.texts[row] for row in rows.tolist()])
-  fit("ar", c.ar, sharding.put_params(reconstructor_params(fresh(), c.layer)), sft_lib.ar_loss,
+  fit("ar", c.ar, sharding.put_params(reconstructor_params(run.base_params(c.layer), c.layer)), sft_lib.ar_loss,
       StoreRows(store, rows, columns={"tokens": inputs.tokens, "lengths": inputs.lengths}),
       sft_lib.watch_ar(pair, watched_vectors, watched_texts, baseline_variance(watched_vectors)))
   rows = split["av_sft"]
   answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
   d = pair.verbalizer.architecture.d_model
-  fit("av", c.av, sharding.put_params(verbalizer_params(fresh(), d, c.inject.map)), sft_lib.av_loss,
+  fit("av", c.av, sharding.put_params(verbalizer_params(run.base_params(), d, c.inject.map)), sft_lib.av_loss,
       StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask}),
       sft_lib.watch_av(pair, watched_vectors, encode_answers(run.prompts, pair.tokenizer, watched_texts)))
   stage.finish(injection_scale=scale, av_examples=c.av.steps * c.av.batch, ar_examples=c.ar.steps * c.ar.batch)

@@ -1,7 +1,7 @@
 """Extraction: documents through the target, residuals after block K into the store."""
 import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -57,7 +57,7 @@ def plan_rows(config, tokenizer) -> Corpus:
   return Corpus(stored, document, position)
 
 
-def extract(config, pretrained, path: str, dtype) -> dict:
+def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict:
   """Writes the store at `path` and returns its facts: counts, norms, α. A store begun earlier is gone on with."""
   data, architecture = config.data, pretrained.architecture
   if not 0 <= config.layer < architecture.n_layers:
@@ -78,7 +78,7 @@ def extract(config, pretrained, path: str, dtype) -> dict:
   if not process:
     writer.write_documents(corpus.documents)
     distributed.wait("store begun")
-  params = pretrained.params
+  params = load_params(None if k else config.layer)  # what is above block K only where the teacher asks
   read = jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer, top_k=k, dtype=dtype))
   done = writer.done
   distributed.wait("shards counted")

@@ -68,12 +68,15 @@ FAMILIES = {  # by general.architecture
 }
 
 
-def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
+def read_gguf(path: str | Path, stop_layer: int | None = None, *, dtype: str = "float32",
+              weights: bool = True) -> Pretrained:
   """Reads a model and its tokenizer from one GGUF file.
 
   Args:
     path: the file.
     stop_layer: K, 0-based; only blocks 0..K are dequantised, without final norm and unembedding.
+    dtype: of the parameters, `float32` or `bfloat16`.
+    weights: dequantise the parameters too.
 
   Raises:
     NLAError: the file is missing, truncated, no GGUF, or of a family that is not known.
@@ -92,7 +95,7 @@ def read_gguf(path: str | Path, stop_layer: int | None = None) -> Pretrained:
   tokenizer = tokenizer_from_header(header)
   interleaved = FAMILIES[header["general.architecture"]].interleaved
   read = lambda leaf, layer: _read_tensor(tensors, leaf, layer, architecture, interleaved, path)
-  params = name_table.tree_from_file(read, architecture, headless=headless)
+  params = name_table.tree_from_file(read, architecture, headless=headless, dtype=dtype) if weights else None
   return Pretrained(architecture=architecture, params=params, tokenizer=tokenizer, source=str(path),
                     model_hash=hash_file(path), tokenizer_hash=hash_tokenizer(tokenizer))
 

@@ -151,18 +151,19 @@ def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "f
   from nla_jax.interop import gguf, huggingface, random_model
 
   folder = Path(name).expanduser()
+  options = {"stop_layer": stop_layer, "dtype": dtype, "weights": weights}
   if name.startswith("random:"):
     found = random_model.random_model(name, stop_layer)
+    cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params))
+    found = dataclasses.replace(found, params=cast(found.params))
   elif name.startswith("package:"):
-    found = gguf.read_gguf(find_package_gguf(name.removeprefix("package:")), stop_layer=stop_layer)
+    found = gguf.read_gguf(find_package_gguf(name.removeprefix("package:")), **options)
   elif name.endswith(".gguf"):
-    found = gguf.read_gguf(folder, stop_layer=stop_layer)
+    found = gguf.read_gguf(folder, **options)
   else:
     folder = folder if folder.is_dir() else download(name, stop_layer=stop_layer)
-    found = huggingface.read_directory(folder, stop_layer, dtype=dtype, weights=weights)
-    return dataclasses.replace(found, source=name)
-  cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params))
-  return dataclasses.replace(found, params=cast(found.params) if weights else None, source=name)
+    found = huggingface.read_directory(folder, **options)
+  return dataclasses.replace(found, source=name)
 
 
 def is_hub_id(name: str) -> bool:

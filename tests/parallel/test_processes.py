@@ -1,4 +1,4 @@
-"""Two processes under SLURM's variables are one run: stopped by SIGTERM they go on elsewhere, and a death is noticed."""
+"""Two processes under SLURM's variables are one run: stopped they go on elsewhere, and a death is noticed."""
 import json
 import os
 import pathlib
