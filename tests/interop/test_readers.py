@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import nla_jax
+from nla_jax.interop.export_pair import export_pair
 from nla_jax.interop.pretrained import load_pretrained
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.nla import NLA
 from nla_jax.pair import make_pair
 from nla_jax.prompts import make_prompts
-from nla_jax.stages import export_nla
 
 MAJORS = ("4", "5")
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
@@ -28,7 +28,7 @@ def exported(released, tmp_path_factory):
   def export(family: str):
     source, folder = released("5")[0] / family, tmp_path_factory.mktemp(family)
     nla = nla_jax.load(source / "org-av", compute="float32")
-    export_nla(nla, folder, base="somebody/model", stage="rl", trained_on="", metrics=None)
+    export_pair(nla, folder, base="somebody/model", stage="rl", trained_on="", metrics=None)
     return nla, np.load(source / "vectors.npy"), folder
 
   return export
@@ -47,7 +47,7 @@ def smollm2(tmp_path_factory):
   ar["head"]["weight"] += 0.1 * jax.random.normal(jax.random.key(1), (d, d)) / d**0.5
   nla = NLA(pair, verbalizer_params(jax.device_put(base.params), d, "scalar"), ar, name)
   folder = tmp_path_factory.mktemp("smollm2")
-  export_nla(nla, folder, base=name, stage="init", trained_on="", metrics=None)
+  export_pair(nla, folder, base=name, stage="init", trained_on="", metrics=None)
   return nla, np.random.default_rng(0).normal(size=(2, d)).astype(np.float32), folder
 
 
