@@ -159,8 +159,16 @@ def _against_controls(
   if controls:
     best = max(controls, key=lambda row: row["value"])
     name, score = best["label"].lower(), number(best["value"])
+    paired = metrics.get("above_control") or {}
+    gaps = [estimate(paired.get(row["key"])) or {"ci95": None} for row in controls]
     if low > max(_bounds(row)[1] for row in controls):
       text = f"Every control that was run scores clearly lower. The strongest, {name}, reaches {score}."
+      found.append(_finding("good", text))
+    elif all(_bounds(gap)[0] > 0 for gap in gaps):
+      gap = gaps[controls.index(best)]
+      ends = " to ".join(number(end) for end in gap["ci95"])
+      text = ("Every control that was run scores lower on the same activations. "
+              f"The strongest, {name}, reaches {score}: the round trip is {number(gap['value'])} above it ({ends}).")
       found.append(_finding("good", text))
     elif trip["value"] > best["value"]:
       text = f"Not shown to be above every control: the intervals overlap or are missing ({name} reaches {score})."

@@ -146,6 +146,16 @@ def test_a_wide_interval_of_a_weaker_control_also_counts():
   assert tone_of(texts(metrics)[1], "Not shown to be above every control") == "warn"
 
 
+def test_on_the_same_activations_the_paired_intervals_decide():
+  metrics = good_metrics()
+  metrics["controls"]["retrieval"] = estimate(0.28)  # within the round trip's own interval
+  metrics["above_control"] = {key: estimate(0.02, half=0.01) for key in metrics["controls"]}
+  found = texts(metrics)[1]
+  assert tone_of(found, "Every control that was run scores lower on the same activations") == "good"
+  metrics["above_control"]["zero_vector"] = estimate(0.02, half=0.03)
+  assert tone_of(texts(metrics)[1], "Not shown to be above every control") == "warn"
+
+
 def test_without_an_interval_nothing_is_called_shown():
   metrics = good_metrics()
   metrics["controls"] = {"shuffled_vector": -3.0}
