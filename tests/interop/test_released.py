@@ -157,7 +157,7 @@ def test_a_pair_loads_by_its_hub_id_from_the_cache_without_a_network(cache, pair
 
 
 def test_what_the_cache_lacks_is_one_line(cache):
-  with pytest.raises(NLAError, match="'tiny/other-av' is no local folder and could not be fetched from the hub"):
+  with pytest.raises(NLAError, match="'tiny/other-av' is no local folder and not in the hub's cache"):
     nla_jax.load("tiny/other-av")
   with pytest.raises(NLAError, match="does not end in -av"):
     nla_jax.load("tiny/nla-gemma-L1")
