@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -80,12 +81,11 @@ def lines(path: pathlib.Path) -> int:
 
 def assert_same_run(found: pathlib.Path, expected: pathlib.Path) -> None:
   """The same curves and the same evaluation, to float tolerance."""
-  for name, key in (("sft/av", "loss"), ("sft/ar", "loss")):
-    curves = [[json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-              for folder in (found, expected)]
-    assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]
-    for ours, theirs in zip(*curves):
-      assert ours.get(key) == pytest.approx(theirs.get(key), rel=1e-3), (name, ours["step"])
+  for name, key in (("sft/av", "loss"), ("sft/ar", "loss")):  # RL's draws turn on the last bit of a probability
+    curves = [[(line["step"], line[key]) for line in map(json.loads, (folder / name / "metrics.jsonl").open())
+               if key in line] for folder in (found, expected)]
+    assert len(curves[0]) == 12
+    np.testing.assert_allclose(*curves, rtol=1e-4, err_msg=name)
   metrics = [json.loads((folder / "eval" / "metrics.json").read_text()) for folder in (found, expected)]
   assert metrics[0]["av"] == pytest.approx(metrics[1]["av"], rel=1e-2)
   assert metrics[0]["fve"]["gold_text"]["value"] == pytest.approx(metrics[1]["fve"]["gold_text"]["value"], abs=2e-2)
