@@ -14,13 +14,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ["--config.av.steps=12", "--config.ar.steps=12", "--config.rl.steps=6", "--config.rl.ar_steps=1",
          "--config.evaluation.rows=16", "--config.checkpoint_every=100", "--config.data.shard_rows=32"]
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 pytestmark = pytest.mark.slow
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path, devices: int, *more: str, slurm: dict | None = None):
   """One process of `nla run` on the tiny config; its output goes to a file beside the workdir."""
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
-         "JAX_COMPILATION_CACHE_DIR": str(cache), **(slurm or {})}
+         "JAX_COMPILATION_CACHE_DIR": str(cache), "XLA_FLAGS": FAST_COMPILE, **(slurm or {})}
   name = f"{workdir.name}.{(slurm or {}).get('SLURM_PROCID', 'alone')}.log"
   command = [sys.executable, "-P", "-m", "nla_jax.cli", "run", f"--config={ROOT / 'configs' / 'tiny.py'}",
              f"--workdir={workdir}", *SMALL, *more]
