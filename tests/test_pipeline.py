@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,22 @@ def test_an_exported_pair_is_trained_further(uninterrupted, shared):
   again = subprocess.run(command("rl", workdir, *begin, "--config.rl.group=3"), env=environment(shared),
                          capture_output=True, text=True, timeout=300)
   assert again.returncode == 2 and "rl.group (made with 4, asked for 3)" in again.stderr
+
+
+def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared):
+  """Each knob's formula has its own test; here they work together in the loop, and the KL weight goes down."""
+  workdir = shared / "knobs"
+  shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf"))
+  knobs = {"truncate": "true", "ar_ema": 0.5, "ar_gold": 0.25, "kl": "k1", "kl_target": 0.5, "importance_cap": 2.0,
+           "clip_high": 0.3, "dual_clip": 3.0, "advantage": "rloo", "average": "token", "repeat_cost": 0.1, "epochs": 2,
+           "minibatches": 2}
+  done = subprocess.run(command("rl", workdir, *(f"--config.rl.{name}={value}" for name, value in knobs.items())),
+                        env=environment(shared), capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr[-3000:]
+  curve = [json.loads(line) for line in (workdir / "rl" / "metrics.jsonl").read_text().splitlines()]
+  weights = [line["kl_weight"] for line in curve if "kl_weight" in line]
+  assert len(curve) == 8 and weights[-1] < weights[0]
+  assert all(np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in curve)
 
 
 def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, shared):

@@ -1,7 +1,7 @@
 """Matrix products whose operands are rounded to the compute dtype and whose sums are float32.
 
 The residual stream stays float32; only operands are rounded, in the backward pass too. On a CPU with AVX512-BF16,
-XLA runs a bfloat16 × bfloat16 → float32 product at twice its float32 speed (410 against 210 GFLOP/s on two Zen 4
+XLA runs a bfloat16 × bfloat16 → float32 product at twice its float32 speed (409 against 209 GFLOP/s on two Zen 4
 cores, jax 0.10.2) while the same product with a bfloat16 *result* is slower than float32: hence the explicit
 float32 result. Plain autodiff would multiply a float32 cotangent with a bfloat16 operand, which runs at float32
 speed everywhere; hence the custom derivative.
