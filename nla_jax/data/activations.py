@@ -57,6 +57,18 @@ def plan_rows(config, tokenizer) -> Corpus:
   return Corpus(stored, document, position)
 
 
+def make_reader(config, architecture, dtype):
+  """The compiled forward of extraction: `target.read` of (params, tokens, row, position)."""
+  return jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer,
+                                   top_k=config.data.next_tokens, dtype=dtype))
+
+
+def batch_shape(data, length: int) -> tuple[int, int]:
+  """(documents, tokens) of a forward over documents of at most `length` tokens."""
+  bucket = -(-length // _BUCKET) * _BUCKET
+  return sharding.rows_of_batch(max(data.batch_tokens // bucket, 1)), bucket
+
+
 def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict:
   """Writes the store at `path` and returns its facts: counts, norms, α. A store begun earlier is gone on with."""
   data, architecture = config.data, pretrained.architecture
@@ -79,7 +91,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     writer.write_documents(corpus.documents)
     distributed.wait("store begun")
   params = load_params(None if k else config.layer)  # what is above block K only where the teacher asks
-  read = jax.jit(functools.partial(target.read, architecture=architecture, layer=config.layer, top_k=k, dtype=dtype))
+  read = make_reader(config, architecture, dtype)
   done = writer.done
   distributed.wait("shards counted")
   progress = Progress("extract", n, "row", sum(len(writer.shard_range(shard)) for shard in done))
@@ -89,7 +101,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     rows = np.array(writer.shard_range(shard))
     columns = {name: np.empty((len(rows), *tail), dtype_) for name, (tail, dtype_) in arrays.items()}
     columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
-    for batch in _batches(corpus, rows, data.batch_tokens, data.positions_per_document):
+    for batch in _batches(corpus, rows, data):
       reading = read(params, sharding.put(batch.tokens), batch.row, batch.position)
       count = len(batch.place)
       columns["activations"][batch.place] = sharding.fetch(reading.activations)[:count]
@@ -124,13 +136,12 @@ class _Batch(NamedTuple):
   place: np.ndarray
 
 
-def _batches(corpus: Corpus, rows: np.ndarray, batch_tokens: int, per_document: int) -> Iterator[_Batch]:
+def _batches(corpus: Corpus, rows: np.ndarray, data) -> Iterator[_Batch]:
   """Documents of like length together, so that there are few shapes to compile and little padding."""
   documents = np.unique(corpus.document[rows])
-  length = lambda i: -(-len(corpus.documents[i].tokens) // _BUCKET) * _BUCKET
-  for bucket in sorted({length(i) for i in documents}):
-    members = [i for i in documents if length(i) == bucket]
-    size = sharding.rows_of_batch(max(batch_tokens // bucket, 1))
+  shape = lambda i: batch_shape(data, len(corpus.documents[i].tokens))
+  for size, bucket in sorted({shape(i) for i in documents}, key=lambda one: one[1]):
+    members = [i for i in documents if shape(i)[1] == bucket]
     for start in range(0, len(members), size):
       chosen = members[start:start + size]
       tokens = np.zeros((size, bucket), np.int32)
@@ -142,5 +153,5 @@ def _batches(corpus: Corpus, rows: np.ndarray, batch_tokens: int, per_document: 
       place = np.flatnonzero(np.isin(corpus.document[rows], chosen))
       row = np.array([where[i] for i in corpus.document[rows[place]]], np.int32)
       position = corpus.position[rows[place]].astype(np.int32)
-      pad = size * per_document - len(place)
+      pad = size * data.positions_per_document - len(place)
       yield _Batch(tokens, np.pad(row, (0, pad)), np.pad(position, (0, pad)), place)

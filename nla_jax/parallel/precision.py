@@ -5,13 +5,19 @@ import jax.numpy as jnp
 from nla_jax.errors import NLAError
 
 
+def platform() -> str:
+  """`cpu`, `gpu` or `tpu`: of the mesh in context (whose devices need not be here), else of this machine."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+
+
 def compute_dtype(setting: str):
   """`float32`, `bfloat16`, or `auto`: bfloat16 on accelerators and on CPUs that multiply it natively, else float32."""
   if setting in ("float32", "bfloat16"):
     return jnp.dtype(setting)
   if setting != "auto":
     raise NLAError(f"config.compute={setting!r}: expected float32, bfloat16 or auto")
-  if jax.default_backend() != "cpu":
+  if platform() != "cpu":
     return jnp.dtype("bfloat16")
   try:
     with open("/proc/cpuinfo") as file:

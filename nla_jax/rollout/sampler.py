@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from nla_jax.models.contraction import einsum
 from nla_jax.models.transformer import empty_cache, unembedding
 from nla_jax.models.verbalizer import Verbalizer
-from nla_jax.parallel import sharding
+from nla_jax.parallel import precision, sharding
 
 
 class Rollout(NamedTuple):
@@ -93,7 +93,7 @@ def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer
   params = decode_copy(params, model.dtype)
   apply = lambda method, *arguments: model.apply({"params": params}, *arguments, method=method)
   # XLA's CPU backend rewrites a whole bfloat16 buffer to update a slice of it (half of a decoding step, measured).
-  cache_dtype = jnp.float32 if jax.default_backend() == "cpu" else model.dtype
+  cache_dtype = jnp.float32 if precision.platform() == "cpu" else model.dtype
   cache = empty_cache(model.architecture, batch, after.shape[0] + max_new_tokens, cache_dtype)
   hidden, cache = apply("prefill", before, after, vectors, cache)
   matrix = unembedding(params["transformer"])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.evaluation.metrics import mse_nrm
@@ -59,6 +60,18 @@ class Run(NamedTuple):
   note_progress: Callable[[], None]
 
 
+def make_update(loss: Callable, optimizer: optax.GradientTransformation, clip: float):
+  """The compiled update (state, batch) -> (state, loss, gradient norm); the state is donated."""
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def update(state: TrainState, batch):
+    value, grads = jax.value_and_grad(loss)(state.params, batch)
+    state, norm = guarded_update(state, grads, optimizer, clip)
+    return state, value, norm
+
+  return update
+
+
 def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[Any], dict[str, float]]):
   """Trains `params` on `loss(params, batch)` and returns them.
 
@@ -68,13 +81,7 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
   settings = run.settings
   optimizer = make_optimizer(settings, settings.steps)
   state = jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)
-
-  @functools.partial(jax.jit, donate_argnums=0)
-  def update(state: TrainState, batch):
-    value, grads = jax.value_and_grad(loss)(state.params, batch)
-    state, norm = guarded_update(state, grads, optimizer, settings.clip)
-    return state, value, norm
-
+  update = make_update(loss, optimizer, settings.clip)
   checkpoints = Checkpoints(run.folder / "checkpoints")
   rows = min(settings.batch, len(examples))
   stream = batches(examples, batch_size=rows, seed=run.seed, part=sharding.local_rows(rows))
