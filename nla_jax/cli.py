@@ -16,10 +16,12 @@ Several processes: --distributed under SLURM, Kubernetes, MPI or on a TPU pod; e
 
 besides: inspect PATH    what a model, a workdir, a store, a GGUF or a parquet file is, and what it lacks
          convert FROM TO parquet files of the reference pipeline to and from an activation store
-         push DIR REPO   an exported AV or AR to the hub                       nla COMMAND --help shows how
+         push DIR REPO   an exported AV or AR to the hub
+         plan --config=… --topology=v5p:2x2x4   whether a run fits a slice that is not here, and what it costs
+                         nla COMMAND --help shows how
 """
 COMMANDS = {"inspect": "nla_jax.interop.inspection", "convert": "nla_jax.interop.convert",
-            "push": "nla_jax.interop.push"}
+            "push": "nla_jax.interop.push", "plan": "nla_jax.planning.plan"}
 
 
 def _parse(arguments: list[str]):

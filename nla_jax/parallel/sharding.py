@@ -115,7 +115,8 @@ def rows_of_batch(n: int) -> int:
   return -(-n // shares) * shares
 
 
-def _batch_sharding(shape) -> NamedSharding:
+def batch_sharding(shape) -> NamedSharding:
+  """Of an array whose leading axis is rows, on the mesh in context."""
   return NamedSharding(jax.sharding.get_mesh(), _fitted((BATCH, *(None,) * (len(shape) - 1)), shape))
 
 
@@ -123,7 +124,7 @@ def local_rows(n: int) -> np.ndarray | slice:
   """Which of a batch's `n` rows this process's devices hold: what it has to read."""
   if not has_mesh() or jax.process_count() == 1:
     return slice(None)
-  indices = _batch_sharding((n,)).addressable_devices_indices_map((n,)).values()
+  indices = batch_sharding((n,)).addressable_devices_indices_map((n,)).values()
   return np.unique(np.concatenate([np.arange(n)[index] for index in indices]))
 
 
@@ -143,7 +144,7 @@ def put(batch, n: int | None = None):
     rows = np.arange(len(x)) if isinstance(held, slice) else held
     shape = (len(x) if n is None else n, *x.shape[1:])
     part = lambda index: x[np.searchsorted(rows, np.arange(shape[0])[index[0]])]
-    return jax.make_array_from_callback(shape, _batch_sharding(shape), part)
+    return jax.make_array_from_callback(shape, batch_sharding(shape), part)
 
   return jax.tree.map(place_rows, batch)
 
