@@ -343,6 +343,19 @@ def lower_params(params, n_layers: int):
   return {"embedding": params["embedding"], "layers": layers}
 
 
+_OPERANDS = ("query", "key", "value", "output", "gate", "up", "down", "unembedding")
+
+
+def rounded(params, dtype):
+  """A parameter tree whose matrices that only ever enter products are rounded to the products' dtype.
+
+  A forward on it equals a forward on `params` bit for bit, and it is half as large; norms, biases and the embedding,
+  which the residual stream reads as it is, stay.
+  """
+  cast = lambda path, leaf: leaf.astype(dtype) if path[-1].key in _OPERANDS else leaf
+  return jax.tree_util.tree_map_with_path(cast, params)
+
+
 def unembedding(params):
   """[vocab, d_model] matrix that turns hidden states into logits."""
   return params.get("unembedding", params["embedding"])

@@ -24,7 +24,7 @@ from nla_jax.rollout.sampler import sample
 from nla_jax.training import sft
 from nla_jax.training.batches import ar_length
 from nla_jax.training.optimizer import create_state, make_optimizer
-from nla_jax.training.rl import Learner, PolicyBatch
+from nla_jax.training.rl import Learner, PolicyBatch, frozen
 
 # Tokens of the reference templates where no tokenizer is at hand: what Qwen's and Llama's need, rounded up.
 _ASSUMED = {"before": 144, "after": 16, "close": 2, "around_answer": 16, "ar_before": 8, "around_explanation": 8}
@@ -157,7 +157,8 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   """A step of RL: rollout, the AR's reward and regression, the reference's scores, the AV's update."""
   rl, d = config.rl, pair.verbalizer.architecture.d_model
   n, cap = rl.activations * rl.group, rl.max_new_tokens
-  learner = Learner(pair, rl, av)
+  reference = _placed(jax.eval_shape(functools.partial(frozen, dtype=pair.verbalizer.dtype), av))
+  learner = Learner(pair, rl, reference)
   states = jax.tree.map(lambda x: x, jax.eval_shape(learner.create, av, ar))
   states = {name: _placed(state) for name, state in states.items()}
   both, vectors, tokens = (states["av"], states["ar"]), _rows(n, d), _rows(n, cap, dtype=jnp.int32)

@@ -25,7 +25,7 @@ import numpy as np
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import mse_nrm
-from nla_jax.models.transformer import unembedding
+from nla_jax.models.transformer import rounded, unembedding
 from nla_jax.pair import Pair
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
@@ -79,8 +79,13 @@ def check_settings(rl) -> None:
       raise NLAError(f"config.rl.{name}={value!r}: expected one of {', '.join(known)}")
 
 
+def frozen(params, dtype):
+  """A copy of parameters that stays when they are trained on, its matrices as products read them."""
+  return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, rounded(params, dtype), params)
+
+
 class Learner:
-  """The compiled programs of one RL run."""
+  """The compiled programs of one RL run; `reference_params` are `frozen` ones."""
 
   def __init__(self, pair: Pair, rl, reference_params):
     self.pair, self.rl, self.reference = pair, rl, reference_params
@@ -184,7 +189,7 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
     note_progress: called after each checkpoint.
   """
   check_settings(rl)
-  learner = Learner(pair, rl, jax.tree.map(jnp.copy, av_params))
+  learner = Learner(pair, rl, frozen(av_params, pair.verbalizer.dtype))
   states = learner.create(av_params, ar_params)
   checkpoints = Checkpoints(folder / "checkpoints", keep=1)
   per_step = rl.activations * rl.group

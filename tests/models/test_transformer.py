@@ -8,7 +8,7 @@ import pytest
 
 from nla_jax.models import contraction
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.transformer import Injection, Transformer, empty_cache, lower_params, unembedding
+from nla_jax.models.transformer import Injection, Transformer, empty_cache, lower_params, rounded, unembedding
 
 FAMILIES = ("llama", "llama3", "llama3_untied", "qwen2", "qwen3", "gemma3_text", "gemma3")  # see conftest's `_make`
 LENGTH = 24
@@ -137,6 +137,14 @@ def test_bfloat16_operands_stay_close_and_the_stream_stays_float32(pair, relativ
   rounded, exact = run(jnp.bfloat16), run(jnp.float32)
   assert rounded.dtype == jnp.float32
   assert 1e-5 < relative_error(rounded, exact) < 0.03
+
+
+def test_parameters_rounded_beforehand_give_the_same_forward(tiny_architecture, tiny_params):
+  model = Transformer(tiny_architecture, dtype=jnp.bfloat16)
+  small = rounded(tiny_params, jnp.bfloat16)
+  assert small["layers"]["query"].dtype == small["unembedding"].dtype == jnp.bfloat16
+  assert small["layers"]["mlp_norm"].dtype == small["embedding"].dtype == jnp.float32
+  np.testing.assert_array_equal(_apply(model, small, TOKENS, {}).hidden, _apply(model, tiny_params, TOKENS, {}).hidden)
 
 
 def test_rounded_einsum_has_the_gradient_of_the_product():
