@@ -50,6 +50,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "parity": PARITY,
+        "benchmarks": [*PARITY, "matplotlib>=3.10"],
         "test": [*DEMO, "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.12"],
     },
 )

@@ -3,6 +3,7 @@ import contextlib
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
 from nla_jax.errors import NLAError
@@ -33,7 +34,25 @@ def make_mesh(data: int = 1, fsdp: int = 0, tensor: int = 1) -> jax.sharding.Mes
   if count != len(devices) and (jax.process_count() > 1 or count > len(devices)):
     raise NLAError(f"config.mesh asks for {data} × {fsdp} × {tensor} = {count} devices, there are {len(devices)} "
                    f"({devices[0].device_kind}): set --config.mesh.data, .fsdp and .tensor to match")
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices[:count])
+  return arrange(devices[:count], *shape)
+
+
+def arrange(devices: list, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
+  """Devices, here or elsewhere, as a mesh whose inner axes are near each other; slices of a pod lie along `data`.
+
+  Raises:
+    NLAError: replicas cannot be shared evenly by the slices.
+  """
+  slices = len({getattr(device, "slice_index", None) or 0 for device in devices})
+  if data % slices:
+    raise NLAError(f"config.mesh.data={data} is not a multiple of the {slices} slices: only replicas may lie in "
+                   "several slices, set --config.mesh.data")
+  if slices > 1:
+    grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp, tensor), (slices, 1, 1), devices,
+                                                allow_split_physical_axes=True)
+  else:
+    grid = mesh_utils.create_device_mesh((data, fsdp, tensor), devices, allow_split_physical_axes=True)
+  return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * 3)
 
 
 def check_mesh(architecture, config) -> None:

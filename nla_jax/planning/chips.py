@@ -8,10 +8,9 @@ import re
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AxisType
 
 from nla_jax.errors import NLAError
-from nla_jax.parallel.mesh import AXES
+from nla_jax.parallel.mesh import arrange
 
 GIB = 2**30
 
@@ -31,11 +30,11 @@ class Chip(NamedTuple):
   flops: float
   memory_rate: float
   link_rate: float
-  options: dict[str, Any] = {}
+  options: tuple[tuple[str, Any], ...] = ()
 
 
 CHIPS = {
-    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 300e9, {"chip_config_name": "megacore"}),
+    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 300e9, (("chip_config_name", "megacore"),)),
     "v5e": Chip(15.75 * GIB, 197e12, 819e9, 200e9),
     "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 600e9),
     "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 448e9),
@@ -77,7 +76,7 @@ def describe(name: str) -> Topology:
                    f"two slices, v6e:8x8*2; generations are {', '.join(CHIPS)}")
   generation, shape, slices = match[1], match[2], int(match[3] or 1)
   chip = CHIPS[generation]
-  options = {**chip.options, **({"num_slices": slices} if slices > 1 else {})}
+  options = {**dict(chip.options), **({"num_slices": slices} if slices > 1 else {})}
   _check_libtpu()
   from jax.experimental import topologies
 
@@ -106,14 +105,4 @@ def mesh_of_topology(topology: Topology, data: int, fsdp: int, tensor: int) -> j
   if data * fsdp * tensor != topology.count:
     raise NLAError(f"config.mesh asks for {data} × {fsdp} × {tensor} = {data * fsdp * tensor} devices, {topology.name} "
                    f"has {topology.count}: set --config.mesh.data, .fsdp and .tensor to match")
-  if data % topology.slices:
-    raise NLAError(f"config.mesh.data={data} is not a multiple of the {topology.slices} slices of {topology.name}: only "
-                   "replicas may lie in several slices, set --config.mesh.data")
-  explicit = (AxisType.Explicit,) * len(AXES)
-  if topology.slices == 1:
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=explicit, devices=topology.devices)
-  from jax.experimental import mesh_utils
-
-  devices = mesh_utils.create_hybrid_device_mesh((data // topology.slices, fsdp, tensor), (topology.slices, 1, 1),
-                                                 topology.devices)
-  return jax.sharding.Mesh(devices, AXES, axis_types=explicit)
+  return arrange(topology.devices, data, fsdp, tensor)

@@ -9,6 +9,7 @@ operations and bytes of the matrix products are counted from the traced program 
 largest of three times at the chip's peak rates: computing, reading memory, receiving from other chips. No run is that
 fast: chip-hours are a lower bound. Nothing needs an accelerator; libtpu comes with the extra `tpu`.
 """
+import contextlib
 import json
 import pathlib
 import re
@@ -111,9 +112,9 @@ def make_plan(config, topology: chips.Topology, names: tuple[str, ...] = (), on_
   """
   model, key_dtype = programs.find_model(config), jax.random.key(0).dtype
   mesh = chips.mesh_of_topology(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-  with jax.set_mesh(mesh):
+  compiled = []
+  with jax.set_mesh(mesh), _without_cache():
     check_mesh(model.architecture, config)
-    compiled = []
     for program in programs.programs(config, model, compute_dtype(config.compute), key_dtype):
       if not names or program.name.startswith(names):
         compiled.append(_compile(program, topology))
@@ -121,20 +122,33 @@ def make_plan(config, topology: chips.Topology, names: tuple[str, ...] = (), on_
   return Plan(topology, tuple(mesh.shape.values()), compiled, model.counted)
 
 
+@contextlib.contextmanager
+def _without_cache():
+  """jax's compilation cache cannot read back what was compiled for devices that are not here."""
+  enabled = jax.config.jax_enable_compilation_cache
+  jax.config.update("jax_enable_compilation_cache", False)
+  try:
+    yield
+  finally:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+
+
 def _compile(program: programs.Program, topology: chips.Topology) -> Compiled:
   begun, chip = time.perf_counter(), topology.chip
+  given, beside = work.held_bytes(program.arguments), work.held_bytes(program.beside)
+  refuse = lambda needed, why: Compiled(program, None, needed, why, {}, work.Work(), 0.0, "",
+                                        time.perf_counter() - begun, "")
+  if given + beside > chip.memory:
+    return refuse(given + beside, "too large before it begins, so it was not compiled: its arguments take "
+                                  f"{size(given)}, what lies beside them {size(beside)}")
   traced = program.function.trace(*program.arguments, **program.keywords)
-  beside = work.held_bytes(program.beside)
-  done = work.work_of(traced.jaxpr.jaxpr, program.loop)
-  done += work.Work(0.0, work.held_bytes(program.arguments))
+  done = work.work_of(traced.jaxpr.jaxpr, program.loop) + work.Work(0.0, given)
   try:
     compiled = traced.lower().compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
-    needed = _refused_bytes(str(error)) + beside
-    return Compiled(program, None, needed, " ".join(str(error).split())[:300], {}, done, 0.0, "",
-                    time.perf_counter() - begun, "")
+    return refuse(_refused_bytes(str(error)) + beside, " ".join(str(error).split())[:300])
   stats, text = compiled.memory_analysis(), compiled.as_text()
   memory = Memory(stats.argument_size_in_bytes, stats.output_size_in_bytes - stats.alias_size_in_bytes,
                   stats.temp_size_in_bytes, stats.generated_code_size_in_bytes, beside)
@@ -151,27 +165,31 @@ def _refused_bytes(message: str) -> float:
   return max((float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([KMGT])\b", message)), default=0.0)
 
 
+def size(n: float) -> str:
+  """Bytes as a person reads them."""
+  return f"{n / chips.GIB:.2f} GiB" if n >= chips.GIB / 10 else f"{n / 2**20:.2f} MiB"
+
+
 def table(plan: Plan) -> str:
   """The plan as text, one line a program."""
-  gib = lambda n: f"{n / chips.GIB:.2f}"
   limit = plan.topology.chip.memory
   head = ("program", "arguments", "results", "temporaries", "beside", "in all", "received", "Tflop", "ms", "bound",
           "an hour", "compiled")
   lines = [head]
   for one in plan.compiled:
     if one.memory is None:
-      lines.append((one.program.name, *("-",) * 4, f">{gib(one.needed)}", *("-",) * 5, f"{one.compile_seconds:.0f} s"))
+      lines.append((one.program.name, *("-",) * 4, f">{size(one.needed)}", *("-",) * 5, f"{one.compile_seconds:.0f} s"))
       continue
     m, rate = one.memory, 3600 * one.program.rows / one.seconds
-    lines.append((one.program.name, gib(m.arguments), gib(m.results), gib(m.temporaries + m.code), gib(m.beside),
-                  gib(one.needed) + ("" if one.needed <= limit else " !"), gib(sum(one.sent.values())),
+    lines.append((one.program.name, size(m.arguments), size(m.results), size(m.temporaries + m.code), size(m.beside),
+                  size(one.needed) + ("" if one.needed <= limit else " !"), size(sum(one.sent.values())),
                   f"{one.work.flops / 1e12:.2f}", f"{1e3 * one.seconds:.1f}", one.bound, f"{rate:,.0f}",
                   f"{one.compile_seconds:.0f} s"))
   widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
   rows = ["  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths)))
           for line in lines]
-  title = (f"{plan.topology.name}: {plan.topology.count} chips of {gib(limit)} GiB, mesh (data, fsdp, tensor) = "
-           f"{plan.mesh}; GiB and Tflop a device and call, `an hour`: activations or explanations of the whole slice")
+  title = (f"{plan.topology.name}: {plan.topology.count} chips of {size(limit)}, mesh (data, fsdp, tensor) = "
+           f"{plan.mesh}; bytes and Tflop a device and call, `an hour`: activations or explanations of the whole slice")
   return "\n".join([title, *rows, *_conclusions(plan)])
 
 
@@ -181,7 +199,7 @@ def _conclusions(plan: Plan) -> list[str]:
     lines.append("prompt lengths are those of the reference templates, rounded up: the model's tokenizer is not here")
   kinds = sorted({kind for one in plan.compiled for kind in one.sent})
   for kind in kinds:
-    lines.append(f"{kind}: " + ", ".join(f"{one.program.name} {one.sent[kind] / 1e9:.2f} GB" for one in plan.compiled
+    lines.append(f"{kind}: " + ", ".join(f"{one.program.name} {size(one.sent[kind])}" for one in plan.compiled
                                          if one.sent.get(kind)))
   for one in plan.compiled:
     if one.memory is None:
@@ -189,8 +207,8 @@ def _conclusions(plan: Plan) -> list[str]:
   too_large = [one for one in plan.compiled if one.memory is None or one.needed > plan.topology.chip.memory]
   if too_large:
     worst = max(too_large, key=lambda one: one.needed)
-    lines.append(f"DOES NOT FIT: {worst.program.name} needs {worst.needed / chips.GIB:.2f} GiB of "
-                 f"{plan.topology.chip.memory / chips.GIB:.2f} GiB a device")
+    lines.append(f"DOES NOT FIT: {worst.program.name} needs {size(worst.needed)} of "
+                 f"{size(plan.topology.chip.memory)} a device")
   else:
     lines.append("fits")
     if plan.rl_steps:
@@ -240,11 +258,13 @@ def main(arguments: list[str]) -> int:
   from nla_jax.planning.suggest import suggest
 
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values, sys_argv=["nla", *arguments])
+  config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values,
+                                  sys_argv=["nla", *arguments])
   flags.DEFINE_string("topology", None, "such as v5e:4x4, v5p:2x2x4 or v6e:8x8*2 (two slices)", flag_values=values)
   flags.DEFINE_list("programs", [], "only programs that begin so, such as `rl` or `extract,sft`", flag_values=values)
   flags.DEFINE_bool("suggest", False, "try mesh shapes and batch sizes, rank those that fit", flag_values=values)
   flags.DEFINE_integer("tries", 6, "with --suggest: how many to compile", flag_values=values)
+  flags.DEFINE_bool("nearest", True, "where it does not fit, look for the next larger slice", flag_values=values)
   flags.DEFINE_string("json", None, "also write the numbers to this file", flag_values=values)
   try:
     rest = values(["nla plan", *arguments])
@@ -267,10 +287,10 @@ def main(arguments: list[str]) -> int:
   print(table(plan))
   if values.json:
     pathlib.Path(values.json).write_text(json.dumps(summary(plan), indent=2) + "\n")
-  if plan.fits:
-    return 0
+  if plan.fits or not values.nearest:
+    return 0 if plan.fits else 1
   found = next_that_fits(config, plan)
   print("no larger slice of these chips with this mesh fits" if found is None else
         f"nearest that fits: --topology={found.topology.name} with --config.mesh.fsdp={found.mesh[1]}: "
-        f"{found.compiled[0].program.name} needs {found.compiled[0].needed / chips.GIB:.2f} GiB a device")
+        f"{found.compiled[0].program.name} needs {size(found.compiled[0].needed)} a device")
   return 1

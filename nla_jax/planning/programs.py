@@ -159,8 +159,7 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   n, cap = rl.activations * rl.group, rl.max_new_tokens
   reference = _placed(jax.eval_shape(functools.partial(frozen, dtype=pair.verbalizer.dtype), av))
   learner = Learner(pair, rl, reference)
-  states = jax.tree.map(lambda x: x, jax.eval_shape(learner.create, av, ar))
-  states = {name: _placed(state) for name, state in states.items()}
+  states = {name: _placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
   both, vectors, tokens = (states["av"], states["ar"]), _rows(n, d), _rows(n, cap, dtype=jnp.int32)
   others = tuple(state for name, state in states.items() if name not in ("av", "ar"))
   ids = lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.int32)
@@ -171,8 +170,8 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   gold = sharding.rows_of_batch(round(rl.ar_gold * n)) if rl.ar_gold else 0
   ar_rows = (_rows(n + gold, model.ar_input, dtype=jnp.int32), _rows(n + gold, dtype=jnp.int32), _rows(n + gold, d),
              _rows(n + gold, dtype=bool))
-  update_ar = Program("rl ar", learner.update_ar, (states["ar"], *ar_rows), {}, (states["av"], learner.reference, *others),
-                      1, n, rl.steps)
+  update_ar = Program("rl ar", learner.update_ar, (states["ar"], *ar_rows), {},
+                      (states["av"], learner.reference, *others), 1, n, rl.steps)
   steps = rl.steps - rl.ar_steps
   scores = Program("rl scores", learner.scores, (learner.reference, vectors, tokens), {}, (*both, *others), 1, n,
                    steps * (1 if rl.epochs * rl.minibatches == 1 else 2))

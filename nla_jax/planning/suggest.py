@@ -24,13 +24,13 @@ def suggest(config, topology: chips.Topology, names: tuple[str, ...], tries: int
       except NLAError as error:
         lines.append(f"{title}: {error}")
         break
-      needed = max(one.needed for one in made.compiled) / chips.GIB
+      needed = plan.size(max(one.needed for one in made.compiled))
       if not made.fits:
-        lines.append(f"{title}: does not fit, {needed:.2f} GiB a device")
+        lines.append(f"{title}: does not fit, {needed} a device")
         continue
       seconds = sum(one.seconds for one in made.compiled)
       rate = 3600 * made.compiled[0].program.rows / seconds
-      found.append((rate, f"{title}: {needed:.2f} GiB a device, {seconds:.2f} s a step at the roofline, "
+      found.append((rate, f"{title}: {needed} a device, {seconds:.2f} s a step at the roofline, "
                           f"{rate:,.0f} rows an hour"))
       break
   ranked = [line for _, line in sorted(found, reverse=True)]

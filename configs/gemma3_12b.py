@@ -1,0 +1,19 @@
+"""Gemma 3 12B, block 32, with the reference's hyperparameters.
+PLAN
+"""
+from nla_jax.config import default_config
+
+
+def get_config():
+  c = default_config()
+  c.name = "Gemma 3 12B, block 32"
+  c.model = "google/gemma-3-12b-it"
+  c.layer = 32
+  c.inject.scale = 80000.0
+  c.corpus = "hf://HuggingFaceFW/fineweb@sample-10BT"
+  c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
+  c.teacher.max_tokens = 120
+  c.rl.steps = 4000
+  c.mesh.update(data=1, fsdp=8, tensor=2)
+  c.export_dtype = "bfloat16"
+  return c

@@ -1,0 +1,19 @@
+"""Llama 3.3 70B Instruct, block 53, with the reference's hyperparameters.
+PLAN
+"""
+from nla_jax.config import default_config
+
+
+def get_config():
+  c = default_config()
+  c.name = "Llama 3.3 70B Instruct, block 53"
+  c.model = "meta-llama/Llama-3.3-70B-Instruct"
+  c.layer = 53
+  c.inject.scale = 30.0
+  c.corpus = "hf://HuggingFaceFW/fineweb@sample-10BT"
+  c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
+  c.teacher.max_tokens = 120
+  c.rl.steps = 4000
+  c.mesh.update(data=1, fsdp=16, tensor=4)
+  c.export_dtype = "bfloat16"
+  return c

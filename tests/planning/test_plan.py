@@ -1,0 +1,113 @@
+"""`nla plan`: programs compiled for TPU slices that are not here, and what is promised of them."""
+import math
+import pathlib
+import sys
+
+import jax
+import pytest
+
+from nla_jax import cli
+from nla_jax.config import load_config
+from nla_jax.errors import NLAError
+from nla_jax.planning import chips, plan
+from nla_jax.planning.collectives import collectives, shapes_of
+
+ROOT = pathlib.Path(__file__).parents[2]
+MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
+SHARES = 4  # devices that share a batch's rows
+
+
+def tiny(**changes):
+  return load_config(str(ROOT / "configs" / "tiny.py"), {**MESH, **changes})
+
+
+@pytest.fixture(scope="module")
+def compiled():
+  """The tiny config's AV on eight v5e chips, with batches of which a device has more than one chunk of tokens."""
+  pytest.importorskip("libtpu")
+  config = tiny(**{"av.batch": 128, "rl.activations": 36, "compute": "auto"})
+  made = plan.make_plan(config, chips.describe("v5e:2x4"), ("sft av", "rl"))
+  return {one.program.name: one for one in made.compiled}, config, made
+
+
+def in_loop_gathers(text: str, rows: int) -> list[tuple[int, ...]]:
+  """Results of all-gathers inside loops whose leading axis is not the device's rows: weights."""
+  return [shape for one in collectives(text, 8) if one.in_loop and one.kind == "all-gather"
+          for _, shape in one.shapes if len(shape) > 1 and shape[0] != rows]
+
+
+def logits_of_all_tokens(text: str, tokens: int, vocabulary: int) -> list[tuple[int, ...]]:
+  """float32 arrays that hold a vocabulary for each of a device's tokens."""
+  return [shape for dtype, shape in shapes_of(text) if dtype == "f32" and vocabulary in shape
+          and math.prod(shape) >= tokens * vocabulary]
+
+
+@pytest.mark.slow
+def test_the_token_loop_gathers_no_weights(compiled):
+  programs, config, _ = compiled
+  rows = config.rl.activations * config.rl.group // SHARES
+  assert in_loop_gathers(programs["rl rollout"].text, rows) == []
+  # The same look at a training program finds what it is meant to find: there each layer gathers its weights.
+  assert in_loop_gathers(programs["sft av"].text, config.av.batch // SHARES)
+
+
+@pytest.mark.slow
+def test_no_program_holds_logits_of_all_tokens(compiled):
+  programs, _, _ = compiled
+  for name in ("sft av", "rl scores", "rl av"):
+    leaves = jax.tree_util.tree_leaves_with_path(programs[name].program.arguments)
+    tokens = next(leaf for _, leaf in leaves if leaf.dtype == "int32" and len(leaf.shape) == 2)
+    embedding = next(leaf for path, leaf in leaves if "embedding" in jax.tree_util.keystr(path))
+    count, vocabulary = math.prod(tokens.shape) // SHARES, embedding.sharding.shard_shape(embedding.shape)[0]
+    text = programs[name].text
+    assert any(dtype == "f32" and vocabulary in shape for dtype, shape in shapes_of(text)), name  # a chunk's
+    assert logits_of_all_tokens(text, count, vocabulary) == [], name
+  assert logits_of_all_tokens(f"%x = f32[{count},{vocabulary}]", count, vocabulary)  # would be found
+
+
+@pytest.mark.slow
+def test_what_a_plan_says(compiled):
+  programs, _, made = compiled
+  assert made.fits and made.counted
+  for one in programs.values():
+    assert one.memory.arguments > 0 and one.needed < 2**30
+    assert one.work.flops > 0 and one.seconds > 0 and one.bound in ("compute", "memory", "links")
+  # While the AV learns, the AR with its optimizer and the reference lie beside it; donated states are not held twice.
+  av = programs["rl av"].memory
+  assert av.beside > 0 and av.results < av.arguments / 4
+  text = plan.table(made)
+  assert "fits" in text and "all-reduce" in text and "rl rollout" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("memory", "expected"), [
+    (10 * 2**20, ("sft ar needs 10.8", "nearest that fits: --topology=v5e:2x4 with --config.mesh.fsdp=8")),
+    (1000, ("too large before it begins", "no larger slice of these chips")),
+])
+def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, expected):
+  pytest.importorskip("libtpu")
+  monkeypatch.setitem(chips.CHIPS, "v5e", chips.CHIPS["v5e"]._replace(memory=memory))
+  arguments = ["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--config.ar.batch=64", "--topology=v5e:2x2"]
+  assert cli.main([*arguments, "--programs=sft ar"]) == 1
+  said = capfd.readouterr().out
+  assert "DOES NOT FIT" in said and all(part in said for part in expected), said
+
+
+@pytest.mark.parametrize(("topology", "changes", "expected"), [
+    ("v9:2x2", {}, "generations are v4, v5e, v5p, v6e"), ("v5e", {}, "GENERATION:SHAPE"),
+    ("v5e:3x5", {}, "shapes of v5e are 2x2"), ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
+    ("v5e:2x2*2", {"mesh.data": 1, "mesh.fsdp": 4}, "multiple of the 2 slices"),
+    ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch is 6"),
+    ("v5e:2x4", {"mesh.tensor": 8, "mesh.data": 1, "mesh.fsdp": 1}, "4 query heads"),
+])
+def test_what_cannot_be_planned_is_said_in_one_line(topology, changes, expected):
+  pytest.importorskip("libtpu")
+  with pytest.raises(NLAError, match=expected) as caught:
+    plan.make_plan(tiny(**changes), chips.describe(topology))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_missing_libtpu_is_said_with_the_extra_that_brings_it(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "libtpu", None)
+  assert cli.main(["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4"]) == 2
+  assert "nla_jax[tpu]" in capsys.readouterr().err
