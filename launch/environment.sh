@@ -107,6 +107,12 @@ prepare_environment() {
       "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps --target "$VENV/nla/transformers4" \
         -r "$CHECKOUT/launch/transformers4.txt"
     fi
+    if [[ ",$joined," == *,test,* ]]; then  # compiles for TPUs that are not here; beside the environment, since jax
+      rm -rf "$VENV/nla/libtpu"             # would look for a TPU wherever it finds libtpu
+      "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps --target "$VENV/nla/libtpu" \
+        "$("$VENV/bin/python" -c 'from importlib.metadata import requires
+print(next(r.split(";")[0].strip() for r in requires("jax") if r.startswith("libtpu")))')"
+    fi
     for extra in "$@"; do
       if [[ -f "$CHECKOUT/launch/$extra-data.txt" ]]; then
         "$VENV/bin/python" -m pip install ${quiet:+--quiet} --no-input --no-deps -r "$CHECKOUT/launch/$extra-data.txt"

@@ -13,4 +13,4 @@ prepare_environment "${extras[@]}"
 cd "$CHECKOUT"
 "$VENV/bin/python" -m ruff check
 # -P keeps the checkout itself off the path: its folder kernels/ must not pass for the package of that name.
-"$VENV/bin/python" -P -m pytest -q "$@"
+PYTHONPATH="$VENV/nla/libtpu" "$VENV/bin/python" -P -m pytest -q "$@"

@@ -47,6 +47,9 @@ SLICES = {
     "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
 }
 
+_LIBTPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+           "TPU_WORKER_HOSTNAMES": "localhost"}
+
 
 class Topology(NamedTuple):
   """Devices that need not be here.
@@ -89,9 +92,9 @@ def describe(name: str) -> Topology:
 
 
 def _check_libtpu() -> None:
-  """Asks libtpu for descriptions alone: it must not look for chips."""
-  for key in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
-    os.environ.setdefault(key, "1")
+  """libtpu is to describe and compile alone: not to look for chips, nor to complain that there are none."""
+  for key, value in _LIBTPU.items():
+    os.environ.setdefault(key, value)
   try:
     import libtpu  # noqa: F401
   except ImportError as error:

@@ -273,6 +273,7 @@ def main(arguments: list[str]) -> int:
   if values["config"].value is None or values.topology is None or len(rest) != 1:
     raise NLAError("usage: nla plan --config=FILE.py --topology=GENERATION:SHAPE [--suggest] [--programs=rl,…] "
                    "[--json=FILE] [--config.key=value …]")
+  jax.config.update("jax_platforms", "cpu")  # a TPU that is here stays free
   holder = values["config"]
   config = load_config(config_flags.get_config_filename(holder), config_flags.get_override_values(holder))
   topology = chips.describe(values.topology)
