@@ -1,13 +1,15 @@
-"""`nla plan`: whether a config's run fits a slice that is not here, and what it would cost there.
+"""`nla plan`: whether a config's run fits machines that are not here, and what it would cost there.
 
   nla plan --config=configs/qwen2_5_7b.py --topology=v5p:2x2x4
   nla plan --config=configs/llama3_3_70b.py --topology=v6e:16x16 --suggest
+  nla plan --config=configs/qwen2_5_7b.py --topology=h100:8 --config.mesh.tensor=1
 
-Every program of the run is compiled for the slice by the compiler that would compile it there. Memory is the
+Every program of the run is compiled for the chips by the compiler that would compile it there. Memory is the
 compiler's own figure for one device, and what else lies there meanwhile; collectives are read from the compiled text;
 operations and bytes of the matrix products are counted from the traced program (`work`). The roofline time is the
 largest of three times at the chip's peak rates: computing, reading memory, receiving from other chips. No run is that
-fast: chip-hours are a lower bound. Nothing needs an accelerator; libtpu comes with the extra `tpu`.
+fast: chip-hours are a lower bound. Nothing needs an accelerator; the compilers come with
+the extras `tpu` and `gpu`.
 """
 import contextlib
 import json
@@ -21,7 +23,9 @@ import jax
 from nla_jax.errors import NLAError
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.parallel.precision import compute_dtype
-from nla_jax.planning import chips, collectives, programs, work
+from nla_jax.planning import collectives, programs, work
+from nla_jax.planning.chips import GIB
+from nla_jax.planning.topology import Topology, describe, mesh_of_topology
 
 
 class Memory(NamedTuple):
@@ -73,7 +77,7 @@ class Compiled(NamedTuple):
 class Plan(NamedTuple):
   """A config on a topology. `mesh` is (data, fsdp, tensor); `counted` is False where prompt lengths are assumed."""
 
-  topology: chips.Topology
+  topology: Topology
   mesh: tuple[int, int, int]
   compiled: list[Compiled]
   counted: bool
@@ -98,12 +102,12 @@ class Plan(NamedTuple):
     return sum(one.seconds * one.program.calls for one in self.compiled) * self.topology.count / 3600
 
 
-def make_plan(config, topology: chips.Topology, names: tuple[str, ...] = (), on_program=lambda one: None) -> Plan:
+def make_plan(config, topology: Topology, names: tuple[str, ...] = (), on_program=lambda one: None) -> Plan:
   """Compiles a config's programs for a topology.
 
   Args:
     config: the run's; its `mesh` must multiply to the topology's devices.
-    topology: from `chips.describe`.
+    topology: from `topology.describe`.
     names: only programs whose name begins with one of these; all where empty.
     on_program: called with each `Compiled`.
 
@@ -111,7 +115,7 @@ def make_plan(config, topology: chips.Topology, names: tuple[str, ...] = (), on_
     NLAError: mesh, heads or batches do not divide.
   """
   model, key_dtype = programs.find_model(config), jax.random.key(0).dtype
-  mesh = chips.mesh_of_topology(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  mesh = mesh_of_topology(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
   compiled = []
   with jax.set_mesh(mesh), _without_cache():
     check_mesh(model.architecture, config)
@@ -133,7 +137,7 @@ def _without_cache():
     jax.config.update("jax_enable_compilation_cache", enabled)
 
 
-def _compile(program: programs.Program, topology: chips.Topology) -> Compiled:
+def _compile(program: programs.Program, topology: Topology) -> Compiled:
   begun, chip = time.perf_counter(), topology.chip
   given, beside = work.held_bytes(program.arguments), work.held_bytes(program.beside)
   refuse = lambda needed, why: Compiled(program, None, needed, why, {}, work.Work(), 0.0, "",
@@ -167,7 +171,7 @@ def _refused_bytes(message: str) -> float:
 
 def size(n: float) -> str:
   """Bytes as a person reads them."""
-  return f"{n / chips.GIB:.2f} GiB" if n >= chips.GIB / 10 else f"{n / 2**20:.2f} MiB"
+  return f"{n / GIB:.2f} GiB" if n >= GIB / 10 else f"{n / 2**20:.2f} MiB"
 
 
 def table(plan: Plan) -> str:
@@ -234,8 +238,8 @@ def next_that_fits(config, plan: Plan) -> Plan | None:
   """The smallest larger slice of the same chips on which the config's largest program fits, with its plan there."""
   generation = plan.topology.name.split(":")[0]
   worst = max(plan.compiled, key=lambda one: one.needed).program.name
-  for shape in chips.SLICES[generation]:
-    topology = chips.describe(f"{generation}:{shape}")
+  for shape in plan.topology.chip.slices:
+    topology = describe(f"{generation}:{shape}")
     if topology.count <= plan.topology.count or topology.count % (config.mesh.data * config.mesh.tensor):
       continue
     larger = config.copy_and_resolve_references()
@@ -260,7 +264,7 @@ def main(arguments: list[str]) -> int:
   values = flags.FlagValues()
   config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values,
                                   sys_argv=["nla", *arguments])
-  flags.DEFINE_string("topology", None, "such as v5e:4x4, v5p:2x2x4 or v6e:8x8*2 (two slices)", flag_values=values)
+  flags.DEFINE_string("topology", None, "such as v5e:4x4, v5p:2x2x4, v6e:8x8*2 or h100:8", flag_values=values)
   flags.DEFINE_list("programs", [], "only programs that begin so, such as `rl` or `extract,sft`", flag_values=values)
   flags.DEFINE_bool("suggest", False, "try mesh shapes and batch sizes, rank those that fit", flag_values=values)
   flags.DEFINE_integer("tries", 6, "with --suggest: how many to compile", flag_values=values)
@@ -271,12 +275,12 @@ def main(arguments: list[str]) -> int:
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     raise NLAError(" ".join(str(error).split())[:400]) from error
   if values["config"].value is None or values.topology is None or len(rest) != 1:
-    raise NLAError("usage: nla plan --config=FILE.py --topology=GENERATION:SHAPE [--suggest] [--programs=rl,…] "
+    raise NLAError("usage: nla plan --config=FILE.py --topology=CHIP:SHAPE [--suggest] [--programs=rl,…] "
                    "[--json=FILE] [--config.key=value …]")
   jax.config.update("jax_platforms", "cpu")  # a TPU that is here stays free
   holder = values["config"]
   config = load_config(config_flags.get_config_filename(holder), config_flags.get_override_values(holder))
-  topology = chips.describe(values.topology)
+  topology = describe(values.topology)
   names = tuple(values.programs)
   if values.suggest:
     print(suggest(config, topology, names, values.tries))

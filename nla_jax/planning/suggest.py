@@ -2,10 +2,11 @@
 import itertools
 
 from nla_jax.errors import NLAError
-from nla_jax.planning import chips, plan
+from nla_jax.planning import plan
+from nla_jax.planning.topology import Topology
 
 
-def suggest(config, topology: chips.Topology, names: tuple[str, ...], tries: int) -> str:
+def suggest(config, topology: Topology, names: tuple[str, ...], tries: int) -> str:
   """Compiles the RL step (or the programs named) for several meshes and batch sizes and ranks those that fit.
 
   Meshes are the ways to share the devices; they are tried by how evenly `fsdp` and `tensor` hold the parameters, those
@@ -38,7 +39,7 @@ def suggest(config, topology: chips.Topology, names: tuple[str, ...], tries: int
                     "not:", *lines] if lines else [f"{topology.name}, fastest first:", *ranked])
 
 
-def _meshes(topology: chips.Topology):
+def _meshes(topology: Topology):
   """Meshes (data, fsdp, tensor) over all devices: few replicas first, then tensor shards 4, 2, 8, 1, 16."""
   for replicas in (1, 2, 4, 8):
     for tensor in (4, 2, 8, 1, 16):

@@ -9,8 +9,10 @@ import pytest
 from nla_jax import cli
 from nla_jax.config import load_config
 from nla_jax.errors import NLAError
-from nla_jax.planning import chips, plan
+from nla_jax.planning import plan
+from nla_jax.planning.chips import CHIPS
 from nla_jax.planning.collectives import collectives, shapes_of
+from nla_jax.planning.topology import describe
 
 ROOT = pathlib.Path(__file__).parents[2]
 MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
@@ -26,7 +28,7 @@ def compiled():
   """The tiny config's AV on eight v5e chips, with batches of which a device has more than one chunk of tokens."""
   pytest.importorskip("libtpu")
   config = tiny(**{"av.batch": 128, "rl.activations": 36, "compute": "auto"})
-  made = plan.make_plan(config, chips.describe("v5e:2x4"), ("sft av", "rl"))
+  made = plan.make_plan(config, describe("v5e:2x4"), ("sft av", "rl"))
   return {one.program.name: one for one in made.compiled}, config, made
 
 
@@ -86,15 +88,22 @@ def test_what_a_plan_says(compiled):
 ])
 def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, expected):
   pytest.importorskip("libtpu")
-  monkeypatch.setitem(chips.CHIPS, "v5e", chips.CHIPS["v5e"]._replace(memory=memory))
+  monkeypatch.setitem(CHIPS, "v5e", CHIPS["v5e"]._replace(memory=memory))
   arguments = ["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--config.ar.batch=64", "--topology=v5e:2x2"]
   assert cli.main([*arguments, "--programs=sft ar"]) == 1
   said = capfd.readouterr().out
   assert "DOES NOT FIT" in said and all(part in said for part in expected), said
 
 
+@pytest.mark.slow
+def test_gpus_are_planned_for_where_their_compiler_is_installed():
+  pytest.importorskip("jax_cuda13_plugin")
+  made = plan.make_plan(tiny(**{"mesh.data": 1, "mesh.fsdp": 4}), describe("h100:8"), ("extract", "rl rollout"))
+  assert made.fits and [one.program.name for one in made.compiled] == ["extract", "rl rollout"]
+
+
 @pytest.mark.parametrize(("topology", "changes", "expected"), [
-    ("v9:2x2", {}, "generations are v4, v5e, v5p, v6e"), ("v5e", {}, "GENERATION:SHAPE"),
+    ("v9:2x2", {}, "chips are v4, v5e, v5p, v6e"), ("v5e", {}, "CHIP:SHAPE"),
     ("v5e:3x5", {}, "shapes of v5e are 2x2"), ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
     ("v5e:2x2*2", {"mesh.data": 1, "mesh.fsdp": 4}, "multiple of the 2 slices"),
     ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch is 6"),
@@ -103,7 +112,7 @@ def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, 
 def test_what_cannot_be_planned_is_said_in_one_line(topology, changes, expected):
   pytest.importorskip("libtpu")
   with pytest.raises(NLAError, match=expected) as caught:
-    plan.make_plan(tiny(**changes), chips.describe(topology))
+    plan.make_plan(tiny(**changes), describe(topology))
   assert "\n" not in str(caught.value)
 
 
