@@ -41,6 +41,9 @@ def check(run: Run) -> None:
   c = run.config
   if not c.model or not c.corpus:
     raise NLAError("the config names no model or no corpus: give --config.model=… and --config.corpus=…")
+  for name in ("av", "ar"):
+    if c[name].parts < 1 or c[name].batch % c[name].parts:
+      raise NLAError(f"config.{name}.parts={c[name].parts} does not divide config.{name}.batch={c[name].batch}")
   rl_lib.check_settings(c.rl)
   if c.teacher.provider not in ("readout", "file"):
     raise NLAError(f"config.teacher.provider={c.teacher.provider!r}: expected readout or file")

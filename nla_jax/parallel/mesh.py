@@ -62,9 +62,12 @@ def check_mesh(architecture, config) -> None:
   for what, n in (("query heads", a.n_heads), ("hidden units", a.d_ff)):
     if n % tensor:
       raise NLAError(f"config.mesh.tensor={tensor}: the model's {n} {what} cannot be shared evenly by so many devices")
-  for key, n in (("av.batch", config.av.batch), ("ar.batch", config.ar.batch),
-                 ("rl.activations × rl.group / rl.minibatches",
-                  config.rl.activations * config.rl.group // max(config.rl.minibatches, 1))):
+  rl = config.rl
+  for key, n in (("av.batch / av.parts", config.av.batch // config.av.parts),
+                 ("ar.batch / ar.parts", config.ar.batch // config.ar.parts),
+                 ("rl.activations × rl.group / (rl.minibatches × rl.av.parts)",
+                  rl.activations * rl.group // (rl.minibatches * rl.av.parts)),
+                 ("rl.activations × rl.group / rl.ar.parts", rl.activations * rl.group // rl.ar.parts)):
     if n % shares:
       raise NLAError(f"config.{key} is {n}: these rows cannot be shared evenly by {shares} devices "
                      "(config.mesh.data × config.mesh.fsdp)")

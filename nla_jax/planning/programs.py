@@ -24,7 +24,7 @@ from nla_jax.rollout.sampler import sample
 from nla_jax.training import sft
 from nla_jax.training.batches import ar_length
 from nla_jax.training.optimizer import create_state, make_optimizer
-from nla_jax.training.rl import Learner, PolicyBatch, frozen
+from nla_jax.training.rl import Learner, PolicyBatch, frozen, gold_rows
 
 # Tokens of the reference templates where no tokenizer is at hand: what Qwen's and Llama's need, rounded up.
 _ASSUMED = {"before": 144, "after": 16, "close": 2, "around_answer": 16, "ar_before": 8, "around_explanation": 8}
@@ -148,7 +148,7 @@ def _supervised(config, pair: Pair, model: Model, av, ar) -> list[Program]:
     optimizer, n = make_optimizer(settings, settings.steps), settings.batch
     state = _placed(jax.eval_shape(functools.partial(create_state, optimizer=optimizer), params))
     batch = {"activations": _rows(n, d), "tokens": _rows(n, length, dtype=jnp.int32), **more(n)}
-    update = sft.make_update(functools.partial(loss, pair=pair), optimizer, settings.clip)
+    update = sft.make_update(functools.partial(loss, pair=pair), optimizer, settings)
     out.append(Program(name, update, (state, batch), {}, (), 1, n, settings.steps))
   return out
 
@@ -167,7 +167,7 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
                                            _rows(n, dtype=jnp.int32)),
                     {"model": pair.verbalizer, "stop_id": pair.prompts.stop_id, "max_new_tokens": cap},
                     (*both[1:], both[0].opt_state, learner.reference, *others), cap, n, rl.steps)
-  gold = sharding.rows_of_batch(round(rl.ar_gold * n)) if rl.ar_gold else 0
+  gold = gold_rows(rl)
   ar_rows = (_rows(n + gold, model.ar_input, dtype=jnp.int32), _rows(n + gold, dtype=jnp.int32), _rows(n + gold, d),
              _rows(n + gold, dtype=bool))
   update_ar = Program("rl ar", learner.update_ar, (states["ar"], *ar_rows), {},

@@ -18,6 +18,11 @@ def masked_mean(x, mask, axis=None):
   return jnp.sum(jnp.where(mask > 0, x, 0.0), axis=axis) / jnp.maximum(jnp.sum(mask, axis=axis), 1.0)
 
 
+def weight_of(mask):
+  """What a masked mean over a part of a batch counts for in that over the whole: how many entries are True."""
+  return jnp.sum(mask.astype(jnp.float32))
+
+
 class TokenScores(NamedTuple):
   """Per token: log-probability of the chosen token, and entropy of the distribution (nats), each [batch, length]."""
 
@@ -86,7 +91,7 @@ def group_advantages(rewards, group: int, kind: str = "grpo"):
 
 
 class PolicyLoss(NamedTuple):
-  """The policy loss and what to watch beside it, all scalars; `ratio_max` over supervised tokens."""
+  """The policy loss and what to watch beside it: scalars, and `ratio_max` [batch], the largest of each sample."""
 
   loss: jax.Array
   kl: jax.Array
@@ -131,7 +136,7 @@ def policy_loss(scores: TokenScores, old_logprob, reference_logprob, advantages,
   mean = (lambda x: masked_mean(x, mask)) if average == "token" else lambda x: jnp.mean(masked_mean(x, mask, axis=1))
   clipped = ((ratio < 1 - clip) | (ratio > 1 + (clip_high or clip))).astype(jnp.float32)
   return PolicyLoss(mean(per_token), mean(kl), mean(scores.entropy), mean(clipped),
-                    jnp.max(jnp.where(mask, ratio, 0.0)))
+                    jnp.max(jnp.where(mask, ratio, 0.0), axis=1))
 
 
 def importance_weights(old_logprob, sampler_logprob, cap: float):

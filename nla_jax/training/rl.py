@@ -35,6 +35,7 @@ from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.alarms import Watch
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
+from nla_jax.training.parts import gradient
 
 
 class PolicyBatch(NamedTuple):
@@ -70,9 +71,16 @@ def check_settings(rl) -> None:
   """Raises NLAError for settings that cannot work, before anything is loaded."""
   if rl.group < 2 and rl.steps > rl.ar_steps:
     raise NLAError(f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations")
+  for name, n in (("epochs", rl.epochs), ("minibatches", rl.minibatches), ("av.parts", rl.av.parts),
+                  ("ar.parts", rl.ar.parts)):
+    if n < 1:
+      raise NLAError(f"config.rl.{name}={n}: at least 1 is needed")
   if (rl.activations * rl.group) % rl.minibatches:
     raise NLAError(f"config.rl.minibatches={rl.minibatches} does not divide the {rl.activations * rl.group} samples "
                    "of a step (activations × group)")
+  for name, n in (("av", rl.activations * rl.group // rl.minibatches), ("ar", rl.activations * rl.group)):
+    if n % rl[name].parts:
+      raise NLAError(f"config.rl.{name}.parts={rl[name].parts} does not divide the {n} explanations of an update")
   for name, value, known in (("reward", rl.reward, rewards_lib.REWARDS), ("kl", rl.kl, losses.KL_KINDS),
                              ("advantage", rl.advantage, losses.ADVANTAGES), ("average", rl.average, losses.AVERAGES)):
     if value not in known:
@@ -82,6 +90,12 @@ def check_settings(rl) -> None:
 def frozen(params, dtype):
   """A copy of parameters that stays when they are trained on, its matrices as products read them."""
   return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, rounded(params, dtype), params)
+
+
+def gold_rows(rl) -> int:
+  """Teacher's texts in a step's AR batch: `rl.ar_gold` of the explanations, rounded up to what parts can share."""
+  each = round(rl.ar_gold * rl.activations * rl.group / rl.ar.parts)
+  return rl.ar.parts * sharding.rows_of_batch(max(each, 1)) if rl.ar_gold else 0
 
 
 class Learner:
@@ -116,18 +130,20 @@ class Learner:
   def _update_ar(self, state: TrainState, tokens, lengths, golds, good):
     """Regression on the rows that are good. Also returns every row's mse_nrm before the update."""
 
-    def loss(params):
+    def loss(params, part):
+      tokens, lengths, golds, good = part
       errors = self.errors(params, tokens, lengths, golds)
-      return losses.masked_mean(errors, good), errors
+      return losses.masked_mean(errors, good), ((), errors)
 
-    (_, errors), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-    state, norm = guarded_update(state, grads, self.ar_optimizer, self.rl.ar.clip)
-    return state, errors, norm
+    found = gradient(loss, state.params, (tokens, lengths, golds, good), parts=self.rl.ar.parts,
+                     weight=lambda part: losses.weight_of(part[-1]))
+    state, norm = guarded_update(state, found.grads, self.ar_optimizer, self.rl.ar.clip)
+    return state, found.rows, norm
 
   def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight):
     rl = self.rl
 
-    def loss(params):
+    def loss(params, batch: PolicyBatch):
       scores = token_logprobs(params, batch.vectors, batch.tokens, self.pair)
       old = jax.lax.stop_gradient(scores.logprob) if batch.old_logprob is None else batch.old_logprob
       importance = (losses.importance_weights(old, batch.sampler_logprob, rl.importance_cap) if rl.importance_cap
@@ -136,11 +152,14 @@ class Learner:
                                   clip_high=rl.clip_high, dual_clip=rl.dual_clip, importance=importance,
                                   kl_weight=kl_weight, kl_kind=rl.kl, entropy_weight=rl.entropy_weight,
                                   average=rl.average)
-      return result.loss, (result, scores.logprob)
+      means = {"kl": result.kl, "entropy": result.entropy, "clip_fraction": result.clip_fraction}
+      return result.loss, (means, (result.ratio_max, scores.logprob))
 
-    (_, (result, logprob)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-    state, norm = guarded_update(state, grads, self.av_optimizer, rl.av.clip)
-    return state, result, logprob, norm
+    tokens = (lambda part: losses.weight_of(part.mask)) if rl.average == "token" else lambda part: 1.0
+    found = gradient(loss, state.params, batch, parts=rl.av.parts, weight=tokens)
+    state, norm = guarded_update(state, found.grads, self.av_optimizer, rl.av.clip)
+    ratio_max, logprob = found.rows
+    return state, found.means | {"ratio_max": jnp.max(ratio_max), "av_gradient_norm": norm}, logprob
 
   def improve(self, state: TrainState, rollout: Rollout, vectors, rewards, kl_weight: float, seed: int):
     """All of a step's AV updates. Returns the state and metrics."""
@@ -160,12 +179,11 @@ class Learner:
     for _ in range(rl.epochs):
       for part in np.split(order.permutation(n), rl.minibatches):
         batch = whole if on_policy else jax.tree.map(lambda x, part=part: x[part], whole)
-        state, result, logprob, norm = self.update_av(state, sharding.put(batch), kl_weight)
+        state, metrics, logprob = self.update_av(state, sharding.put(batch), kl_weight)
         gap = sharding.fetch(logprob) if on_policy else gap
     gap = old if gap is None else gap
     difference = np.abs(gap - sampled)[mask]
-    return state, {"kl": result.kl, "entropy": result.entropy, "clip_fraction": result.clip_fraction,
-                   "ratio_max": result.ratio_max, "av_gradient_norm": norm, "sampler_gap": difference.mean()}
+    return state, metrics | {"sampler_gap": difference.mean()}
 
 
 def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: Callable[[int], str], baseline: float, *,
@@ -194,7 +212,7 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
   checkpoints = Checkpoints(folder / "checkpoints", keep=1)
   per_step = rl.activations * rl.group
   stream = batches(examples, batch_size=min(per_step, len(examples)), seed=seed)
-  n_gold = sharding.rows_of_batch(round(rl.ar_gold * per_step)) if rl.ar_gold else 0
+  n_gold = gold_rows(rl)
   gold_stream = batches(gold, batch_size=n_gold, seed=seed) if n_gold else None
   streams = [one for one in (stream, gold_stream) if one is not None]
   kl_weight = rl.kl_weight

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from nla_jax.data.loader import StoreRows, batches
+from nla_jax.errors import NLAError
 from nla_jax.evaluation.metrics import mse_nrm
 from nla_jax.models.transformer import unembedding
 from nla_jax.pair import Pair
@@ -21,6 +22,7 @@ from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
+from nla_jax.training.parts import gradient
 
 
 def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
@@ -60,14 +62,16 @@ class Run(NamedTuple):
   note_progress: Callable[[], None]
 
 
-def make_update(loss: Callable, optimizer: optax.GradientTransformation, clip: float):
+def make_update(loss: Callable, optimizer: optax.GradientTransformation, settings):
   """The compiled update (state, batch) -> (state, loss, gradient norm); the state is donated."""
+  tokens = lambda part: losses.weight_of(part["mask"]) if "mask" in part else 1.0  # what a loss is the mean over
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(state: TrainState, batch):
-    value, grads = jax.value_and_grad(loss)(state.params, batch)
-    state, norm = guarded_update(state, grads, optimizer, clip)
-    return state, value, norm
+    found = gradient(lambda params, part: (loss(params, part), ((), ())), state.params, batch, parts=settings.parts,
+                     weight=tokens)
+    state, norm = guarded_update(state, found.grads, optimizer, settings.clip)
+    return state, found.value, norm
 
   return update
 
@@ -81,9 +85,12 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
   settings = run.settings
   optimizer = make_optimizer(settings, settings.steps)
   state = jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)
-  update = make_update(loss, optimizer, settings.clip)
+  update = make_update(loss, optimizer, settings)
   checkpoints = Checkpoints(run.folder / "checkpoints")
   rows = min(settings.batch, len(examples))
+  if rows % settings.parts:
+    raise NLAError(f"{run.name}: {settings.parts} parts (config.{run.name.split()[-1]}.parts) do not divide a batch of "
+                   f"{rows} examples")
   stream = batches(examples, batch_size=rows, seed=run.seed, part=sharding.local_rows(rows))
   start, found = 0, checkpoints.restore(state)
   if found is not None:

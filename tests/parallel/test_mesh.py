@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from nla_jax.config import default_config
 from nla_jax.errors import NLAError
 from nla_jax.parallel.mesh import check_mesh, make_mesh
 
@@ -47,8 +48,9 @@ def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
 def test_heads_and_batches_that_do_not_divide_are_refused(monkeypatch):
   from nla_jax.parallel import sharding
 
-  config = types.SimpleNamespace(av=types.SimpleNamespace(batch=16), ar=types.SimpleNamespace(batch=16),
-                                 rl=types.SimpleNamespace(activations=8, group=3, minibatches=1))
+  config = default_config()
+  config.av.batch = config.ar.batch = 16
+  config.rl.update(activations=8, group=3)
   model = types.SimpleNamespace(n_heads=9, d_ff=1536)
   monkeypatch.setattr(sharding, "size", lambda axes: 2 if axes == "tensor" else 1)
   with pytest.raises(NLAError, match="9 query heads"):
