@@ -17,6 +17,9 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results" / "plans"
+RL = ("--programs=rl",)
+ROLLOUT = "--programs=rl rollout"  # enough to show that a slice is too small
+PARTS = ("--config.rl.av.parts=4", "--config.rl.ar.parts=4")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
     "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ()),
@@ -25,16 +28,20 @@ PLANS = {
     "gemma3_12b-v6e-32": ("gemma3_12b", "v6e:4x8", (1, 16, 2), ()),
     "gemma3_27b-v5p-16": ("gemma3_27b", "v5p:2x2x4", (1, 8, 2), ()),
     "gemma3_27b-v6e-64": ("gemma3_27b", "v6e:8x8", (1, 16, 4), ()),
-    "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), ("--programs=rl",)),
+    "llama3_3_70b-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (ROLLOUT,)),
+    "llama3_3_70b-v5p-32-whole": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), RL),
+    "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), PARTS),
     "llama3_3_70b-v5p-64": ("llama3_3_70b", "v5p:4x4x4", (1, 16, 4), ()),
-    "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), ("--programs=rl",)),
+    "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (ROLLOUT,)),
+    "llama3_3_70b-v6e-128-whole": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), RL),
+    "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), PARTS),
     "llama3_3_70b-v6e-256": ("llama3_3_70b", "v6e:16x16", (1, 32, 8), ()),
 }
 # Weak scaling: as many explanations a chip, RL alone. Two tensor shards, the rest fsdp.
 SLICES = {8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
 ACTIVATIONS_A_CHIP = 8
 PLANS |= {f"weak-{chips}": ("gemma3_27b", f"v5p:{shape}", (1, chips // 2, 2),
-                            ("--programs=rl", f"--config.rl.activations={ACTIVATIONS_A_CHIP * chips}"))
+                            (*RL, f"--config.rl.activations={ACTIVATIONS_A_CHIP * chips}"))
           for chips, shape in SLICES.items()}
 
 
