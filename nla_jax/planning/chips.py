@@ -43,8 +43,8 @@ def _gpu(name: str, major: int, cores: int, cache: int, shared: int, memory: flo
           f"cuda_compute_capability {{ major: {major} }} }}")
 
 
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-_SQUARES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+_SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _NODES = ("1", "2", "4", "8", "2x8", "4x8", "8x8", "16x8", "32x8")
 
 CHIPS = {

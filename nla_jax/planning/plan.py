@@ -121,7 +121,7 @@ def make_plan(config, topology: Topology, names: tuple[str, ...] = (), on_progra
     check_mesh(model.architecture, config)
     for program in programs.programs(config, model, compute_dtype(config.compute), key_dtype):
       if not names or program.name.startswith(names):
-        compiled.append(_compile(program, topology))
+        compiled.append(compile_program(program, topology))
         on_program(compiled[-1])
   return Plan(topology, tuple(mesh.shape.values()), compiled, model.counted)
 
@@ -137,7 +137,8 @@ def _without_cache():
     jax.config.update("jax_enable_compilation_cache", enabled)
 
 
-def _compile(program: programs.Program, topology: Topology) -> Compiled:
+def compile_program(program: programs.Program, topology: Topology) -> Compiled:
+  """Compiles one program, in the mesh in context; too large a program gives a result that says so."""
   begun, chip = time.perf_counter(), topology.chip
   given, beside = work.held_bytes(program.arguments), work.held_bytes(program.beside)
   refuse = lambda needed, why: Compiled(program, None, needed, why, {}, work.Work(), 0.0, "",

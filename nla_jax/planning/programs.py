@@ -111,13 +111,13 @@ def programs(config, model: Model, dtype, key_dtype) -> list[Program]:
                    temperature=config.rl.temperature)
   key = jax.ShapeDtypeStruct((), key_dtype)
   base = jax.eval_shape(functools.partial(init_params, architecture), key)
-  av = _placed(jax.eval_shape(lambda p: verbalizer_params(p, architecture.d_model, config.inject.map), base))
-  ar = _placed(jax.eval_shape(lambda p: reconstructor_params(p, config.layer), base))
+  av = placed(jax.eval_shape(lambda p: verbalizer_params(p, architecture.d_model, config.inject.map), base))
+  ar = placed(jax.eval_shape(lambda p: reconstructor_params(p, config.layer), base))
   return [_extract(config, architecture, base, dtype), *_supervised(config, pair, model, av, ar),
           *_reinforced(config, pair, model, av, ar, key)]
 
 
-def _placed(tree):
+def placed(tree):
   """Shapes of a parameter or optimizer tree in its layout on the mesh in context."""
   with_layout = lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)
   return jax.tree.map(with_layout, tree, sharding.parameter_shardings(tree))
@@ -135,7 +135,7 @@ def _extract(config, architecture: Architecture, base, dtype) -> Program:
     base = jax.eval_shape(lambda p: lower_params(p, config.layer + 1), base)
   chosen = jax.ShapeDtypeStruct((size * data.positions_per_document,), jnp.int32)
   return Program("extract", activations.make_reader(config, architecture, dtype),
-                 (_placed(base), _rows(size, length, dtype=jnp.int32), chosen, chosen), {}, (), 1,
+                 (placed(base), _rows(size, length, dtype=jnp.int32), chosen, chosen), {}, (), 1,
                  size * data.positions_per_document, -(-rows_of_run(config)["documents"] // size))
 
 
@@ -146,7 +146,7 @@ def _supervised(config, pair: Pair, model: Model, av, ar) -> list[Program]:
       ("sft ar", sft.ar_loss, ar, config.ar, model.ar_input, lambda n: {"lengths": _rows(n, dtype=jnp.int32)}),
       ("sft av", sft.av_loss, av, config.av, model.answer, lambda n: {"mask": _rows(n, model.answer, dtype=bool)})):
     optimizer, n = make_optimizer(settings, settings.steps), settings.batch
-    state = _placed(jax.eval_shape(functools.partial(create_state, optimizer=optimizer), params))
+    state = placed(jax.eval_shape(functools.partial(create_state, optimizer=optimizer), params))
     batch = {"activations": _rows(n, d), "tokens": _rows(n, length, dtype=jnp.int32), **more(n)}
     update = sft.make_update(functools.partial(loss, pair=pair), optimizer, settings)
     out.append(Program(name, update, (state, batch), {}, (), 1, n, settings.steps))
@@ -157,9 +157,9 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   """A step of RL: rollout, the AR's reward and regression, the reference's scores, the AV's update."""
   rl, d = config.rl, pair.verbalizer.architecture.d_model
   n, cap = rl.activations * rl.group, rl.max_new_tokens
-  reference = _placed(jax.eval_shape(functools.partial(frozen, dtype=pair.verbalizer.dtype), av))
+  reference = placed(jax.eval_shape(functools.partial(frozen, dtype=pair.verbalizer.dtype), av))
   learner = Learner(pair, rl, reference)
-  states = {name: _placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
+  states = {name: placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
   both, vectors, tokens = (states["av"], states["ar"]), _rows(n, d), _rows(n, cap, dtype=jnp.int32)
   others = tuple(state for name, state in states.items() if name not in ("av", "ar"))
   ids = lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.int32)

@@ -60,6 +60,7 @@ def describe(name: str) -> Topology:
     wanted = {"topology_name": f"{kind}:{shape}"}
     wanted |= {"chip_config_name": chip.target} if chip.target else {}
     wanted |= {"num_slices": slices} if slices > 1 else {}
+    wanted |= {"chips_per_host_bounds": [1, 1, 1]} if set(shape.split("x")) == {"1"} else {}  # one chip of a host
   else:
     nodes, _, gpus = shape.rpartition("x")
     wanted = {"topology_name": kind, "target_config": chip.target, "topology": f"1x{nodes or 1}x{gpus}"}

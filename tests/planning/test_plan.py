@@ -104,7 +104,7 @@ def test_gpus_are_planned_for_where_their_compiler_is_installed():
 
 @pytest.mark.parametrize(("topology", "changes", "expected"), [
     ("v9:2x2", {}, "chips are v4, v5e, v5p, v6e"), ("v5e", {}, "CHIP:SHAPE"),
-    ("v5e:3x5", {}, "shapes of v5e are 2x2"), ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
+    ("v5e:3x5", {}, "shapes of v5e are 1x1"), ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
     ("v5e:2x2*2", {"mesh.data": 1, "mesh.fsdp": 4}, "multiple of the 2 slices"),
     ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch is 6"),
     ("v5e:2x4", {"mesh.tensor": 8, "mesh.data": 1, "mesh.fsdp": 1}, "4 query heads"),
