@@ -35,10 +35,9 @@ PLANS = {
     "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (ROLLOUT,)),
     "llama3_3_70b-v6e-128-whole": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), RL),
     "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), PARTS),
-    "llama3_3_70b-v6e-256": ("llama3_3_70b", "v6e:16x16", (1, 32, 8), ()),
 }
 # Weak scaling: as many explanations a chip, RL alone. Two tensor shards, the rest fsdp.
-SLICES = {8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
+SLICES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 256: "4x8x8"}
 ACTIVATIONS_A_CHIP = 8
 PLANS |= {f"weak-{chips}": ("gemma3_27b", f"v5p:{shape}", (1, chips // 2, 2),
                             (*RL, f"--config.rl.activations={ACTIVATIONS_A_CHIP * chips}"))
