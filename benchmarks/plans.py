@@ -31,7 +31,6 @@ PLANS = {
     "llama3_3_70b-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (ROLLOUT,)),
     "llama3_3_70b-v5p-32-whole": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), RL),
     "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), PARTS),
-    "llama3_3_70b-v5p-64": ("llama3_3_70b", "v5p:4x4x4", (1, 16, 4), ()),
     "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (ROLLOUT,)),
     "llama3_3_70b-v6e-128-whole": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), RL),
     "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), PARTS),
