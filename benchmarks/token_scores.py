@@ -1,6 +1,6 @@
 """Memory and time of token scores with both gradients: the Pallas kernel, chunks under checkpoint, all logits at once.
 
-  JAX_PLATFORMS=cpu python benchmarks/token_scores.py v5e:2x2 v5p:2x2x1 v6e:2x2    memory on TPUs not here (needs libtpu)
+  JAX_PLATFORMS=cpu python benchmarks/token_scores.py v5e:2x2 v5p:2x2x1 v6e:2x2    memory on TPUs not here (libtpu)
   python benchmarks/token_scores.py --rows=8192    time on this machine's first device
 
 Memory is what the compiler reports as temporaries of one device, beside arguments and results: on one chip, and on the
