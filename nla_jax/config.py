@@ -37,6 +37,7 @@ def default_config() -> ConfigDict:
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
   c.corpus = ""  # wikipedia-sample, a .txt, .jsonl or .parquet file, or hf://dataset
   c.compute = "auto"  # operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py)
+  c.kernel = "auto"  # log-probabilities by the Pallas kernel: on | off | auto, on TPUs (see training/losses.py)
 
   c.data = ConfigDict({
       "max_documents": 0,  # a seeded sample of this many documents; 0 takes all

@@ -20,6 +20,7 @@ from nla_jax.parallel import sharding
 from nla_jax.prompts import Prompts, parse_explanation
 from nla_jax.rollout.sampler import Rollout, sample
 from nla_jax.training.batches import Inputs, ar_length, encode_inputs
+from nla_jax.training.losses import KERNELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Pair:
     layer: K, whose output is explained.
     max_new_tokens: cap on an AV's answer.
     temperature: of sampling.
+    kernel: how `losses.token_scores` computes: auto, on or off.
   """
 
   verbalizer: Verbalizer
@@ -43,6 +45,7 @@ class Pair:
   layer: int
   max_new_tokens: int
   temperature: float = 1.0
+  kernel: str = "auto"
 
   @functools.cached_property
   def ar_tokens(self) -> int:
@@ -104,13 +107,14 @@ def _reconstruct(params, before, tokens, lengths, *, model: Reconstructor):
 
 
 def make_pair(architecture: Architecture, tokenizer, prompts: Prompts, *, layer: int, scale: float, mode: str, map: str,
-              max_new_tokens: int, dtype, remat: bool = True, temperature: float = 1.0) -> Pair:
+              max_new_tokens: int, dtype, remat: bool = True, temperature: float = 1.0, kernel: str = "auto") -> Pair:
   """Checks the choices and builds the modules. Raises NLAError."""
   if not 0 <= layer < architecture.n_layers:
     raise NLAError(f"config.layer={layer}: this model has blocks 0..{architecture.n_layers - 1}")
-  for name, value, known in (("mode", mode, INJECT_MODES), ("map", map, INJECT_MAPS)):
+  for name, value, known in (("inject.mode", mode, INJECT_MODES), ("inject.map", map, INJECT_MAPS),
+                             ("kernel", kernel, KERNELS)):
     if value not in known:
-      raise NLAError(f"config.inject.{name}={value!r}: expected one of {', '.join(known)}")
+      raise NLAError(f"config.{name}={value!r}: expected one of {', '.join(known)}")
   return Pair(Verbalizer(architecture, scale, mode, map, dtype, remat),
               Reconstructor(architecture.lower(layer + 1), dtype, remat), prompts, tokenizer, layer, max_new_tokens,
-              temperature)
+              temperature, kernel)

@@ -90,7 +90,7 @@ class Run:
     c = self.config
     return make_pair(self.pretrained.architecture, self.pretrained.tokenizer, self.prompts, layer=c.layer, scale=scale,
                      mode=c.inject.mode, map=c.inject.map, max_new_tokens=c.rl.max_new_tokens, dtype=self.dtype,
-                     remat=c.remat, temperature=c.rl.temperature)
+                     remat=c.remat, temperature=c.rl.temperature, kernel=c.kernel)
 
   def context(self, row: int, tokens: int = 60) -> str:
     """The words up to and including a row's token."""

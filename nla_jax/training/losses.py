@@ -10,6 +10,7 @@ from nla_jax.parallel import sharding
 KL_KINDS = ("k1", "k2", "k3")
 ADVANTAGES = ("grpo", "mean", "rloo")
 AVERAGES = ("sample", "token")
+KERNELS = ("auto", "on", "off")
 
 
 def masked_mean(x, mask, axis=None):
@@ -30,8 +31,14 @@ class TokenScores(NamedTuple):
   entropy: jax.Array
 
 
-def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512) -> TokenScores:
-  """Scores of chosen tokens without a [batch, length, vocabulary] array: logits live for one chunk at a time.
+def _on_tpu() -> bool:
+  """Whether the mesh in context, or the default device without one, is of TPUs whose vector memory holds the kernel."""
+  device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+  return device.platform == "tpu" and not device.device_kind.startswith(("TPU v2", "TPU v3", "TPU v4"))
+
+
+def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512, kernel: str = "auto") -> TokenScores:
+  """Scores of chosen tokens without a [batch, length, vocabulary] array: a block or a chunk of logits lives at a time.
 
   Args:
     hidden: [batch, length, d_model], the state before each target.
@@ -40,7 +47,13 @@ def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512
     dtype: of the operands of the unembedding product.
     chunk: tokens whose logits exist at once on a device (or one of each row, where that is more); their backward pass
       computes them again.
+    kernel: `off` takes the chunks, `auto` on TPUs from v5 on the Pallas kernel, `on` takes it elsewhere too, where it
+      is interpreted, which is slow.
   """
+  if kernel == "on" or (kernel == "auto" and _on_tpu()):
+    from nla_jax.kernels.token_scores import token_scores as by_kernel  # Pallas takes most of a second to import
+
+    return TokenScores(*by_kernel(hidden, matrix, targets, dtype, interpret=not _on_tpu()))
   batch, length, d = hidden.shape
   columns = max(chunk * sharding.size(sharding.BATCH) // batch, 1)  # of every row: each device has rows of each chunk
   chunks = -(-length // columns)

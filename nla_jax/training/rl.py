@@ -64,7 +64,8 @@ def token_logprobs(params, vectors, tokens, pair: Pair) -> losses.TokenScores:
   """The AV's scores of its answers."""
   hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
                                  vectors, tokens)
-  return losses.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype)
+  return losses.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype,
+                             kernel=pair.kernel)
 
 
 def check_settings(rl) -> None:

@@ -29,7 +29,8 @@ def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
   """Nats a supervised token. batch: activations [n, d], tokens [n, length], mask [n, length]."""
   hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
                                  batch["activations"], batch["tokens"])
-  scores = losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype)
+  scores = losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype,
+                               kernel=pair.kernel)
   return losses.sft_loss(scores, batch["mask"])
 
 

@@ -1,0 +1,54 @@
+"""Run as a process of its own with 8 CPU devices: the kernel on meshes against chunks on one device, as JSON.
+
+  JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/kernels/meshes.py
+"""
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nla_jax.parallel import sharding
+from nla_jax.parallel.mesh import make_mesh
+from nla_jax.training import losses
+
+# mesh (data, fsdp, tensor), then batch, length, vocabulary, width; then whether the gradient of the matrix is shared.
+CASES = {
+    "everything shared": ((2, 2, 2), 8, 5, 300, 24),
+    "vocabulary and width do not divide": ((1, 2, 4), 4, 7, 301, 25),
+    "one row for all": ((2, 2, 2), 1, 9, 300, 24),
+    "rows only": ((4, 2, 1), 8, 3, 130, 9),
+}
+
+
+def gradients(kernel, params, batch):
+  def loss(params, batch):
+    scores = losses.token_scores(batch["hidden"], params["unembedding"], batch["targets"], kernel=kernel)
+    return jnp.sum(batch["weights"][..., 0] * scores.logprob + batch["weights"][..., 1] * scores.entropy), scores
+
+  (_, scores), (dw, dh) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True, allow_int=True))(params, batch)
+  return scores, dw["unembedding"], dh["hidden"]
+
+
+def main() -> None:
+  random = np.random.default_rng(0)
+  errors = {}
+  for name, (shape, rows, length, words, d) in CASES.items():
+    draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+    params = {"unembedding": draw(words, d)}
+    batch = {"hidden": draw(rows, length, d), "weights": draw(rows, length, 2),
+             "targets": random.integers(0, words, (rows, length)).astype(np.int32)}
+    expected = gradients("off", jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, batch))
+    with jax.set_mesh(make_mesh(*shape)):
+      placed = sharding.put_params(params)
+      found = gradients("on", placed, sharding.put(batch))
+      assert found[1].sharding.is_equivalent_to(placed["unembedding"].sharding, 2), name
+      found = jax.tree.map(sharding.fetch, found)
+    error = lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
+    errors[name] = max(jax.tree.leaves(jax.tree.map(error, found, expected)))
+  json.dump(errors, sys.stdout)
+
+
+if __name__ == "__main__":
+  main()
