@@ -108,7 +108,7 @@ def programs(config, model: Model, dtype, key_dtype) -> list[Program]:
   architecture, prompts = model.architecture, model.prompts
   pair = make_pair(architecture, None, prompts, layer=config.layer, scale=1.0, mode=config.inject.mode,
                    map=config.inject.map, max_new_tokens=config.rl.max_new_tokens, dtype=dtype, remat=config.remat,
-                   temperature=config.rl.temperature)
+                   temperature=config.rl.temperature, kernel=config.kernel)
   key = jax.ShapeDtypeStruct((), key_dtype)
   base = jax.eval_shape(functools.partial(init_params, architecture), key)
   av = placed(jax.eval_shape(lambda p: verbalizer_params(p, architecture.d_model, config.inject.map), base))
