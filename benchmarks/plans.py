@@ -52,8 +52,8 @@ def run(name: str) -> None:
   done = subprocess.run([sys.executable, "-P", "-m", "nla_jax.cli", "plan", f"--config={ROOT}/configs/{config}.py",
                          f"--topology={topology}", "--nearest=false", f"--json={FOLDER}/{name}.json", *axes, *more],
                         env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
-  print(f"== {name} ({time.time() - begun:.0f} s)\n{done.stdout}{done.stderr[-1500:] if done.returncode > 1 else ''}",
-        flush=True)
+  failed = not (FOLDER / f"{name}.json").exists()
+  print(f"== {name} ({time.time() - begun:.0f} s)\n{done.stdout}{done.stderr[-1500:] if failed else ''}", flush=True)
 
 
 def rows() -> list[tuple[str, ...]]:

@@ -59,20 +59,29 @@ def _jaxprs(equation) -> list:
 
 
 def _product(equation) -> Work:
-  left, right = (_local_shape(operand.aval) for operand in equation.invars)
-  out = _local_shape(equation.outvars[0].aval)
+  """Devices share a product as they share its arrays: by every mesh axis that cuts one of them, once."""
+  arrays = [one.aval for one in (*equation.invars, equation.outvars[0])]
   (contracted, _), _ = equation.params["dimension_numbers"]
-  size = lambda shape, operand: math.prod(shape) * operand.aval.dtype.itemsize
-  moved = size(left, equation.invars[0]) + size(right, equation.invars[1]) + size(out, equation.outvars[0])
-  return Work(2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted), moved)
+  whole = 2.0 * math.prod(arrays[2].shape) * math.prod(arrays[0].shape[axis] for axis in contracted)
+  shares = {}
+  for layout in filter(None, map(_layout, arrays)):
+    cuts = [axis for axes in layout.spec for axis in ((axes,) if isinstance(axes, str) else axes or ())]
+    shares |= {axis: layout.mesh.shape[axis] for axis in cuts}
+  return Work(whole / math.prod(shares.values()), sum(map(_local_bytes, arrays)))
 
 
-def _local_shape(aval) -> tuple[int, ...]:
-  """The shape of one device's piece."""
+def _layout(aval) -> jax.sharding.NamedSharding | None:
+  """How an array is cut; None where it is one device's already (no mesh, or inside `shard_map`)."""
   sharding = getattr(aval, "sharding", None)
-  if not isinstance(sharding, jax.sharding.NamedSharding) or sharding.mesh.empty:
-    return aval.shape
-  return sharding.shard_shape(aval.shape)
+  if not isinstance(sharding, jax.sharding.NamedSharding) or sharding.mesh.empty or sharding.mesh.manual_axes:
+    return None
+  return sharding
+
+
+def _local_bytes(aval) -> int:
+  layout = _layout(aval)
+  shape = aval.shape if layout is None else layout.shard_shape(aval.shape)
+  return math.prod(shape) * aval.dtype.itemsize
 
 
 def held_bytes(tree) -> int:

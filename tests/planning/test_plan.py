@@ -83,7 +83,7 @@ def test_what_a_plan_says(compiled):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("memory", "expected"), [
-    (10 * 2**20, ("sft ar needs 10.8", "nearest that fits: --topology=v5e:2x4 with --config.mesh.fsdp=8")),
+    (10.5 * 2**20, ("sft ar needs 1", "nearest that fits: --topology=v5e:2x4 with --config.mesh.fsdp=8")),
     (1000, ("too large before it begins", "no larger slice of these chips")),
 ])
 def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, expected):
@@ -106,7 +106,7 @@ def test_gpus_are_planned_for_where_their_compiler_is_installed():
     ("v9:2x2", {}, "chips are v4, v5e, v5p, v6e"), ("v5e", {}, "CHIP:SHAPE"),
     ("v5e:3x5", {}, "shapes of v5e are 1x1"), ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
     ("v5e:2x2*2", {"mesh.data": 1, "mesh.fsdp": 4}, "multiple of the 2 slices"),
-    ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch is 6"),
+    ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch / av\.parts is 6"),
     ("v5e:2x4", {"mesh.tensor": 8, "mesh.data": 1, "mesh.fsdp": 1}, "4 query heads"),
 ])
 def test_what_cannot_be_planned_is_said_in_one_line(topology, changes, expected):

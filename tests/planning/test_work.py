@@ -2,9 +2,12 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from nla_jax.models.transformer import Transformer, init_params
 from nla_jax.planning.work import Work, held_bytes, work_of
+from nla_jax.training.losses import token_scores
 
 
 def work(function, *arguments, loop=1):
@@ -48,6 +51,21 @@ def test_a_transformer_is_two_operations_a_weight_and_token_and_attention(tiny_a
   weights = sum(leaf.size for name, leaf in params["layers"].items() if not name.endswith("norm"))
   attention = 2 * 2 * batch * a.n_heads * length * length * a.head_dim * a.n_layers  # scores and mixing
   assert found.flops == 2 * weights * batch * length + attention
+
+
+@pytest.mark.parametrize(("kernel", "products"), [("off", 4), ("on", 5)])
+def test_eight_devices_share_the_scores_and_their_gradients_evenly(kernel, products):
+  """Rows by data and fsdp, vocabulary by tensor: the logits once, again for the gradient (twice by the kernel), and two
+  gradients. Inside the kernel's shard_map shapes are one device's already."""
+  mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3)
+  at = lambda dtype, sizes, *axes: jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, P(*axes)))
+  rows = ("data", "fsdp")
+  arguments = (at(jnp.float32, (16, 32, 64), rows), at(jnp.float32, (1024, 64), "tensor", "fsdp"),
+               at(jnp.int32, (16, 32), rows))
+  with jax.sharding.use_abstract_mesh(mesh):
+    loss = lambda *arguments: token_scores(*arguments, kernel=kernel).logprob.sum()
+    found = work(jax.grad(loss, (0, 1)), *arguments)
+  assert found.flops == products * 2 * 16 * 32 * 64 * 1024 / 8
 
 
 @pytest.mark.parametrize(("tree", "expected"), [({"a": shape(3, 4), "b": jax.ShapeDtypeStruct((5,), jnp.int8)}, 53)])
