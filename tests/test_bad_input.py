@@ -31,6 +31,7 @@ def complaint(capsys, *arguments: str) -> str:
     ("--config.prompts.av=no slot here", "exactly once"),
     ("--config.compute=float8", "float32, bfloat16 or auto"),
     ("--config.inject.mode=somewhere", "replace, add"),
+    ("--config.kernel=maybe", "auto, on, off"),
     ("--config.rl.group=1", "at least 2"),
     ("--config.rl.minibatches=3", "does not divide"),
     ("--config.rl.reward=luck", "mse, cosine, log"),
