@@ -52,7 +52,7 @@ def check(run: Run) -> None:
                    f"{c.data.next_tokens}; raise --config.data.next_tokens")
   if c.teacher.provider == "file" and not pathlib.Path(c.teacher.path).is_file():
     raise NLAError(f"the teacher's file {c.teacher.path!r} does not exist; check --config.teacher.path")
-  layers = run.pretrained.architecture.n_layers
+  layers, positions = run.pretrained.architecture.n_layers, run.pretrained.architecture.max_positions
   if not 0 <= c.layer < layers:
     raise NLAError(f"config.layer={c.layer}: {c.model} has blocks 0..{layers - 1}")
   around = len(run.prompts.answer_ids(run.pretrained.tokenizer, ""))
@@ -60,6 +60,13 @@ def check(run: Run) -> None:
     raise NLAError(f"config.rl.max_new_tokens={c.rl.max_new_tokens} cannot hold the teacher's explanations: "
                    f"{c.teacher.max_tokens} tokens and {around} around them; raise it or lower "
                    "--config.teacher.max_tokens")
+  prompt = len(run.prompts.before) + len(run.prompts.after)
+  if prompt + c.rl.max_new_tokens > positions:
+    raise NLAError(f"config.rl.max_new_tokens={c.rl.max_new_tokens} and the AV's prompt of {prompt} tokens are more "
+                   f"than the {positions} positions that {c.model} was made for; lower it")
+  if c.data.max_tokens > positions:
+    raise NLAError(f"config.data.max_tokens={c.data.max_tokens}: {c.model} was made for {positions} positions; lower "
+                   "it")
   check_mesh(run.pretrained.architecture, c)
   run.pair(1.0)
   run.dtype  # noqa: B018 - raises on an unknown setting
