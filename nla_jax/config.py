@@ -20,6 +20,7 @@ def optimizer(**changes) -> ConfigDict:
       "schedule": "cosine",  # cosine | constant
       "weight_decay": 0.0,
       "clip": 1.0,  # global norm to which gradients are clipped
+      "skip_above": 0.0,  # norm of a gradient above which an update is skipped and counted; 0: none but non-finite
       "parts": 1,  # of a batch whose gradients are added one after the other: less memory, the same update
   })
   settings.update(changes)

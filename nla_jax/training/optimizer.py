@@ -1,4 +1,4 @@
-"""AdamW on float32 masters, behind a guard that never lets a non-finite gradient touch the weights."""
+"""AdamW on float32 masters, behind a guard that lets no non-finite or exploded gradient touch the weights."""
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ class TrainState(NamedTuple):
     params: float32 masters.
     opt_state: optax's.
     step: [] int32, updates attempted.
-    skipped: [] int32, updates skipped for non-finite gradients, in all.
+    skipped: [] int32, updates skipped for their gradients, in all.
     skipped_in_a_row: [] int32.
   """
 
@@ -56,17 +56,21 @@ def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
   return TrainState(params, optimizer.init(params), zero, zero, zero)
 
 
-def guarded_update(state: TrainState, grads, optimizer: optax.GradientTransformation, clip_norm: float):
-  """One update, or none where the gradient's norm is not finite. Returns the state and the norm before clipping."""
+def guarded_update(state: TrainState, grads, optimizer: optax.GradientTransformation, clip_norm: float,
+                   skip_above: float = 0.0):
+  """One update, or none where the gradient's norm is not finite or above `skip_above` (0: no such bound).
+
+  Returns the state and the norm before clipping.
+  """
   norm = optax.global_norm(grads)
-  finite = jnp.isfinite(norm)
+  sound = jnp.isfinite(norm) & (norm <= skip_above if skip_above else True)
   factor = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
   updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * factor, grads), state.opt_state, state.params)
   # Chosen entry by entry, which XLA does in place; a `lax.cond` holds copies (0.66 GiB of a 0.5B model's 5.5 on a TPU).
-  params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old),
+  params, opt_state = jax.tree.map(lambda new, old: jnp.where(sound, new, old),
                                    (optax.apply_updates(state.params, updates), opt_state),
                                    (state.params, state.opt_state))
-  skipped = (~finite).astype(jnp.int32)
+  skipped = (~sound).astype(jnp.int32)
   return TrainState(params, opt_state, state.step + 1, state.skipped + skipped,
                     (state.skipped_in_a_row + 1) * skipped), norm
 
@@ -74,5 +78,6 @@ def guarded_update(state: TrainState, grads, optimizer: optax.GradientTransforma
 def check_guard(state: TrainState, limit: int, what: str) -> None:
   """Stops loudly after `limit` skipped updates in a row."""
   if int(state.skipped_in_a_row) >= limit:
-    raise NLAError(f"{what}: {limit} updates in a row had non-finite gradients at step {int(state.step)}; the weights "
-                   "are untouched by them. Lower the learning rate, or look for damaged activations")
+    raise NLAError(f"{what}: {limit} updates in a row had non-finite or exploded gradients at step "
+                   f"{int(state.step)}; the weights are untouched by them. Lower the learning rate, or look for damaged "
+                   "activations")

@@ -138,7 +138,8 @@ class Learner:
 
     found = gradient(loss, state.params, (tokens, lengths, golds, good), parts=self.rl.ar.parts,
                      weight=lambda part: losses.weight_of(part[-1]))
-    state, norm = guarded_update(state, found.grads, self.ar_optimizer, self.rl.ar.clip)
+    state, norm = guarded_update(state, found.grads, self.ar_optimizer, self.rl.ar.clip,
+                                 self.rl.ar.skip_above)
     return state, found.rows, norm
 
   def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight):
@@ -158,7 +159,7 @@ class Learner:
 
     tokens = (lambda part: losses.weight_of(part.mask)) if rl.average == "token" else lambda part: 1.0
     found = gradient(loss, state.params, batch, parts=rl.av.parts, weight=tokens)
-    state, norm = guarded_update(state, found.grads, self.av_optimizer, rl.av.clip)
+    state, norm = guarded_update(state, found.grads, self.av_optimizer, rl.av.clip, rl.av.skip_above)
     ratio_max, logprob = found.rows
     return state, found.means | {"ratio_max": jnp.max(ratio_max), "av_gradient_norm": norm}, logprob
 

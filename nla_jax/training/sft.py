@@ -71,7 +71,7 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, setting
   def update(state: TrainState, batch):
     found = gradient(lambda params, part: (loss(params, part), ((), ())), state.params, batch, parts=settings.parts,
                      weight=tokens)
-    state, norm = guarded_update(state, found.grads, optimizer, settings.clip)
+    state, norm = guarded_update(state, found.grads, optimizer, settings.clip, settings.skip_above)
     return state, found.value, norm
 
   return update

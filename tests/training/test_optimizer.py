@@ -38,13 +38,23 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(bad):
   assert not _equal(good.params, state.params)
 
 
+@pytest.mark.parametrize(("bound", "skipped"), [(0.0, 0), (2.0, 0), (0.5, 1)])
+def test_an_exploded_gradient_is_skipped_and_counted(bound, skipped):
+  """The norm is 0.955; a bound of 0 is none."""
+  optimizer = make_optimizer(settings(warmup=0), 100)
+  before = create_state(PARAMS, optimizer)
+  state, norm = guarded_update(before, GRADS, optimizer, 1.0, bound)
+  assert float(norm) == pytest.approx(0.9539, rel=1e-3)
+  assert int(state.skipped) == skipped and _equal(state.params, before.params) == bool(skipped)
+
+
 def test_a_run_stops_after_too_many_skipped_updates_in_a_row():
   optimizer = make_optimizer(settings(warmup=0), 100)
   state = create_state(PARAMS, optimizer)
   for _ in range(2):
     state, _ = guarded_update(state, _spoiled(np.nan), optimizer, 1.0)
   check_guard(state, 3, "ar")
-  with pytest.raises(NLAError, match="ar: 2 updates in a row had non-finite gradients at step 2"):
+  with pytest.raises(NLAError, match="ar: 2 updates in a row had non-finite or exploded gradients at step 2"):
     check_guard(state, 2, "ar")
 
 
