@@ -79,5 +79,5 @@ def check_guard(state: TrainState, limit: int, what: str) -> None:
   """Stops loudly after `limit` skipped updates in a row."""
   if int(state.skipped_in_a_row) >= limit:
     raise NLAError(f"{what}: {limit} updates in a row had non-finite or exploded gradients at step "
-                   f"{int(state.step)}; the weights are untouched by them. Lower the learning rate, or look for damaged "
-                   "activations")
+                   f"{int(state.step)}; the weights are untouched by them. Lower the learning rate, or look for "
+                   "damaged activations")

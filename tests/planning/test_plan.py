@@ -96,6 +96,17 @@ def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, 
 
 
 @pytest.mark.slow
+def test_suggestions_are_ranked_and_what_cannot_be_is_said(capfd):
+  pytest.importorskip("libtpu")
+  arguments = [f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4", "--programs=rl scores"]
+  assert cli.main(["plan", *arguments, "--suggest", "--tries=3"]) == 0
+  fitting, refused = capfd.readouterr().out.split("not:")
+  rates = [int(line.split()[-4].replace(",", "")) for line in fitting.splitlines()[1:]]
+  assert len(rates) == 2 and rates == sorted(rates, reverse=True)
+  assert "mesh (1, 1, 8)" in refused and "4 query heads" in refused
+
+
+@pytest.mark.slow
 def test_gpus_are_planned_for_where_their_compiler_is_installed():
   pytest.importorskip("jax_cuda13_plugin")
   made = plan.make_plan(tiny(**{"mesh.data": 1, "mesh.fsdp": 4}), describe("h100:8"), ("extract", "rl rollout"))
