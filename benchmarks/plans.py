@@ -23,17 +23,15 @@ PARTS = ("--config.rl.av.parts=4", "--config.rl.ar.parts=4")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
     "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ()),
-    "qwen2_5_7b-v6e-16": ("qwen2_5_7b", "v6e:4x4", (1, 8, 2), ()),
+    "qwen2_5_7b-v6e-16": ("qwen2_5_7b", "v6e:4x4", (1, 8, 2), RL),
     "gemma3_12b-v5p-8": ("gemma3_12b", "v5p:2x2x2", (1, 8, 1), ()),
-    "gemma3_12b-v6e-32": ("gemma3_12b", "v6e:4x8", (1, 16, 2), ()),
+    "gemma3_12b-v6e-32": ("gemma3_12b", "v6e:4x8", (1, 16, 2), RL),
     "gemma3_27b-v5p-16": ("gemma3_27b", "v5p:2x2x4", (1, 8, 2), ()),
-    "gemma3_27b-v6e-64": ("gemma3_27b", "v6e:8x8", (1, 16, 4), ()),
+    "gemma3_27b-v6e-64": ("gemma3_27b", "v6e:8x8", (1, 16, 4), RL),
     "llama3_3_70b-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (ROLLOUT,)),
-    "llama3_3_70b-v5p-32-whole": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), RL),
     "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), PARTS),
     "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (ROLLOUT,)),
-    "llama3_3_70b-v6e-128-whole": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), RL),
-    "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), PARTS),
+    "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), (*RL, *PARTS)),
 }
 # Weak scaling: as many explanations a chip, RL alone. Two tensor shards, the rest fsdp.
 SLICES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 256: "4x8x8"}
