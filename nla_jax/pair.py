@@ -54,7 +54,7 @@ class Pair:
     return ar_length(max(self.max_new_tokens - around, 1), self.prompts, self.tokenizer)
 
   def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
-    """Answers for vectors [n, d_model]; see `nla_jax.rollout.sampler.sample`."""
+    """Answers for vectors [n, d_model], one for each of `sample_ids` [n·group]; see `nla_jax.rollout.sampler`."""
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
     vectors, sample_ids = sharding.put((vectors, sample_ids))
     return sample(av_params, before, after, vectors, key, sample_ids, model=self.verbalizer,

@@ -14,10 +14,24 @@ import jax.numpy as jnp
 from nla_jax.parallel import sharding
 
 
+def as_bits(x):
+  """A bfloat16 array as uint16, which `einsum` and `from_bits` read as bfloat16 again.
+
+  XLA's CPU backend turns a whole stack of bfloat16 weights into float32 before it slices a layer out of it, and rounds
+  the slice again at every use: a token of 64 rows took 177 ms of processor time in the products and 108 from bits.
+  """
+  return jax.lax.bitcast_convert_type(x, jnp.uint16)
+
+
+def from_bits(x):
+  """What `as_bits` was given; anything else unchanged."""
+  return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _rounded_einsum(subscripts: str, dtype, axes, a, b):
-  return jnp.einsum(subscripts, a.astype(dtype), sharding.gather(b.astype(dtype)), preferred_element_type=jnp.float32,
-                    out_sharding=_layout(subscripts, axes, a, b))
+  return jnp.einsum(subscripts, a.astype(dtype), sharding.gather(from_bits(b).astype(dtype)),
+                    preferred_element_type=jnp.float32, out_sharding=_layout(subscripts, axes, a, b))
 
 
 def _layout(subscripts, axes, a, b):
@@ -54,6 +68,6 @@ def einsum(subscripts: str, a, b, dtype, *axes):
 
   Every index of one operand must occur in the other or in the result (no index is summed on its own). Where a mesh
   is set, `b` is gathered over `fsdp` after rounding if it is a parameter, and `axes` are the result's logical axes
-  (`nla_jax.parallel.sharding`); without them jax infers the layout.
+  (`nla_jax.parallel.sharding`); without them jax infers the layout. `b` may be `as_bits`, where nothing is derived.
   """
   return _rounded_einsum(subscripts, jnp.dtype(dtype), axes, a, b)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.attention import attend, band_mask, rotary_tables, rotate
-from nla_jax.models.contraction import einsum
+from nla_jax.models.contraction import einsum, from_bits
 from nla_jax.parallel import sharding
 
 INIT = nn.initializers.normal(0.02)
@@ -278,7 +278,7 @@ class Transformer(nn.Module):
 
   def _embed(self, embedding, tokens):
     layout = sharding.activation(("batch", None, None), (*tokens.shape, embedding.shape[1]))
-    x = sharding.gather(embedding).at[tokens].get(out_sharding=layout).astype(jnp.float32)
+    x = from_bits(sharding.gather(embedding).at[tokens].get(out_sharding=layout)).astype(jnp.float32)
     return x * self.architecture.embedding_scale
 
   @staticmethod

@@ -235,8 +235,9 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
       take = np.repeat(take[:rl.activations], rl.group)
     vectors, rows = batch["activations"][take], batch["row"][take]
     key = jax.random.fold_in(jax.random.key(seed), step)
+    each = vectors[::rl.group] if both else vectors  # once for all of its explanations
     rollout = jax.block_until_ready(
-        pair.roll_out(states["av"].params, vectors, key, np.arange(per_step, dtype=np.int32)))
+        pair.roll_out(states["av"].params, each, key, np.arange(per_step, dtype=np.int32)))
     clock.append(time.time())
     texts = pair.texts(rollout)
     read = rewards_lib.truncate(texts, pair.tokenizer, seed * 1_000_003 + step) if rl.truncate else texts

@@ -8,7 +8,8 @@ import pytest
 
 from nla_jax.models.transformer import unembedding
 from nla_jax.models.verbalizer import Verbalizer
-from nla_jax.rollout.sampler import draw, sample
+from nla_jax.rollout import sampler
+from nla_jax.rollout.sampler import cache_sizes, draw, sample
 from nla_jax.training.losses import token_scores
 
 BEFORE, AFTER = np.array([7, 8, 9], np.int32), np.array([42, 3, 4], np.int32)
@@ -134,6 +135,48 @@ def test_an_answer_cut_by_the_cap_is_not_finished(av, vectors):
   rollout = _sample(av, vectors, range(8))
   assert not rollout.finished.any()
   np.testing.assert_array_equal(rollout.lengths, 6)
+
+
+def _assert_same_answers(found, expected):
+  """Token for token; log-probabilities to the rounding of sums of another length."""
+  for name in ("tokens", "lengths", "finished"):
+    np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+  np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("bucket", [1, 2, 5, 8])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_answers_do_not_depend_on_the_sizes_of_the_cache(av, vectors, bucket, dtype):
+  model, params = av
+  av = model.clone(dtype=jnp.dtype(dtype)), params
+  whole = _sample(av, vectors, range(8), max_new_tokens=20, bucket=20)
+  _assert_same_answers(_sample(av, vectors, range(8), max_new_tokens=20, bucket=bucket), whole)
+
+
+def test_the_cache_doubles_until_the_cap():
+  assert cache_sizes(48, 64) == [48] and cache_sizes(64, 64) == [64]
+  assert cache_sizes(150, 64) == [64, 128, 150] and cache_sizes(5, 1) == [1, 2, 4, 5]
+
+
+def test_rows_that_go_on_are_the_same_in_half_of_the_batch(av, vectors, monkeypatch):
+  """26 of 32 greedy answers end within 8 tokens, 6 never; two halvings leave 8 rows."""
+  options = {"max_new_tokens": 64, "greedy": True}
+  free = np.asarray(_sample(av, vectors, range(8), **options).tokens)
+  stop, early = next((stop, row) for row in range(8) for stop in free[row, :8] if any(stop not in one for one in free))
+  never = next(row for row in range(8) if stop not in free[row])
+  rows = vectors[np.random.default_rng(0).permutation([early] * 26 + [never] * 6)]
+  halved, halve = [], sampler._halved
+  monkeypatch.setattr(sampler, "_halved", lambda state: halved.append(state.token.shape[0]) or halve(state))
+  found = _sample(av, rows, range(32), stop_id=int(stop), bucket=8, **options)
+  assert halved == [32, 16] and np.asarray(found.finished).sum() == 26
+  _assert_same_answers(found, _sample(av, rows, range(32), stop_id=int(stop), bucket=64, **options))
+
+
+def test_samples_of_one_activation_are_those_of_repeated_activations(av, vectors):
+  """The prompt of each activation is computed once for its four samples."""
+  together = _sample(av, vectors, range(32))
+  _assert_same_answers(together, _sample(av, np.repeat(vectors, 4, axis=0), range(32)))
+  assert len(np.unique(np.asarray(together.tokens[:4]), axis=0)) == 4
 
 
 def test_the_loop_ends_when_all_answers_have(av, vectors):
