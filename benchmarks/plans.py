@@ -18,7 +18,7 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results" / "plans"
 RL = ("--programs=rl",)
-ROLLOUT = "--programs=rl rollout"  # enough to show that a slice is too small
+TOKENS = "--programs=rl tokens"  # enough to show that a slice is too small
 PARTS = ("--config.rl.av.parts=4", "--config.rl.ar.parts=4")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
@@ -28,9 +28,9 @@ PLANS = {
     "gemma3_12b-v6e-32": ("gemma3_12b", "v6e:4x8", (1, 16, 2), RL),
     "gemma3_27b-v5p-16": ("gemma3_27b", "v5p:2x2x4", (1, 8, 2), ()),
     "gemma3_27b-v6e-64": ("gemma3_27b", "v6e:8x8", (1, 16, 4), RL),
-    "llama3_3_70b-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (ROLLOUT,)),
+    "llama3_3_70b-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (TOKENS,)),
     "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), PARTS),
-    "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (ROLLOUT,)),
+    "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (TOKENS,)),
     "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), (*RL, *PARTS)),
 }
 # Weak scaling: as many explanations a chip, RL alone. Two tensor shards, the rest fsdp.
@@ -90,7 +90,7 @@ def plot(plans: list[tuple[int, dict]], path: pathlib.Path) -> None:
   chips = [n for n, _ in plans]
   figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
   bottom = [0.0] * len(plans)
-  for name in ("rl rollout", "rl ar", "rl scores", "rl av"):
+  for name in ("rl copy", "rl prompts", "rl tokens", "rl ar", "rl scores", "rl av"):
     seconds = [plan["programs"][name]["seconds"] for _, plan in plans]
     left.bar([str(n) for n in chips], seconds, bottom=bottom, label=name)
     bottom = [b + s for b, s in zip(bottom, seconds)]

@@ -94,7 +94,7 @@ class Plan(NamedTuple):
 
   @property
   def rl_steps(self) -> int:
-    return next((one.program.calls for one in self.compiled if one.program.name == "rl rollout"), 0)
+    return next((one.program.calls for one in self.compiled if one.program.name == "rl tokens"), 0)
 
   @property
   def chip_hours(self) -> float:

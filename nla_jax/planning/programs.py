@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from nla_jax.data import activations
 from nla_jax.interop.pretrained import cached_directory, load_pretrained
@@ -20,7 +22,7 @@ from nla_jax.pair import Pair, make_pair
 from nla_jax.parallel import sharding
 from nla_jax.planning.architectures import ARCHITECTURES
 from nla_jax.prompts import Prompts, make_prompts
-from nla_jax.rollout.sampler import sample
+from nla_jax.rollout import sampler
 from nla_jax.training import sft
 from nla_jax.training.batches import ar_length
 from nla_jax.training.optimizer import create_state, make_optimizer
@@ -162,11 +164,7 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   states = {name: placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
   both, vectors, tokens = (states["av"], states["ar"]), _rows(n, d), _rows(n, cap, dtype=jnp.int32)
   others = tuple(state for name, state in states.items() if name not in ("av", "ar"))
-  ids = lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.int32)
-  rollout = Program("rl rollout", sample, (av, ids(pair.prompts.before), ids(pair.prompts.after), vectors, key,
-                                           _rows(n, dtype=jnp.int32)),
-                    {"model": pair.verbalizer, "stop_id": pair.prompts.stop_id, "max_new_tokens": cap},
-                    (*both[1:], both[0].opt_state, learner.reference, *others), cap, n, rl.steps)
+  rest = (*both[1:], both[0].opt_state, learner.reference, *others)
   gold = gold_rows(rl)
   ar_rows = (_rows(n + gold, model.ar_input, dtype=jnp.int32), _rows(n + gold, dtype=jnp.int32), _rows(n + gold, d),
              _rows(n + gold, dtype=bool))
@@ -181,4 +179,31 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   batch = PolicyBatch(_rows(part, d), per_token(jnp.int32), per_token(bool), _rows(part), old, per_token(), per_token())
   update_av = Program("rl av", learner.update_av, (states["av"], batch, jax.ShapeDtypeStruct((), jnp.float32)), {},
                       (states["ar"], learner.reference, *others), 1, part, steps * rl.epochs * rl.minibatches)
-  return [rollout, update_ar, scores, update_av]
+  return [*_rollout(config, pair, av, key, rest), update_ar, scores, update_av]
+
+
+def _rollout(config, pair: Pair, av, key, beside: tuple) -> list[Program]:
+  """The sampler's three programs: the copy of the AV that it reads, the prompts, and the tokens, here of every answer
+  to the cap with the largest cache: more than a rollout ever takes."""
+  rl, model, stop = config.rl, pair.verbalizer, pair.prompts.stop_id
+  n, cap, dtype = rl.activations * rl.group, rl.max_new_tokens, model.dtype
+  ids = lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.int32)
+  number = jax.ShapeDtypeStruct((), jnp.float32)
+  copy = _given_back(functools.partial(sampler.decode_copy, dtype=dtype), av)
+  prompt = (copy, ids(pair.prompts.before), ids(pair.prompts.after), _rows(rl.activations, model.architecture.d_model),
+            key, _rows(n, dtype=jnp.int32), number)
+  fixed = {"model": model, "stop_id": stop, "greedy": False}
+  sizes = {"max_new_tokens": cap, "room": cap}
+  state = _given_back(functools.partial(sampler.prefill, **fixed, **sizes), *prompt)
+  return [Program("rl copy", sampler.decode_copy, (av,), {"dtype": dtype}, beside, 1, n, rl.steps),
+          Program("rl prompts", sampler.prefill, prompt, fixed | sizes, (av, *beside), 1, n, rl.steps),
+          Program("rl tokens", sampler.decode, (copy, state, key, number, ids(0)), fixed, (av, *beside), cap, n,
+                  rl.steps)]
+
+
+def _given_back(function, *arguments):
+  """Shapes of a function's results in the layout that it gives them."""
+  mesh = jax.sharding.get_mesh()
+  spec = lambda x: P() if x.sharding is None else x.sharding.spec
+  place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec(x)))
+  return jax.tree.map(place, jax.eval_shape(function, *arguments))

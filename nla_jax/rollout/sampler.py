@@ -141,12 +141,12 @@ def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer
   params = decode_copy(params, model.dtype)
   fixed = dict(model=model, stop_id=stop_id, greedy=greedy)
   sizes = cache_sizes(max_new_tokens, bucket)
-  state = _prefill(params, before, after, vectors, key, sample_ids, temperature, max_new_tokens=max_new_tokens,
+  state = prefill(params, before, after, vectors, key, sample_ids, temperature, max_new_tokens=max_new_tokens,
                    room=sizes[0], **fixed)
   done = None  # answers of rows that were cut away
   for size in sizes:
     rows = state.token.shape[0]
-    state, going = _decode(params, _grown(state, after.shape[0] + size), key, temperature, size, **fixed)
+    state, going = decode(params, _grown(state, after.shape[0] + size), key, temperature, size, **fixed)
     if size == sizes[-1] or not (going := int(sharding.fetch(going))):
       break
     if going <= rows // 2 and rows // 2 >= _FEWEST_ROWS and not sharding.has_mesh():
@@ -164,7 +164,7 @@ def cache_sizes(max_new_tokens: int, bucket: int = BUCKET) -> list[int]:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop_id", "greedy", "max_new_tokens", "room"))
-def _prefill(params, before, after, vectors, key, sample_ids, temperature, *, model: Verbalizer, stop_id: int,
+def prefill(params, before, after, vectors, key, sample_ids, temperature, *, model: Verbalizer, stop_id: int,
              greedy: bool, max_new_tokens: int, room: int) -> _State:
   """Every prompt in the cache, with room for `room` tokens of each answer, and each answer's first token."""
   n, batch = vectors.shape[0], sample_ids.shape[0]
@@ -174,7 +174,8 @@ def _prefill(params, before, after, vectors, key, sample_ids, temperature, *, mo
   hidden, cache = model.apply({"params": params}, before, after, vectors, cache, method="prefill")
 
   def each(x, axis, *axes):  # once for each answer
-    return x if batch == n else sharding.place(jnp.repeat(x, batch // n, axis=axis), *axes)
+    layout = sharding.activation(axes, (*x.shape[:axis], batch, *x.shape[axis + 1:]))
+    return x if batch == n else jnp.repeat(x, batch // n, axis=axis, out_sharding=layout)
 
   rows = lambda x: each(x, 1, None, "batch", None, "heads", None)
   cache = cache._replace(keys=rows(cache.keys), values=rows(cache.values), valid=each(cache.valid, 0, "batch", None))
@@ -190,7 +191,7 @@ def _prefill(params, before, after, vectors, key, sample_ids, temperature, *, mo
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop_id", "greedy"), donate_argnums=1)
-def _decode(params, state: _State, key, temperature, until, *, model: Verbalizer, stop_id: int, greedy: bool):
+def decode(params, state: _State, key, temperature, until, *, model: Verbalizer, stop_id: int, greedy: bool):
   """Tokens until every answer has ended or has `until` of them. Also how many rows go on, [] int32."""
   streams = _streams(key, state.ids)
 

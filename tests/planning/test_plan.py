@@ -48,7 +48,7 @@ def logits_of_all_tokens(text: str, tokens: int, vocabulary: int) -> list[tuple[
 def test_the_token_loop_gathers_no_weights(compiled):
   programs, config, _ = compiled
   rows = config.rl.activations * config.rl.group // SHARES
-  assert in_loop_gathers(programs["rl rollout"].text, rows) == []
+  assert in_loop_gathers(programs["rl tokens"].text, rows) == []
   # The same look at a training program finds what it is meant to find: there each layer gathers its weights.
   assert in_loop_gathers(programs["sft av"].text, config.av.batch // SHARES)
 
@@ -78,7 +78,7 @@ def test_what_a_plan_says(compiled):
   av = programs["rl av"].memory
   assert av.beside > 0 and av.results < av.arguments / 4
   text = plan.table(made)
-  assert "fits" in text and "all-reduce" in text and "rl rollout" in text
+  assert "fits" in text and "all-reduce" in text and "rl tokens" in text
 
 
 @pytest.mark.slow
@@ -109,8 +109,8 @@ def test_suggestions_are_ranked_and_what_cannot_be_is_said(capfd):
 @pytest.mark.slow
 def test_gpus_are_planned_for_where_their_compiler_is_installed():
   pytest.importorskip("jax_cuda13_plugin")
-  made = plan.make_plan(tiny(**{"mesh.data": 1, "mesh.fsdp": 4}), describe("h100:8"), ("extract", "rl rollout"))
-  assert made.fits and [one.program.name for one in made.compiled] == ["extract", "rl rollout"]
+  made = plan.make_plan(tiny(**{"mesh.data": 1, "mesh.fsdp": 4}), describe("h100:8"), ("extract", "rl tokens"))
+  assert made.fits and [one.program.name for one in made.compiled] == ["extract", "rl tokens"]
 
 
 @pytest.mark.parametrize(("topology", "changes", "expected"), [
