@@ -110,5 +110,4 @@ def begin(config: ConfigDict, workdir: pathlib.Path) -> Run:
   write_json(run.workdir / "config.json", json.loads(config.to_json()))
   jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR",
                                                                 str(run.workdir / "compiled")))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
   return run

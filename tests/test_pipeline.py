@@ -1,27 +1,15 @@
 """The whole path on the tiny config: it runs, it is skipped when done, and a killed run equals an uninterrupted one."""
 import json
 import os
-import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
+from run_process import command, curve, evaluation, finish, logs, reach, shards, start
 
-ROOT = pathlib.Path(__file__).parent.parent
-TINY = ["--config.checkpoint_every=4", "--config.data.shard_rows=16", "--config.rl.steps=8"]
+from nla_jax import cli
 
-
-def command(stage: str, workdir: pathlib.Path, *more: str) -> list[str]:
-  config = ROOT / "configs" / "tiny.py"
-  return [sys.executable, "-m", "nla_jax.cli", stage, f"--config={config}", f"--workdir={workdir}", *TINY, *more]
-
-
-def environment(tmp: pathlib.Path) -> dict[str, str]:
-  return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(tmp / "compiled")}
+TINY = ["--config.checkpoint_every=4", "--config.data.shard_rows=16", "--config.ar.steps=24", "--config.rl.steps=8"]
 
 
 @pytest.fixture(scope="session")
@@ -33,34 +21,23 @@ def shared(tmp_path_factory):
 def uninterrupted(shared):
   """A finished tiny run."""
   workdir = shared / "uninterrupted"
-  done = subprocess.run(command("run", workdir), env=environment(shared), capture_output=True, text=True, timeout=600)
-  assert done.returncode == 0, done.stderr[-3000:]
+  assert finish([start(workdir, *TINY)], workdir) == [0], logs(workdir)
   return workdir
 
 
-def metrics(workdir: pathlib.Path) -> dict:
-  return json.loads((workdir / "eval" / "metrics.json").read_text())
+@pytest.fixture
+def nla(capsys):
+  """A function (stage, workdir, *options): runs that command in this process and gives its status and stderr."""
 
+  def run(*arguments) -> tuple[int, str]:
+    status = cli.main(command(*arguments[:2], *TINY, *arguments[2:])[4:])
+    return status, capsys.readouterr().err
 
-def kill_when(ready, stage: str, workdir: pathlib.Path, env: dict[str, str]) -> None:
-  """Starts the run and sends SIGKILL as soon as `ready()` is true; fails if the run ends before."""
-  process = subprocess.Popen(command("run", workdir), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-  deadline = time.time() + 400
-  while not ready():
-    assert process.poll() is None, f"the run ended before it could be killed in {stage}"
-    assert time.time() < deadline, f"{stage} was never reached"
-    time.sleep(0.005)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
-  assert not (workdir / "eval" / "metrics.json").exists()
-
-
-def lines(path: pathlib.Path) -> int:
-  return path.read_text().count("\n") if path.exists() else 0
+  return run
 
 
 def test_every_promised_number_is_in_metrics_json(uninterrupted):
-  found = metrics(uninterrupted)
+  found = evaluation(uninterrupted)
   names = ("shuffled_vector", "zero_vector", "mean_vector", "empty_text", "retrieval", "mean_per_last_token")
   estimates = [found["fve"][name] for name in ("round_trip", "gold_text", "greedy", "round_trip_sft")]
   for estimate in estimates + [found["controls"][name] for name in names]:
@@ -70,10 +47,10 @@ def test_every_promised_number_is_in_metrics_json(uninterrupted):
 
 
 def test_the_tiny_av_answers_in_form_so_that_rl_has_something_to_reward(uninterrupted):
-  curve = [json.loads(line) for line in (uninterrupted / "rl" / "metrics.jsonl").read_text().splitlines()]
-  assert max(line["parse_rate"] for line in curve) > 0.3
-  assert all(np.isfinite(line["reward"]) for line in curve)
-  assert all(line["sampler_gap"] < 1e-3 for line in curve if "sampler_gap" in line)
+  lines = curve(uninterrupted / "rl")
+  assert max(line["parse_rate"] for line in lines) > 0.3
+  assert all(np.isfinite(line["reward"]) for line in lines)
+  assert all(line["sampler_gap"] < 1e-3 for line in lines if "sampler_gap" in line)
 
 
 def test_report_and_export_are_there(uninterrupted):
@@ -94,68 +71,58 @@ def test_the_exported_pair_is_the_trained_pair(uninterrupted):
   assert len(run.read("The licence grants rights.", positions=[-1, 10])) == 2
 
 
-def test_an_exported_pair_is_trained_further(uninterrupted, shared):
+def test_an_exported_pair_is_trained_further(uninterrupted, shared, nla):
   """`nla rl --config.init` begins where the pair ended, with its prompts, layer and scale, whatever the config says."""
   workdir = shared / "further"
   begin = [f"--config.init={uninterrupted / 'hf'}", "--config.prompts.av=Other {injection_char} words",
            "--config.layer=1"]
   for stage in ("extract", "teach", "rl"):
-    done = subprocess.run(command(stage, workdir, *begin), env=environment(shared), capture_output=True, text=True,
-                          timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    status, printed = nla(stage, workdir, *begin)
+    assert status == 0, printed[-3000:]
   config = json.loads((workdir / "config.json").read_text())
   assert config["layer"] == 2 and config["prompts"]["av"].startswith("Explain")
-  curve = lambda folder: [json.loads(line) for line in (folder / "rl" / "metrics.jsonl").read_text().splitlines()]
-  assert "kl" in curve(workdir)[-1] and len(curve(workdir)) == len(curve(uninterrupted))
-  again = subprocess.run(command("rl", workdir, *begin, "--config.rl.group=3"), env=environment(shared),
-                         capture_output=True, text=True, timeout=300)
-  assert again.returncode == 2 and "rl.group (made with 4, asked for 3)" in again.stderr
+  lines = curve(workdir / "rl")
+  assert "kl" in lines[-1] and len(lines) == len(curve(uninterrupted / "rl"))
+  status, printed = nla("rl", workdir, *begin, "--config.rl.group=3")
+  assert status == 2 and "rl.group (made with 4, asked for 3)" in printed
 
 
-def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared):
+def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared, nla):
   """Each knob's formula has its own test; here they work together in the loop, and the KL weight goes down."""
   workdir = shared / "knobs"
   shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf"))
   knobs = {"truncate": "true", "ar_ema": 0.5, "ar_gold": 0.25, "kl": "k1", "kl_target": 0.5, "importance_cap": 2.0,
            "clip_high": 0.3, "dual_clip": 3.0, "advantage": "rloo", "average": "token", "repeat_cost": 0.1, "epochs": 2,
            "minibatches": 2}
-  done = subprocess.run(command("rl", workdir, *(f"--config.rl.{name}={value}" for name, value in knobs.items())),
-                        env=environment(shared), capture_output=True, text=True, timeout=300)
-  assert done.returncode == 0, done.stderr[-3000:]
-  curve = [json.loads(line) for line in (workdir / "rl" / "metrics.jsonl").read_text().splitlines()]
-  weights = [line["kl_weight"] for line in curve if "kl_weight" in line]
-  assert len(curve) == 8 and weights[-1] < weights[0]
-  assert all(np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in curve)
+  status, printed = nla("rl", workdir, *(f"--config.rl.{name}={value}" for name, value in knobs.items()))
+  assert status == 0, printed[-3000:]
+  lines = curve(workdir / "rl")
+  weights = [line["kl_weight"] for line in lines if "kl_weight" in line]
+  assert len(lines) == 8 and weights[-1] < weights[0]
+  assert all(np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in lines)
 
 
-def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, shared):
-  before = metrics(uninterrupted)
-  again = subprocess.run(command("run", uninterrupted), env=environment(shared), capture_output=True, text=True,
-                         timeout=300)
-  assert again.returncode == 0 and again.stderr.count("already done") == 6, again.stderr[-2000:]
-  assert metrics(uninterrupted) == before
-  other = subprocess.run(command("run", uninterrupted, "--config.layer=1"), env=environment(shared),
-                         capture_output=True, text=True, timeout=300)
-  assert other.returncode == 2 and "layer (made with 2, asked for 1)" in other.stderr
+def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, nla):
+  before = evaluation(uninterrupted)
+  status, printed = nla("run", uninterrupted)
+  assert status == 0 and printed.count("already done") == 6, printed[-2000:]
+  assert evaluation(uninterrupted) == before
+  status, printed = nla("run", uninterrupted, "--config.layer=1")
+  assert status == 2 and "layer (made with 2, asked for 1)" in printed
 
 
-@pytest.mark.parametrize("stage", ["extract", "sft ar", "sft av", "rl"])
-def test_a_killed_run_that_is_started_again_gives_the_same_numbers_bit_for_bit(stage, uninterrupted, shared):
-  workdir = shared / stage.replace(" ", "_")
-  whole = lambda folder: (lambda: any(path.name.isdigit() for path in (workdir / folder / "checkpoints").glob("*")))
-  ready = {
-      "extract": lambda: len(list((workdir / "activations" / "store" / "shards").glob("*"))) >= 2,
-      "sft ar": whole("sft/ar"),
-      "sft av": whole("sft/av"),
-      "rl": whole("rl"),
-  }[stage]
-  kill_when(ready, stage, workdir, environment(shared))
-  resumed = subprocess.run(command("run", workdir), env=environment(shared), capture_output=True, text=True,
-                           timeout=600)
-  assert resumed.returncode == 0, resumed.stderr[-3000:]
-  assert metrics(workdir) == metrics(uninterrupted)
-  for name in ("sft/av", "sft/ar", "rl"):
-    curve = lambda folder, name=name: [
-        {key: value for key, value in json.loads(line).items() if not key.startswith("seconds")}
-        for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-    assert curve(workdir) == curve(uninterrupted)
+def test_a_run_killed_in_every_stage_and_started_again_gives_the_same_numbers_bit_for_bit(uninterrupted, shared):
+  workdir, compiled = shared / "killed", shared / "compiled"
+  shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], compiled)  # a killed process may leave half an entry
+  begin = lambda: start(workdir, *TINY, JAX_COMPILATION_CACHE_DIR=str(compiled))
+  saved = lambda folder: any(path.name.isdigit() for path in (workdir / folder / "checkpoints").glob("*"))
+  for ready in (lambda: shards(workdir) >= 2, lambda: saved("sft/ar"), lambda: saved("sft/av"), lambda: saved("rl")):
+    process = begin()
+    reach(ready, [process], workdir)
+    process.kill()
+    process.wait()
+  assert not (workdir / "rl" / "manifest.json").exists() and not (workdir / "eval").exists()
+  assert finish([begin()], workdir) == [0], logs(workdir)
+  for name in ("sft/ar", "sft/av", "rl"):
+    assert curve(workdir / name) == curve(uninterrupted / name), name
+  assert evaluation(workdir) == evaluation(uninterrupted)

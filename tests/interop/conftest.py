@@ -86,6 +86,7 @@ def edit_config():
   return edit
 
 
+FOLDER = pathlib.Path(__file__).parent
 # Released checkpoints were written by transformers 4. launch/environment.sh lays it beside the 5 that nla_jax needs.
 TRANSFORMERS_4 = pathlib.Path(os.environ.get("NLA_TRANSFORMERS_4", pathlib.Path(sys.prefix) / "nla" / "transformers4"))
 SPELLINGS = {  # of the sidecars, by major version of transformers and family; a family without one is a base model only
@@ -94,28 +95,42 @@ SPELLINGS = {  # of the sidecars, by major version of transformers and family; a
 }
 
 
+def _scripts(major: str) -> subprocess.Popen:
+  """scripts.py with torch and a major version of transformers, and without nla_jax."""
+  environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
+                 "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+  environment.pop("PYTHONPATH", None)
+  if major == "4":
+    if not (TRANSFORMERS_4 / "transformers").is_dir():
+      pytest.skip("transformers 4 is not there: bash launch/test.sh installs it with the extra parity")
+    environment["PYTHONPATH"] = str(TRANSFORMERS_4)
+  return subprocess.Popen([sys.executable, "-P", str(FOLDER / "scripts.py")], env=environment, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 @pytest.fixture(scope="session")
 def there():
   """A function (major version of transformers, script of this folder, *arguments): runs it with torch and without
   nla_jax, and gives the JSON of its last line."""
   pytest.importorskip("torch")
+  processes = {}
 
   def run(major: str, script: str, *arguments):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
-                   "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment.pop("PYTHONPATH", None)
-    if major == "4":
-      if not (TRANSFORMERS_4 / "transformers").is_dir():
-        pytest.skip("transformers 4 is not there: bash launch/test.sh installs it with the extra parity")
-      environment["PYTHONPATH"] = str(TRANSFORMERS_4)
-    done = subprocess.run([sys.executable, "-P", str(pathlib.Path(__file__).parent / script), *map(str, arguments)],
-                          env=environment, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    if major not in processes:
+      processes[major] = _scripts(major)
+    process = processes[major]
+    print(json.dumps([str(FOLDER / script), *map(str, arguments)]), file=process.stdin, flush=True)
+    line = process.stdout.readline()
+    assert line, f"transformers {major} ended with status {process.wait()}"
+    answer = json.loads(line)
+    assert "error" not in answer, answer["error"][-3000:]
+    said = json.loads(answer["printed"].splitlines()[-1])
     assert said["transformers"].split(".")[0] == major
     return said
 
-  return run
+  yield run
+  for process in processes.values():
+    process.communicate()  # it ends with its input
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""Run as one of several processes with four CPU devices each: loads its part of a checkpoint, JSON on stdout.
+"""Run as one of several processes with four CPU devices each: loads its part of checkpoints, a line of JSON for each.
 
-  python tests/interop/loading_process.py DIRECTORY ADDRESS PROCESSES INDEX
+  python tests/interop/loading_process.py ADDRESS PROCESSES INDEX DIRECTORY…
 """
 import json
 import pathlib
@@ -16,24 +16,32 @@ from nla_jax.parallel import placement
 from nla_jax.parallel.mesh import make_mesh
 
 
-def main(directory: str, address: str, processes: str, index: str) -> None:
+def main(address: str, processes: str, index: str, *directories: str) -> None:
   jax.config.update("jax_num_cpu_devices", 4)
   jax.distributed.initialize(address, int(processes), int(index))
   jax.set_mesh(make_mesh(data=1, fsdp=4 * int(processes), tensor=1))
-  folder, taken, copy = pathlib.Path(directory), [], placement._copy
+  copy = placement._copy
+  for directory in directories:
+    taken = []
 
-  def counted(array, sharding):
-    parts = {str(part): array[part].nbytes for part in sharding.addressable_devices_indices_map(array.shape).values()}
-    taken.append(sum(parts.values()))
-    return copy(array, sharding)
+    def counted(array, sharding, taken=taken):
+      parts = {str(part): array[part].nbytes
+               for part in sharding.addressable_devices_indices_map(array.shape).values()}
+      taken.append(sum(parts.values()))
+      return copy(array, sharding)
 
-  placement._copy = counted
+    placement._copy = counted
+    try:
+      equal = load(pathlib.Path(directory))
+      print(json.dumps({"taken": sum(taken), "equal": equal}))
+    except NLAError as error:
+      print(json.dumps({"error": str(error)}))
+
+
+def load(folder: pathlib.Path) -> bool:
+  """Loads what belongs here; whether block 1 of every leaf is what the files hold."""
   model = huggingface.open_model(folder, huggingface.architecture_from_config(huggingface.read_config(folder)))
-  try:
-    params = model.read("bfloat16")
-  except NLAError as error:
-    print(json.dumps({"error": str(error)}))
-    return
+  params = model.read("bfloat16")
   equal = True
   for leaf in name_table.block_leaves(model.architecture):
     name = model.name_of(leaf, 1)
@@ -41,7 +49,7 @@ def main(directory: str, address: str, processes: str, index: str) -> None:
       expected = leaf.from_file(file.get_tensor(name), model.architecture)
     for piece in params["layers"][leaf.ours].addressable_shards:
       equal = equal and np.array_equal(np.asarray(piece.data)[1], expected[piece.index[1:]])
-  print(json.dumps({"taken": sum(taken), "equal": bool(equal)}))
+  return bool(equal)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,23 +65,28 @@ def test_every_device_of_a_mesh_holds_its_piece(loading, checkpoint, dtype):
   assert found["equal"]
 
 
-def _load_in_two_processes(checkpoint):
+def _load_in_two_processes(*checkpoints):
+  """What each of them says of each checkpoint."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
   program = pathlib.Path(__file__).parent / "loading_process.py"
-  running = [subprocess.Popen([sys.executable, str(program), str(checkpoint), address, "2", str(i)], text=True,
+  running = [subprocess.Popen([sys.executable, str(program), address, "2", str(i), *map(str, checkpoints)], text=True,
                               stdout=subprocess.PIPE, env={**os.environ, "JAX_PLATFORMS": "cpu"}) for i in range(2)]
-  return [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+  printed = [process.communicate()[0].splitlines()[-len(checkpoints):] for process in running]
+  return zip(*([json.loads(line) for line in lines] for lines in printed), strict=True)
 
 
-def test_each_of_two_processes_takes_its_half_of_the_bytes_and_both_refuse_a_nan_that_one_reads(checkpoint, small):
+def test_each_of_two_processes_takes_its_half_of_the_bytes_and_both_refuse_a_nan_that_one_reads(checkpoint, small,
+                                                                                                tmp_path_factory):
   total = sum(leaf.size * 2 for leaf in jax.tree.leaves(name_table.abstract_tree(small, headless=False)))
-  for found in _load_in_two_processes(checkpoint):
-    assert found["equal"] and total / 2 <= found["taken"] < 0.52 * total  # norms and biases are whole in both
+  damaged = shutil.copytree(checkpoint, tmp_path_factory.mktemp("damaged") / "model")
   name = "model.layers.2.mlp.gate_proj.weight"
-  _edit(_shard(checkpoint, name), name, np.nan)
-  for found in _load_in_two_processes(checkpoint):
+  _edit(_shard(damaged, name), name, np.nan)
+  whole, refused = _load_in_two_processes(checkpoint, damaged)
+  for found in whole:
+    assert found["equal"] and total / 2 <= found["taken"] < 0.52 * total  # norms and biases are whole in both
+  for found in refused:
     assert f"{name} holds NaN or infinity" in found["error"]
 
 

@@ -2,6 +2,7 @@
 
   JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/parallel/meshes.py FAMILY N
 """
+import functools
 import json
 import sys
 
@@ -54,44 +55,47 @@ def run(family: str) -> dict:
   create = jax.jit(lambda params: create_state(params, optimizer))
   found = {}
 
+  def scores(params, batch):
+    hidden = av.apply({"params": params}, before, after, batch["vectors"], batch["tokens"])
+    return losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32)
+
+  def av_loss(params, batch):
+    """The supervised loss or the policy's: one program for both, since compiling is what takes long here."""
+    of = scores(params, batch)
+    policy = losses.policy_loss(of, batch["old"], batch["old"], batch["advantages"], batch["mask"]).loss
+    return jnp.where(batch["is_policy"], policy, losses.sft_loss(of, batch["mask"]))
+
+  def ar_loss(params, batch):
+    predicted = ar.apply({"params": params}, before, batch["tokens"], batch["lengths"])
+    return jnp.mean((predicted / 10 - batch["vectors"]) ** 2)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def update(loss, state, batch):
+    value, grads = jax.value_and_grad(loss)(state.params, batch)
+    return guarded_update(state, grads, optimizer, 1.0)[0], value
+
   def train(name, params, loss, batch):
     state = create(sharding.put_params(params))
     for tree in (state.opt_state[0].mu, state.opt_state[0].nu):
       same = jax.tree.map(lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim), tree, state.params)
       assert all(jax.tree.leaves(same)), "the optimizer's state is not sharded like its parameters"
-
-    @jax.jit
-    def update(state, batch):
-      value, grads = jax.value_and_grad(loss)(state.params, batch)
-      return guarded_update(state, grads, optimizer, 1.0)[0], value
-
     curve = []
     for _ in range(STEPS):
-      state, value = update(state, sharding.put(batch))
+      state, value = update(loss, state, {**sharding.put(batch), "is_policy": name == "rl_av"})
       curve.append(float(value))
     found[name] = curve
     return state.params
 
-  def scores(params, batch):
-    hidden = av.apply({"params": params}, before, after, batch["vectors"], batch["tokens"])
-    return losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32)
-
   mask = np.arange(ANSWER)[None] < lengths[:, None]
-  batch = {"vectors": vectors, "tokens": tokens, "mask": mask, "lengths": lengths}
-  trained = train("sft_av", {"transformer": base}, lambda p, b: losses.sft_loss(scores(p, b), b["mask"]), batch)
-
-  def ar_loss(params, b):
-    predicted = ar.apply({"params": params}, before, b["tokens"], b["lengths"])
-    return jnp.mean((predicted / 10 - b["vectors"]) ** 2)
-
+  batch = {"vectors": vectors, "tokens": tokens, "mask": mask, "lengths": lengths,
+           "old": np.zeros((BATCH, ANSWER), np.float32), "advantages": random.normal(size=BATCH).astype(np.float32)}
+  trained = train("sft_av", {"transformer": base}, av_loss, batch)
   train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
   rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(vectors), jax.random.key(0),
                    sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER)
   found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
-  rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs),
-            "advantages": random.normal(size=BATCH).astype(np.float32)}
-  policy = lambda p, b: losses.policy_loss(scores(p, b), b["old"], b["old"], b["advantages"], b["mask"]).loss
-  train("rl_av", jax.tree.map(np.asarray, trained), policy, rolled)
+  rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs)}
+  train("rl_av", jax.tree.map(np.asarray, trained), av_loss, rolled)
   return found
 
 
