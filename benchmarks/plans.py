@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results" / "plans"
 RL = ("--programs=rl",)
 TOKENS = "--programs=rl tokens"  # enough to show that a slice is too small
-PARTS = ("--config.rl.av.parts=4", "--config.rl.ar.parts=4")
+PARTS = ("--config.rl.av.parts=16", "--config.rl.ar.parts=4")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
     "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ()),
