@@ -91,8 +91,9 @@ def run(family: str) -> dict:
            "old": np.zeros((BATCH, ANSWER), np.float32), "advantages": random.normal(size=BATCH).astype(np.float32)}
   trained = train("sft_av", {"transformer": base}, av_loss, batch)
   train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
-  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(vectors), jax.random.key(0),
-                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER)
+  # Two answers of every other vector, in a cache that grows twice.
+  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(vectors[::2]), jax.random.key(0),
+                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER, bucket=4)
   found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
   rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs)}
   train("rl_av", jax.tree.map(np.asarray, trained), av_loss, rolled)
