@@ -30,7 +30,7 @@ FAMILIES = {
     "gemma3_text": dict(tied=True, qk_norm=True, activation="gelu_tanh", norm_offset=1.0, embedding_scale=32**0.5,
                         sandwich_norm=True, query_scale=0.3, rope_theta_local=1e3, windows=(4, 4, 0)),
 }
-BATCH, ANSWER, STEPS = 16, 12, 3
+BATCH, GROUP, ANSWER, STEPS = 16, 4, 12, 3
 
 
 def parameters(architecture: Architecture):
@@ -85,10 +85,12 @@ def run(family: str) -> dict:
     return jnp.mean((predicted / 10 - b["vectors"]) ** 2)
 
   train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
-  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(vectors), jax.random.key(0),
-                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER)
+  few = vectors[:BATCH // GROUP]  # on some meshes fewer than the devices that share rows
+  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(few), jax.random.key(0),
+                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER, bucket=8)
   found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
   rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs),
+            "vectors": np.repeat(few, GROUP, axis=0),
             "advantages": random.normal(size=BATCH).astype(np.float32)}
   policy = lambda p, b: losses.policy_loss(scores(p, b), b["old"], b["old"], b["advantages"], b["mask"]).loss
   train("rl_av", jax.tree.map(np.asarray, trained), policy, rolled)
