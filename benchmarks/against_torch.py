@@ -24,7 +24,7 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -162,7 +162,7 @@ def extraction(bench: Bench) -> Part:
 def _ours_step(loss, params, batch):
   """variant -> one guarded update, as `training/sft.py` compiles it, of one state that both variants share."""
   optimizer = make_optimizer(settings(), 1000)
-  shared = [create_state(params, optimizer)]
+  shared = [jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)]
 
   def variant(pair):
     @functools.partial(jax.jit, donate_argnums=0)
@@ -313,8 +313,8 @@ def scalars(found: dict[str, Any]) -> dict[str, float]:
   return {name: float(value) for name, value in found.items() if np.ndim(value) == 0}
 
 
-def measure(name: str, part: Part, rounds: int) -> dict[str, Any]:
-  """Warm-up with the check, then rounds of all variants in turn; the part's entry of the JSON."""
+def measure(name: str, part: Part, rounds: int) -> Iterator[dict[str, Any]]:
+  """Warm-up with the check, then rounds of all variants in turn; after each round the part's entry of the JSON."""
   first, found = {}, {}
   seconds, numbers, others = ({variant: [] for variant in VARIANTS} for _ in range(3))
   for variant in VARIANTS:
@@ -332,12 +332,11 @@ def measure(name: str, part: Part, rounds: int) -> dict[str, Any]:
       others[variant].append(round(share, 3))
       numbers[variant].append(scalars(found))
       print(f"{name}: {variant} {taken:.3f} s, others had {share:.0%} {scalars(found)}", flush=True)
-  medians = {variant: statistics.median(times) for variant, times in seconds.items()}
-  ratios = {key: round(medians[theirs] / medians[ours], 2) for key, (ours, theirs) in PAIRINGS.items()}
-  return {"unit": part.unit, "count": part.count, "medians": medians, **ratios,
-          "rates": {variant: round(part.count / median, 2) for variant, median in medians.items()}, "seconds": seconds,
-          "others_share": others, "first_call_seconds": first, "differences_float32": check, "numbers": numbers,
-          "rounds": rounds}
+    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    ratios = {key: round(medians[theirs] / medians[ours], 2) for key, (ours, theirs) in PAIRINGS.items()}
+    yield {"unit": part.unit, "count": part.count, "medians": medians, **ratios,
+           "rates": {variant: round(part.count / median, 2) for variant, median in medians.items()}, "seconds": seconds,
+           "others_share": others, "first_call_seconds": first, "differences_float32": check, "numbers": numbers}
 
 
 def machine() -> dict[str, Any]:
@@ -375,11 +374,10 @@ def main() -> None:
   path = pathlib.Path(arguments.out or ROOT / "benchmarks" / "results" / f"{device}.json")
   bench = Bench()
   for name in arguments.parts.split(","):
-    entry = measure(name, PARTS[name](bench), arguments.rounds)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results |= {"machine": machine(), name: entry}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": results.pop("machine"), **dict(sorted(results.items()))}, indent=1) + "\n")
+    for entry in measure(name, PARTS[name](bench), arguments.rounds):
+      results = json.loads(path.read_text()) if path.exists() else {}
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(json.dumps(results | {"machine": machine(), name: entry}, indent=1, sort_keys=True) + "\n")
     jax.clear_caches()
   print(table(json.loads(path.read_text())))
 

@@ -31,7 +31,7 @@ FAMILIES = {
     "gemma3_text": dict(tied=True, qk_norm=True, activation="gelu_tanh", norm_offset=1.0, embedding_scale=32**0.5,
                         sandwich_norm=True, query_scale=0.3, rope_theta_local=1e3, windows=(4, 4, 0)),
 }
-BATCH, ANSWER, STEPS = 16, 12, 3
+BATCH, GROUP, ANSWER, STEPS = 16, 4, 12, 3
 
 
 def parameters(architecture: Architecture):
@@ -91,11 +91,12 @@ def run(family: str) -> dict:
            "old": np.zeros((BATCH, ANSWER), np.float32), "advantages": random.normal(size=BATCH).astype(np.float32)}
   trained = train("sft_av", {"transformer": base}, av_loss, batch)
   train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
-  # Two answers of every other vector, in a cache that grows twice.
-  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(vectors[::2]), jax.random.key(0),
+  few = vectors[:BATCH // GROUP]  # on some meshes fewer than the devices that share rows
+  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(few), jax.random.key(0),
                    sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER, bucket=4)
   found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
-  rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs)}
+  rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs),
+            "vectors": np.repeat(few, GROUP, axis=0)}
   train("rl_av", jax.tree.map(np.asarray, trained), av_loss, rolled)
   return found
 
