@@ -102,13 +102,6 @@ def gather(x):
   return jax.sharding.reshard(x, P(*(None if axis == "fsdp" else axis for axis in spec)))
 
 
-def decode_layout(params):
-  """Parameters as the token loop reads them."""
-  if not has_mesh():
-    return params
-  return jax.tree.map(jax.sharding.reshard, params, parameter_specs(params, decode=True))
-
-
 def rows_of_batch(n: int) -> int:
   """`n` rounded up to a number of rows that the devices can share evenly."""
   shares = size(BATCH)

@@ -21,6 +21,7 @@ from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.pair import Pair, make_pair
 from nla_jax.parallel import sharding
 from nla_jax.planning.architectures import ARCHITECTURES
+from nla_jax.planning.work import held_bytes
 from nla_jax.prompts import Prompts, make_prompts
 from nla_jax.rollout import sampler
 from nla_jax.training import sft
@@ -183,8 +184,8 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
 
 
 def _rollout(config, pair: Pair, av, key, beside: tuple) -> list[Program]:
-  """The sampler's three programs: the copy of the AV that it reads, the prompts, and the tokens, here of every answer
-  to the cap with the largest cache: more than a rollout ever takes."""
+  """The sampler's programs: the copy of the AV that it reads (of the largest parameter, which needs most), the prompts,
+  and the tokens, here of every answer to the cap with the largest cache: more than a rollout ever takes."""
   rl, model, stop = config.rl, pair.verbalizer, pair.prompts.stop_id
   n, cap, dtype = rl.activations * rl.group, rl.max_new_tokens, model.dtype
   ids = lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.int32)
@@ -195,7 +196,11 @@ def _rollout(config, pair: Pair, av, key, beside: tuple) -> list[Program]:
   fixed = {"model": model, "stop_id": stop, "greedy": False}
   sizes = {"max_new_tokens": cap, "room": cap}
   state = _given_back(functools.partial(sampler.prefill, **fixed, **sizes), *prompt)
-  return [Program("rl copy", sampler.decode_copy, (av,), {"dtype": dtype}, beside, 1, n, rl.steps),
+  largest = max(range(len(leaves := jax.tree.leaves(av))), key=lambda i: held_bytes(leaves[i]))
+  whole = jax.tree.leaves(copy)
+  copied = {"spec": whole[largest].sharding.spec, "dtype": whole[largest].dtype}
+  others = ([*leaves[:largest], *leaves[largest + 1:]], [*whole[:largest], *whole[largest + 1:]])
+  return [Program("rl copy", sampler.leaf_copy, (leaves[largest],), copied, (*others, *beside), 1, n, rl.steps),
           Program("rl prompts", sampler.prefill, prompt, fixed | sizes, (av, *beside), 1, n, rl.steps),
           Program("rl tokens", sampler.decode, (copy, state, key, number, ids(0)), fixed, (av, *beside), cap, n,
                   rl.steps)]

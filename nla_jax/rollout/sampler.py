@@ -101,20 +101,24 @@ class _State(NamedTuple):
   out: Rollout
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
 def decode_copy(params, dtype):
   """The parameters as the token loop reads them: whole over `fsdp`, and the transformer's matrices rounded to the
-  compute dtype (on CPUs as bits, see `as_bits`)."""
-  bits = dtype == jnp.bfloat16 and precision.platform() == "cpu"
+  compute dtype (on CPUs as bits, see `as_bits`). One after the other: at a time, the memory of one is needed twice."""
 
-  def rounded(path, leaf):
-    if path[-1].key not in MATRICES:
-      return leaf
-    leaf = leaf.astype(dtype)
-    return as_bits(leaf) if bits else leaf
+  def copy(path, leaf, spec):
+    matrix = path[0].key == "transformer" and path[-1].key in MATRICES
+    return leaf_copy(leaf, spec, dtype if matrix else leaf.dtype)
 
-  return sharding.decode_layout(params | {"transformer": jax.tree_util.tree_map_with_path(rounded,
-                                                                                         params["transformer"])})
+  return jax.tree_util.tree_map_with_path(copy, params, sharding.parameter_specs(params, decode=True))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "dtype"))
+def leaf_copy(leaf, spec, dtype):
+  """One parameter of `decode_copy`."""
+  leaf = leaf.astype(dtype)
+  if dtype == jnp.bfloat16 and precision.platform() == "cpu":
+    leaf = as_bits(leaf)
+  return jax.sharding.reshard(leaf, spec) if sharding.has_mesh() else leaf
 
 
 def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer, stop_id: int, max_new_tokens: int,

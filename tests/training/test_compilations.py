@@ -34,7 +34,7 @@ def programs():
   each, group = config.rl.activations, config.rl.group
   vectors = np.random.default_rng(0).normal(size=(each, 64)).astype(np.float32)
   given, ids = np.repeat(vectors, group, axis=0), np.arange(each * group, dtype=np.int32)
-  before = {name: getattr(sampler, name)._cache_size() for name in ("decode_copy", "prefill", "decode", "_enlarge")}
+  before = {name: getattr(sampler, name)._cache_size() for name in ("leaf_copy", "prefill", "decode", "_enlarge")}
   for step, text in enumerate(TEXTS):
     rollout = pair.roll_out(states["av"].params, vectors, jax.random.key(step), ids)
     inputs = pair.inputs([text] * len(given))
@@ -52,7 +52,8 @@ def test_updates_and_scores_are_compiled_once(programs):
 
 def test_the_sampler_is_compiled_once_for_each_size_of_its_cache(programs):
   sizes = len(sampler.cache_sizes(96))
-  assert sizes == 2 and programs["decode_copy"] == programs["prefill"] == 1
+  assert sizes == 2 and programs["prefill"] == 1
+  assert programs["leaf_copy"] <= 12  # as many as there are shapes of parameters
   assert programs["decode"] <= sizes and programs["_enlarge"] <= sizes - 1
 
 
