@@ -263,7 +263,7 @@ def rl_step(bench: Bench) -> Part:
     def run():
       key = jax.random.key(next(calls))
       rolled = never_stops(pair).roll_out(shared["av"].params, vectors, key, streams)
-      inputs = pair.inputs(pair.texts(rolled))
+      inputs = torch_baseline.explanations(pair, np.asarray(rolled.tokens))
       batch = (inputs.tokens, inputs.lengths, given, inputs.fits)
       shared["ar"], errors, norm = learner.update_ar(shared["ar"], *batch)
       rewards = -np.asarray(errors)

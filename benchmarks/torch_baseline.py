@@ -29,6 +29,14 @@ def language_model(params, architecture) -> transformers.PreTrainedModel:
   return model
 
 
+def explanations(pair, tokens):
+  """What the AR reads of answers [n, length] that no stop token ends: the words of their first two thirds."""
+  texts = pair.tokenizer.batch_decode(tokens[:, :2 * tokens.shape[1] // 3], skip_special_tokens=True)
+  inputs = pair.inputs(texts)
+  assert inputs.fits.all(), "an explanation does not fit the AR"
+  return inputs
+
+
 class Reconstructor(torch.nn.Module):
   """Blocks 0..layer without the final norm, and a linear head that starts as the identity."""
 
@@ -155,7 +163,7 @@ class TorchNLA:
     given = np.repeat(vectors, group, axis=0)
     if tokens is None:
       tokens = self.rollout(given, new_tokens, bfloat16)
-    inputs = self.pair.inputs(self.pair.tokenizer.batch_decode(tokens, skip_special_tokens=True))
+    inputs = explanations(self.pair, tokens)
     errors, ar_norm = self.ar_step(inputs.tokens, inputs.lengths, given, bfloat16, MICRO_BATCH)
     reward = -torch.tensor(errors).reshape(-1, group)
     advantages = ((reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)).reshape(-1, 1)
