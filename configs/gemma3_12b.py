@@ -14,6 +14,6 @@ def get_config():
   c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
   c.teacher.max_tokens = 120
   c.rl.steps = 4000
-  c.mesh.update(data=1, fsdp=8, tensor=2)
+  c.mesh.update(data=1, fsdp=8, tensor=1)
   c.export_dtype = "bfloat16"
   return c

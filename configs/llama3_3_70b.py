@@ -14,6 +14,7 @@ def get_config():
   c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
   c.teacher.max_tokens = 120
   c.rl.steps = 4000
-  c.mesh.update(data=1, fsdp=16, tensor=4)
+  c.mesh.update(data=1, fsdp=8, tensor=4)
+  c.rl.av.parts, c.rl.ar.parts = 16, 4
   c.export_dtype = "bfloat16"
   return c
