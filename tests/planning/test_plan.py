@@ -71,9 +71,10 @@ def test_no_program_holds_logits_of_all_tokens(compiled):
 def test_what_a_plan_says(compiled):
   programs, _, made = compiled
   assert made.fits and made.counted
-  for one in programs.values():
+  for name, one in programs.items():
     assert one.memory.arguments > 0 and one.needed < 2**30
-    assert one.work.flops > 0 and one.seconds > 0 and one.bound in ("compute", "memory", "links")
+    assert (one.work.flops > 0) == (name != "rl copy")  # which multiplies nothing
+    assert one.seconds > 0 and one.bound in ("compute", "memory", "links")
   # While the AV learns, the AR with its optimizer and the reference lie beside it; donated states are not held twice.
   av = programs["rl av"].memory
   assert av.beside > 0 and av.results < av.arguments / 4
