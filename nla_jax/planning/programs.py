@@ -184,8 +184,8 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
 
 
 def _rollout(config, pair: Pair, av, key, beside: tuple) -> list[Program]:
-  """The sampler's programs: the copy of the AV that it reads (of the largest parameter, which needs most), the prompts,
-  and the tokens, here of every answer to the cap with the largest cache: more than a rollout ever takes."""
+  """The sampler's programs: the copy of the AV that it reads (of the parameter when most is held), the prompts, and
+  the tokens, here of every answer to the cap with the largest cache: more than a rollout ever takes."""
   rl, model, stop = config.rl, pair.verbalizer, pair.prompts.stop_id
   n, cap, dtype = rl.activations * rl.group, rl.max_new_tokens, model.dtype
   ids = lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.int32)
@@ -196,11 +196,13 @@ def _rollout(config, pair: Pair, av, key, beside: tuple) -> list[Program]:
   fixed = {"model": model, "stop_id": stop, "greedy": False}
   sizes = {"max_new_tokens": cap, "room": cap}
   state = _given_back(functools.partial(sampler.prefill, **fixed, **sizes), *prompt)
-  largest = max(range(len(leaves := jax.tree.leaves(av))), key=lambda i: held_bytes(leaves[i]))
-  whole = jax.tree.leaves(copy)
-  copied = {"spec": whole[largest].sharding.spec, "dtype": whole[largest].dtype}
-  others = ([*leaves[:largest], *leaves[largest + 1:]], [*whole[:largest], *whole[largest + 1:]])
-  return [Program("rl copy", sampler.leaf_copy, (leaves[largest],), copied, (*others, *beside), 1, n, rl.steps),
+  leaves, copies = jax.tree.leaves(av), jax.tree.leaves(copy)
+  order = sampler.copy_order(leaves)
+  there = lambda i: [copies[j] for j in order[:order.index(i)]]  # copied before it
+  worst = max(order, key=lambda i: held_bytes(there(i)) + 2 * held_bytes(copies[i]))
+  copied = {"spec": copies[worst].sharding.spec, "dtype": copies[worst].dtype}
+  others = (leaves[:worst], leaves[worst + 1:], there(worst))
+  return [Program("rl copy", sampler.leaf_copy, (leaves[worst],), copied, (*others, *beside), 1, n, rl.steps),
           Program("rl prompts", sampler.prefill, prompt, fixed | sizes, (av, *beside), 1, n, rl.steps),
           Program("rl tokens", sampler.decode, (copy, state, key, number, ids(0)), fixed, (av, *beside), cap, n,
                   rl.steps)]

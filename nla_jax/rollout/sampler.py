@@ -103,13 +103,20 @@ class _State(NamedTuple):
 
 def decode_copy(params, dtype):
   """The parameters as the token loop reads them: whole over `fsdp`, and the transformer's matrices rounded to the
-  compute dtype (on CPUs as bits, see `as_bits`). One after the other: at a time, the memory of one is needed twice."""
-
-  def copy(path, leaf, spec):
+  compute dtype (on CPUs as bits, see `as_bits`). One after the other, the largest first, since a copy needs its memory
+  twice while it is made."""
+  leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+  specs, copies = jax.tree.leaves(sharding.parameter_specs(params, decode=True)), {}
+  for i in copy_order([leaf for _, leaf in leaves]):
+    path, leaf = leaves[i]
     matrix = path[0].key == "transformer" and path[-1].key in MATRICES
-    return leaf_copy(leaf, spec, dtype if matrix else leaf.dtype)
+    copies[i] = leaf_copy(leaf, specs[i], dtype if matrix else leaf.dtype)
+  return jax.tree.unflatten(tree, [copies[i] for i in range(len(leaves))])
 
-  return jax.tree_util.tree_map_with_path(copy, params, sharding.parameter_specs(params, decode=True))
+
+def copy_order(leaves) -> list[int]:
+  """In which order parameters are copied."""
+  return sorted(range(len(leaves)), key=lambda i: -leaves[i].size)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "dtype"))
