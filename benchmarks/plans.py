@@ -22,11 +22,11 @@ TOKENS = "--programs=rl tokens"  # enough to show that a slice is too small
 PARTS = ("--config.rl.av.parts=16", "--config.rl.ar.parts=4")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
-    "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ()),
+    "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ("--config.rl.av.parts=4",)),
     "qwen2_5_7b-v6e-16": ("qwen2_5_7b", "v6e:4x4", (1, 8, 2), RL),
-    "gemma3_12b-v5p-8": ("gemma3_12b", "v5p:2x2x2", (1, 8, 1), ()),
+    "gemma3_12b-v5p-8": ("gemma3_12b", "v5p:2x2x2", (1, 8, 1), RL),
     "gemma3_12b-v6e-32": ("gemma3_12b", "v6e:4x8", (1, 16, 2), RL),
-    "gemma3_27b-v5p-16": ("gemma3_27b", "v5p:2x2x4", (1, 8, 2), ()),
+    "gemma3_27b-v5p-16": ("gemma3_27b", "v5p:2x2x4", (1, 8, 2), RL),
     "gemma3_27b-v6e-64": ("gemma3_27b", "v6e:8x8", (1, 16, 4), RL),
     "llama3_3_70b-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (TOKENS,)),
     "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), PARTS),
@@ -34,7 +34,7 @@ PLANS = {
     "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), (*RL, *PARTS)),
 }
 # Weak scaling: as many explanations a chip, RL alone. Two tensor shards, the rest fsdp.
-SLICES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 256: "4x8x8"}
+SLICES = {8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 128: "4x4x8", 256: "4x8x8"}
 ACTIVATIONS_A_CHIP = 8
 PLANS |= {f"weak-{chips}": ("gemma3_27b", f"v5p:{shape}", (1, chips // 2, 2),
                             (*RL, f"--config.rl.activations={ACTIVATIONS_A_CHIP * chips}"))
