@@ -1,10 +1,10 @@
 """Qwen2.5-7B-Instruct, block 20, with the reference's hyperparameters.
 
-  nla run --config=configs/qwen2_5_7b.py --workdir=/shared/qwen2_5_7b     (launch/tpu.sh starts it on a slice)
+  nla run --config=configs/qwen2_5_7b.py --workdir=/shared/qwen2_5_7b   (launch/tpu.sh starts it)
 
 Planned on four v5p chips (`--topology=v5p:2x2x1`, the mesh below): the largest program, the AV's RL update in four
-parts, takes 85.9 of 95.7 GiB; an RL step takes 10.5 s and the whole run 49 chip-hours at the roofline, which no run reaches.
-It was never run.
+parts, takes 85.9 of 95.7 GiB; an RL step takes 10.5 s and the whole run 49 chip-hours at the roofline, which no run
+reaches. It was never run.
 """
 from nla_jax.config import default_config
 
