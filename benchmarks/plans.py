@@ -88,14 +88,14 @@ def plot(plans: list[tuple[int, dict]], path: pathlib.Path) -> None:
 
   plans = [(chips, plan) for chips, plan in plans if all(one["memory"] for one in plan["programs"].values())]
   chips = [n for n, _ in plans]
-  figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+  figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
   bottom = [0.0] * len(plans)
   for name in ("rl copy", "rl prompts", "rl tokens", "rl ar", "rl scores", "rl av"):
     seconds = [plan["programs"][name]["seconds"] for _, plan in plans]
     left.bar([str(n) for n in chips], seconds, bottom=bottom, label=name)
     bottom = [b + s for b, s in zip(bottom, seconds)]
   left.set(xlabel="v5p chips", ylabel="seconds a step, at the roofline")
-  left.legend(frameon=False, fontsize=8)
+  left.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
   kinds = sorted({kind for _, plan in plans for one in plan["programs"].values() for kind in one["received"]})
   for kind in kinds:
     received = [sum(one["received"].get(kind, 0) for one in plan["programs"].values()) / 1e9 for _, plan in plans]
