@@ -86,7 +86,7 @@ def disturbed(begin, begin_two, folder):
       assert statuses[0] != 0, "the other process went on"
     else:
       assert statuses == [0, 0] and f"{stage} stopped after" in logs(workdir), logs(workdir)
-  rest = begin(workdir, 4, "--config.mesh.tensor=2")
+  rest = begin(workdir, 4, "--config.mesh.data=2", "--config.mesh.fsdp=1", "--config.mesh.tensor=2")
   assert finish([rest], workdir) == [0], logs(workdir)
   return workdir
 
