@@ -122,6 +122,9 @@ def main() -> None:
   print("\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows())))
   plans = weak_scaling()
   for chips, plan in plans:
+    if not plan["fits"]:
+      print(f"{chips} chips do not hold it")
+      continue
     received = sum(sum(one["received"].values()) for one in plan["programs"].values())
     print(f"{chips} chips: {plan['step_seconds']:.3f} s a step, {received / 1e9:.1f} GB received a device, "
           f"largest {max(one['needed'] for one in plan['programs'].values()) / 2**30:.1f} GiB")

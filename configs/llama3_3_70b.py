@@ -5,20 +5,15 @@ takes 84.7 of 95.7 GiB; an RL step takes 13.8 s and the whole run 516 chip-hours
 On 128 v6e chips (`--topology=v6e:8x16`, mesh 1, 16, 8) RL takes at most 29.5 of 31.2 GiB and 6.8 s a step. It was never
 run.
 """
-from nla_jax.config import default_config
+from nla_jax.config import reference_config
 
 
 def get_config():
-  c = default_config()
+  c = reference_config()
   c.name = "Llama 3.3 70B Instruct, block 53"
   c.model = "meta-llama/Llama-3.3-70B-Instruct"
   c.layer = 53
   c.inject.scale = 30.0
-  c.corpus = "hf://HuggingFaceFW/fineweb@sample-10BT"
-  c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
-  c.teacher.max_tokens = 120
-  c.rl.steps = 4000
   c.mesh.update(data=1, fsdp=8, tensor=4)
   c.rl.av.parts, c.rl.ar.parts = 16, 4
-  c.export_dtype = "bfloat16"
   return c

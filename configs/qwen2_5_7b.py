@@ -6,20 +6,15 @@ Planned on four v5p chips (`--topology=v5p:2x2x1`, the mesh below): the largest 
 parts, takes 85.9 of 95.7 GiB; an RL step takes 10.5 s and the whole run 49 chip-hours at the roofline, which no run
 reaches. It was never run.
 """
-from nla_jax.config import default_config
+from nla_jax.config import reference_config
 
 
 def get_config():
-  c = default_config()
+  c = reference_config()
   c.name = "Qwen2.5-7B-Instruct, block 20"
   c.model = "Qwen/Qwen2.5-7B-Instruct"
   c.layer = 20
   c.inject.scale = 150.0
-  c.corpus = "hf://HuggingFaceFW/fineweb@sample-10BT"
-  c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
-  c.teacher.max_tokens = 120
-  c.rl.steps = 4000
   c.mesh.update(data=1, fsdp=4, tensor=1)
   c.rl.av.parts = 4
-  c.export_dtype = "bfloat16"
   return c

@@ -124,6 +124,17 @@ def default_config() -> ConfigDict:
   return c
 
 
+def reference_config() -> ConfigDict:
+  """The defaults with the length of the reference's run: a million activations of web text, a quarter for each SFT."""
+  c = default_config()
+  c.corpus = "hf://HuggingFaceFW/fineweb@sample-10BT"
+  c.data.update(max_documents=100_000, max_tokens=512, batch_tokens=65536, shard_rows=16384)
+  c.teacher.max_tokens = 120
+  c.rl.steps = 4000
+  c.export_dtype = "bfloat16"
+  return c
+
+
 def load_config(path: str, overrides: dict | None = None) -> ConfigDict:
   """The config of a Python file, or of a run's config.json.
 

@@ -343,7 +343,7 @@ def lower_params(params, n_layers: int):
   return {"embedding": params["embedding"], "layers": layers}
 
 
-_OPERANDS = ("query", "key", "value", "output", "gate", "up", "down", "unembedding")
+OPERANDS = ("query", "key", "value", "output", "gate", "up", "down", "unembedding")
 
 
 def rounded(params, dtype):
@@ -352,7 +352,7 @@ def rounded(params, dtype):
   A forward on it equals a forward on `params` bit for bit, and it is half as large; norms, biases and the embedding,
   which the residual stream reads as it is, stay.
   """
-  cast = lambda path, leaf: leaf.astype(dtype) if path[-1].key in _OPERANDS else leaf
+  cast = lambda path, leaf: leaf.astype(dtype) if path[-1].key in OPERANDS else leaf
   return jax.tree_util.tree_map_with_path(cast, params)
 
 

@@ -9,8 +9,8 @@ from nla_jax.planning.topology import Topology
 def suggest(config, topology: Topology, names: tuple[str, ...], tries: int) -> str:
   """Compiles the RL step (or the programs named) for several meshes and batch sizes and ranks those that fit.
 
-  Meshes are the ways to share the devices; they are tried by how evenly `fsdp` and `tensor` hold the parameters, those
-  without replicas first. A mesh that does not fit is tried once more with half the rows a step.
+  Meshes are the ways to share the devices, those with few replicas tried first. A mesh that does not fit is tried once
+  more with half the rows a step.
   """
   names = names or ("rl",)
   found, lines = [], []

@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.models.contraction import as_bits, einsum
-from nla_jax.models.transformer import Cache, empty_cache, unembedding
+from nla_jax.models.transformer import OPERANDS, Cache, empty_cache, unembedding
 from nla_jax.models.verbalizer import Verbalizer
 from nla_jax.parallel import precision, sharding
 
-MATRICES = ("embedding", "unembedding", "query", "key", "value", "output", "gate", "up", "down")
+MATRICES = ("embedding", *OPERANDS)
 BUCKET = 64  # answer tokens of the first cache
 _FEWEST_ROWS = 8  # that a batch is cut to
 
