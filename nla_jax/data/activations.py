@@ -1,60 +1,21 @@
 """Extraction: documents through the target, residuals after block K into the store."""
 import functools
-import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from nla_jax.data.corpus import Document, read_corpus
-from nla_jax.data.positions import HELD_OUT, choose_rows, split_groups
-from nla_jax.data.store import StoredDocument, StoreWriter
+from nla_jax.data import store_files
+from nla_jax.data.positions import HELD_OUT
+from nla_jax.data.selection import Selection, select
+from nla_jax.data.store import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.models import target
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import Progress, say
-from nla_jax.prompts import encode
 
 _BUCKET = 32  # documents are padded to a multiple of this many tokens
-
-
-class Corpus(NamedTuple):
-  """What will be extracted, known before the model runs.
-
-  Attributes:
-    documents: as the target sees them, with their split.
-    document: [N] int32, which document each row is from.
-    position: [N] int32, index of the row's token.
-  """
-
-  documents: list[StoredDocument]
-  document: np.ndarray
-  position: np.ndarray
-
-
-def plan_rows(config, tokenizer) -> Corpus:
-  """Reads and tokenises the corpus, chooses positions and splits (held-out groups first)."""
-  data = config.data
-  documents: list[Document] = list(read_corpus(config.corpus))
-  if data.max_documents and data.max_documents < len(documents):
-    chosen = sorted(random.Random(config.seed).sample(range(len(documents)), data.max_documents))
-    documents = [documents[i] for i in chosen]
-  tokens = [encode(tokenizer, document.text, special=True)[:data.max_tokens] for document in documents]
-  long = [i for i, ids in enumerate(tokens) if len(ids) > data.position_minimum]
-  if not long:
-    raise NLAError(f"none of the {len(documents)} documents of {config.corpus} has more than "
-                   f"{data.position_minimum} tokens (the longest has {max(map(len, tokens))}); lower "
-                   "--config.data.position_minimum or give longer documents")
-  documents, tokens = [documents[i] for i in long], [tokens[i] for i in long]
-  document, position = choose_rows([(d.id, ids) for d, ids in zip(documents, tokens)], tokenizer.all_special_ids,
-                                   seed=config.seed, per_document=data.positions_per_document,
-                                   minimum=data.position_minimum)
-  splits = split_groups([d.group for d in documents], seed=config.seed, held_out=data.held_out,
-                        fractions=[(name, data[name]) for name in ("av_sft", "ar_sft", "rl")])
-  stored = [StoredDocument(d.id, d.group, splits[d.group], np.array(ids, np.int32))
-            for d, ids in zip(documents, tokens)]
-  return Corpus(stored, document, position)
 
 
 def make_reader(config, architecture, dtype):
@@ -75,7 +36,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
   if not 0 <= config.layer < architecture.n_layers:
     raise NLAError(f"config.layer={config.layer}: {config.model} has blocks 0..{architecture.n_layers - 1}")
   say("extract: reading and tokenising the corpus")
-  corpus = plan_rows(config, pretrained.tokenizer)
+  corpus = select(config, pretrained.tokenizer, store_files.below(path, "tokens"))
   n, d, k = len(corpus.document), architecture.d_model, data.next_tokens
   arrays = {"activations": ((d,), "float32"), "document": ((), "int32"), "position": ((), "int32"),
             "norm": ((), "float32")}
@@ -136,7 +97,7 @@ class _Batch(NamedTuple):
   place: np.ndarray
 
 
-def _batches(corpus: Corpus, rows: np.ndarray, data) -> Iterator[_Batch]:
+def _batches(corpus: Selection, rows: np.ndarray, data) -> Iterator[_Batch]:
   """Documents of like length together, so that there are few shapes to compile and little padding."""
   documents = np.unique(corpus.document[rows])
   shape = lambda i: batch_shape(data, len(corpus.documents[i].tokens))

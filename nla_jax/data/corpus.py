@@ -3,7 +3,8 @@ import dataclasses
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from nla_jax.data import corpus_wikipedia
 from nla_jax.errors import NLAError
@@ -22,6 +23,13 @@ class Document:
   id: str
   text: str
   group: str
+
+
+class _Records(NamedTuple):
+  """A source as records, cheap to count past, and how a record becomes its documents: none, one, or several."""
+
+  records: Iterable[tuple[int, Any]]  # (number, ascending; record)
+  documents: Callable[[int, Any], Iterable[Document]]
 
 
 def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Document]:
@@ -45,15 +53,32 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Do
   """
   if max_documents is not None and max_documents < 1:
     raise NLAError(f"max_documents is {max_documents}; give a number of at least 1, or None for the whole corpus")
-  return _checked(_open(source), source, max_documents)
+  return (document for _, document in _checked(_parse(_open(source), 0, 1), source, max_documents))
 
 
-def _open(source: str) -> Iterable[Document]:
+def read_part(source: str, index: int, count: int) -> Iterator[tuple[int, Document]]:
+  """Part `index` of `count` of a corpus, as (number of the record, document).
+
+  A record is what a source is made of (an article, a paragraph, a line, a row); every count-th is this part's, and
+  only those are parsed. All parts, sorted by the record's number, are `read_corpus`. A part may be empty, and ids are
+  unique within it.
+  """
+  return _checked(_parse(_open(source), index, count), source, None, may_be_empty=True)
+
+
+def _parse(source: _Records, index: int, count: int) -> Iterator[tuple[int, Document]]:
+  for place, (number, record) in enumerate(source.records):
+    if place % count == index:
+      for document in source.documents(number, record):
+        yield number, document
+
+
+def _open(source: str) -> _Records:
   if source == "wikipedia-sample":
     if importlib.util.find_spec("mwparserfromhell") is None:
       raise NLAError("the corpus 'wikipedia-sample' is cleaned with the Python package mwparserfromhell, which is not "
                      "installed; install the extra `demo` (pip install 'nla_jax[demo]')")
-    return _wikipedia(corpus_wikipedia.sample_path())
+    return _Records(enumerate(corpus_wikipedia.read_pages(corpus_wikipedia.sample_path())), _article)
   if source.startswith("hf://"):
     return _hub(source)
   readers = {".txt": _text_file, ".jsonl": _json_lines, ".parquet": _parquet}
@@ -68,23 +93,34 @@ def _open(source: str) -> Iterable[Document]:
   return reader(source)
 
 
-def _checked(documents: Iterable[Document], source: str, limit: int | None) -> Iterator[Document]:
+def _checked(documents: Iterable[tuple[int, Document]], source: str, limit: int | None,
+             may_be_empty: bool = False) -> Iterator[tuple[int, Document]]:
   seen = set()
-  for document in documents:
+  for number, document in documents:
     if document.id in seen:
-      raise NLAError(f"the corpus {source} has the document id {document.id!r} twice; ids must be unique")
+      raise twice(source, document.id)
     seen.add(document.id)
-    yield document
+    yield number, document
     if len(seen) == limit:
       return
-  if not seen:
-    raise NLAError(f"the corpus {source} holds no document; it must have at least one text")
+  if not seen and not may_be_empty:
+    raise nothing(source)
 
 
-def _wikipedia(path: str) -> Iterator[Document]:
-  for title, wikitext in corpus_wikipedia.read_pages(path):
-    for i, paragraph in enumerate(corpus_wikipedia.paragraphs(wikitext)):
-      yield Document(f"{title}#{i}", paragraph, title)
+def twice(source: str, name: str) -> NLAError:
+  """What to raise where two documents have one id."""
+  return NLAError(f"the corpus {source} has the document id {name!r} twice; ids must be unique")
+
+
+def nothing(source: str) -> NLAError:
+  """What to raise where there is no document."""
+  return NLAError(f"the corpus {source} holds no document; it must have at least one text")
+
+
+def _article(_: int, page: tuple[str, str]) -> Iterator[Document]:
+  title, wikitext = page
+  for i, paragraph in enumerate(corpus_wikipedia.paragraphs(wikitext)):
+    yield Document(f"{title}#{i}", paragraph, title)
 
 
 def _stem(path: str) -> str:
@@ -104,33 +140,49 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
     raise NLAError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _text_file(path: str) -> Iterator[Document]:
-  count, paragraph = 0, []
+def _text_file(path: str) -> _Records:
+  def document(number: int, paragraph: list[str]) -> list[Document]:
+    name = f"{_stem(path)}#{number}"
+    return [Document(name, "\n".join(paragraph), name)]
+
+  return _Records(enumerate(_paragraphs(path)), document)
+
+
+def _paragraphs(path: str) -> Iterator[list[str]]:
+  paragraph = []
   for _, line in (*_lines(path), (0, "")):
     if line.strip():
       paragraph.append(line)
     elif paragraph:
-      name = f"{_stem(path)}#{count}"
-      yield Document(name, "\n".join(paragraph), name)
-      count, paragraph = count + 1, []
+      yield paragraph
+      paragraph = []
 
 
-def _json_lines(path: str) -> Iterator[Document]:
-  for number, line in _lines(path):
-    if not line.strip():
-      continue
+def _json_lines(path: str) -> _Records:
+  def document(number: int, line: str) -> list[Document]:
+    place = f"{path} line {number}"
     try:
       row = json.loads(line)
     except json.JSONDecodeError as error:
-      raise NLAError(f"{path} line {number} is not JSON ({error.msg} at column {error.colno}); give one object a "
-                     "line, such as {\"text\": \"…\"}") from None
+      raise NLAError(f"{place} is not JSON ({error.msg} at column {error.colno}); give one object a line, such as "
+                     "{\"text\": \"…\"}") from None
     if not isinstance(row, dict):
-      raise NLAError(f"{path} line {number} is a JSON {type(row).__name__}; give one object a line, such as "
-                     "{\"text\": \"…\"}")
-    yield _from_row(row, f"{_stem(path)}#{number}", f"{path} line {number}")
+      raise NLAError(f"{place} is a JSON {type(row).__name__}; give one object a line, such as {{\"text\": \"…\"}}")
+    return [_from_row(row, f"{_stem(path)}#{number}", place)]
+
+  return _Records(((number, line) for number, line in _lines(path) if line.strip()), document)
 
 
-def _parquet(path: str) -> Iterator[Document]:
+def _parquet(path: str) -> _Records:
+  def document(number: int, row) -> list[Document]:
+    return [_from_row({name: value.as_py() for name, value in row.items()}, f"{_stem(path)}#{number}",
+                      f"{path} row {number}")]
+
+  return _Records(enumerate(_parquet_rows(path)), document)
+
+
+def _parquet_rows(path: str) -> Iterator[dict[str, Any]]:
+  """{column: Arrow scalar} of each row; the values become Python's own only where somebody asks."""
   import pyarrow as pa
   import pyarrow.parquet as pq
 
@@ -140,16 +192,14 @@ def _parquet(path: str) -> Iterator[Document]:
       if "text" not in columns:
         raise NLAError(f"{path} has no column 'text'; its columns are {', '.join(columns)}; rename the one that holds "
                        "the documents")
-      number = 0
       for batch in file.iter_batches(1024, columns=[name for name in ("text", "id", "group") if name in columns]):
-        for row in batch.to_pylist():
-          yield _from_row(row, f"{_stem(path)}#{number}", f"{path} row {number}")
-          number += 1
+        for values in zip(*batch.columns, strict=True):
+          yield dict(zip(batch.schema.names, values, strict=True))
   except (pa.ArrowException, OSError) as error:
     raise NLAError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
 
 
-def _hub(source: str) -> Iterable[Document]:
+def _hub(source: str) -> _Records:
   if importlib.util.find_spec("datasets") is None:
     raise NLAError(f"the corpus {source} is read with the Python package datasets, which is not installed; "
                    "pip install datasets")
@@ -168,7 +218,8 @@ def _hub(source: str) -> Iterable[Document]:
                    "the name, the split and the network, or log in where the data set asks for it") from error
   if rows.column_names and "text" not in rows.column_names:
     raise NLAError(f"the data set {source} has no column 'text'; its columns are {', '.join(rows.column_names)}")
-  return (_from_row(row, f"{name}#{number}", f"{source} row {number}") for number, row in enumerate(rows))
+  return _Records(enumerate(rows),
+                  lambda number, row: [_from_row(row, f"{name}#{number}", f"{source} row {number}")])
 
 
 def _from_row(row: dict, default_id: str, place: str) -> Document:

@@ -28,11 +28,15 @@ _NO_ROOM = re.compile(r"No space left|File too large|quota|RESOURCE_EXHAUSTED", 
 _BYTES = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"})
 
 
+def below(path: str, child: str) -> str:
+  """A folder inside `path`, which is a plain path or a KvStore URL."""
+  return f"{path.rstrip('/')}/{child}" if "://" in path else os.path.join(os.path.abspath(path), child)
+
+
 def spec_of(path: str, child: str = "") -> dict | str:
   """KvStore spec of a folder inside the store at `path` (a plain path or a KvStore URL)."""
-  if "://" in path:
-    return f"{path.rstrip('/')}/{child}"
-  return {"driver": "file", "path": os.path.join(os.path.abspath(path), child)}
+  folder = below(path, child)
+  return folder if "://" in folder else {"driver": "file", "path": folder}
 
 
 def record_name(shard: int) -> str:

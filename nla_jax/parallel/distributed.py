@@ -7,11 +7,15 @@ that all share. With one process every function here is trivial.
 import hashlib
 import pathlib
 import signal
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from nla_jax.errors import NLAError
+
+T = TypeVar("T")
 
 _state = {"index": 0, "count": 1, "step": 0, "terminated": False}
 
@@ -69,14 +73,36 @@ def agree(value: int) -> int:
   return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
-def check_same(what: str, value: str) -> None:
-  """Raises NLAError in every process where they do not all have the same `value`."""
+def gather(rows: np.ndarray) -> list[np.ndarray]:
+  """The rows of each process, in their order: [n_i, …] arrays of one 32-bit dtype; only the n_i may differ."""
   if _state["count"] == 1:
-    return
+    return [rows]
   from jax.experimental import multihost_utils
 
-  mine = np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32)
-  all_ = multihost_utils.process_allgather(mine)
+  lengths = multihost_utils.process_allgather(np.int32(len(rows)))
+  padded = np.zeros((max(lengths.max(), 1), *rows.shape[1:]), rows.dtype)
+  padded[:len(rows)] = rows
+  return [part[:n] for part, n in zip(multihost_utils.process_allgather(padded), lengths, strict=True)]
+
+
+def together(what: str, function: Callable[[], T]) -> T:
+  """The function's value; where it raises an NLAError in one process, every process stops with one."""
+  value, mistake = None, None
+  try:
+    value = function()
+  except NLAError as error:
+    mistake = error
+  failed = np.flatnonzero(np.concatenate(gather(np.array([mistake is not None], np.int32))))
+  if mistake is not None:
+    raise mistake
+  if len(failed):
+    raise NLAError(f"process {failed[0]} could not {what}; what it printed says why")
+  return value
+
+
+def check_same(what: str, value: str) -> None:
+  """Raises NLAError in every process where they do not all have the same `value`."""
+  all_ = np.stack(gather(np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32)))
   other = np.flatnonzero((all_ != all_[0]).any(axis=1))
   if len(other):
     raise NLAError(f"the processes do not have the same {what}: process {other[0]} differs from process 0. Start all "

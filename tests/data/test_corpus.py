@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_jax.data import corpus, corpus_wikipedia
-from nla_jax.data.corpus import Document, read_corpus
+from nla_jax.data.corpus import Document, read_corpus, read_part
 from nla_jax.errors import NLAError
 
 demo = pytest.mark.skipif(
@@ -110,6 +110,34 @@ def test_ids_and_groups_are_optional(tmp_path):
       Document("7", "a", "g"), Document("x#2", "b", "x#2"), Document("x#3", "c", "g")]
   assert list(read_corpus(str(table))) == [
       Document("7", "a", "g"), Document("x#1", "b", "x#1"), Document("x#2", "c", "g")]
+
+
+def _joined(source: str, count: int) -> list[Document]:
+  parts = [list(read_part(source, index, count)) for index in range(count)]
+  assert all(parts)
+  return [document for _, document in sorted(itertools.chain(*parts), key=lambda one: one[0])]
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_parts_of_a_corpus_are_the_corpus(tmp_path, kind, count):
+  path, texts = tmp_path / f"x.{kind}", [f"text {i}" for i in range(5)]
+  if kind == "parquet":
+    pq.write_table(pa.table({"text": texts}), path)
+  else:
+    path.write_text("\n\n".join(texts if kind == "txt" else [json.dumps({"text": text}) for text in texts]))
+  joined = _joined(str(path), count)
+  assert joined == list(read_corpus(str(path))) and [document.text for document in joined] == texts
+
+
+@demo
+def test_the_parts_of_the_sample_are_the_sample(wikipedia):
+  assert _joined("wikipedia-sample", 2) == wikipedia
+
+
+def test_a_part_may_be_empty(tmp_path):
+  (tmp_path / "x.txt").write_text("one document")
+  assert list(read_part(str(tmp_path / "x.txt"), 1, 2)) == []
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [

@@ -1,7 +1,7 @@
 """Two processes under SLURM's variables are one run: stopped or killed, it goes on elsewhere with the same numbers."""
-import itertools
 import os
 import pathlib
+import shutil
 import signal
 import socket
 
@@ -10,9 +10,9 @@ from run_process import FAST_COMPILE, curve, evaluation, finish, lines, logs, re
 
 # So short a training does not teach the AV the form: lengths and the teacher's text give RL its two gradients.
 SMALL = ["--config.av.steps=12", "--config.ar.steps=12", "--config.rl.steps=6", "--config.rl.ar_steps=1",
-         "--config.rl.length_cost=0.01", "--config.rl.length_target=0", "--config.rl.ar_gold=0.25",
-         "--config.evaluation.rows=16", "--config.checkpoint_every=100", "--config.data.shard_rows=4",
-         "--config.data.chunk_rows=4"]
+         "--config.rl.group=2", "--config.rl.length_cost=0.01", "--config.rl.length_target=0",
+         "--config.rl.ar_gold=0.25", "--config.evaluation.rows=16", "--config.checkpoint_every=100",
+         "--config.data.shard_rows=4", "--config.data.chunk_rows=4"]
 pytestmark = pytest.mark.slow
 
 
@@ -37,12 +37,12 @@ def begin(folder):
 def begin_two(begin):
   """A function (workdir, data, fsdp, tensor): two processes of two devices each, as srun starts them on one node."""
 
-  def start_two(workdir: pathlib.Path, data: int, fsdp: int, tensor: int):
+  def start_two(workdir: pathlib.Path, data: int, fsdp: int, tensor: int, *options: str):
     job = _free_job()
     mesh = [f"--config.mesh.{axis}={size}" for axis, size in (("data", data), ("fsdp", fsdp), ("tensor", tensor))]
-    return [begin(workdir, 2, "--distributed", "--heartbeat=10", *mesh, processes=2, name=str(i), SLURM_JOB_ID=job,
-                  SLURM_NTASKS="2", SLURM_PROCID=str(i), SLURM_LOCALID=str(i), SLURM_STEP_NODELIST="localhost")
-            for i in range(2)]
+    return [begin(workdir, 2, "--distributed", "--heartbeat=10", *mesh, *options, processes=2, name=str(i),
+                  SLURM_JOB_ID=job, SLURM_NTASKS="2", SLURM_PROCID=str(i), SLURM_LOCALID=str(i),
+                  SLURM_STEP_NODELIST="localhost") for i in range(2)]
 
   return start_two
 
@@ -103,20 +103,36 @@ def test_a_run_disturbed_in_every_stage_gives_the_sft_curves_of_an_undisturbed_o
     _assert_equal(one, other)
 
 
-def test_its_rl_curve_is_that_of_an_undisturbed_one(disturbed, alone):
-  """A draw that falls within rounding of a boundary turns a row's words, and with them what the AV sees from then on;
-  the AR, which learns from the teacher's text here, is the same in every step."""
-  found, expected = curve(disturbed / "rl"), curve(alone / "rl")
+@pytest.fixture(scope="module")
+def alone_from_rl(disturbed, begin, folder):
+  """The disturbed run's RL and what follows once more, undisturbed in one process with one device. (From SFTs of
+  different meshes, equal to 1e-4, a draw now and then falls to the other side of a boundary, and the words with it.)"""
+  workdir = folder / "alone from rl"
+  shutil.copytree(disturbed, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf", "report.html"))
+  assert finish([begin(workdir, 1)], workdir) == [0], logs(workdir)
+  return workdir
+
+
+def test_its_rl_curve_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
+  found, expected = curve(disturbed / "rl"), curve(alone_from_rl / "rl")
   assert [line["step"] for line in found] == [*range(6)]
   for one, other in zip(found, expected, strict=True):
-    assert one["ar_gradient_norm"] == pytest.approx(other["ar_gradient_norm"], rel=1e-4) and one["ar_gradient_norm"] > 0
-  policy = zip(found[1:], expected[1:])  # the first step leaves the AV as it is
-  for one, other in itertools.takewhile(lambda both: both[0]["length"] == both[1]["length"], policy):
     _assert_equal(one, other)
+    assert one["ar_gradient_norm"] > 0
   assert found[-1]["av_gradient_norm"] > 0
 
 
-def test_its_evaluation_is_that_of_an_undisturbed_one(disturbed, alone):
-  found, expected = evaluation(disturbed), evaluation(alone)
+def test_its_evaluation_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
+  found, expected = evaluation(disturbed), evaluation(alone_from_rl)
   assert found["av"] == pytest.approx(expected["av"], rel=1e-2)
   assert found["fve"]["gold_text"]["value"] == pytest.approx(expected["fve"]["gold_text"]["value"], abs=2e-2)
+
+
+def test_a_line_that_one_process_cannot_read_stops_both_at_once(begin_two, folder):
+  corpus = folder / "broken.jsonl"
+  corpus.write_text("\n".join(['{"text": "one"}', "{oops", '{"text": "three"}']))  # line 2 is process 1's
+  workdir = folder / "broken corpus"
+  assert finish(begin_two(workdir, 4, 1, 1, f"--config.corpus={corpus}"), workdir) == [2, 2]
+  said = logs(workdir)
+  assert f"{corpus} line 2 is not JSON" in said
+  assert "process 1 could not read its part of the corpus; what it printed says why" in said
