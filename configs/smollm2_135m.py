@@ -3,10 +3,10 @@
   bash launch/local.sh
   nla run --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--config.preset=long]
 
-The main job took 21.4 minutes from a fresh clone (two shared cores, no accelerator), installation included, and gave
-on 224 held-out activations of 14 articles: round trip at temperature 1 0.077 [0.036, 0.103], greedy 0.152, before RL
--0.078 [-0.133, -0.041], teacher's text 0.322; shuffled vector -0.410, zero vector -0.374, empty text -0.319, retrieval
-0.131 [0.108, 0.150], mean per last token 0.082 [0.040, 0.155].
+The main job took 20.7 minutes from a fresh clone (two cores, no accelerator), installation included, and gave on 224
+held-out activations of 14 articles: round trip at temperature 1 0.056 [0.019, 0.081], greedy 0.118, before RL -0.100
+[-0.176, -0.058], teacher's text 0.312; shuffled vector -0.417, zero vector -0.375, empty text -0.317, retrieval 0.127
+[0.104, 0.146], mean per last token 0.082 [0.040, 0.155].
 
 The preset `long` took 128 minutes (44 s installation, extract 261 s, sft 2832, rl 4104, eval 442; other work ran beside
 it) and gave on 500 held-out activations of 13 articles: round trip at temperature 1 0.353 [0.316, 0.387], greedy 0.403
