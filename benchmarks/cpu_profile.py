@@ -17,7 +17,8 @@ import re
 import tempfile
 import time
 
-FOLDER = tempfile.mkdtemp()
+_KEPT = tempfile.TemporaryDirectory()  # until the end
+FOLDER = _KEPT.name
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={FOLDER} --xla_dump_hlo_as_text"
 
 import against_torch  # noqa: E402 - after the flags

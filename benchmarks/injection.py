@@ -1,7 +1,7 @@
 """Replace or norm-matched add, scalar or affine: the AV's SFT four times, from one config, one seed, one order of data.
 
   nla run --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m      (its extraction and teacher are read)
-  python benchmarks/injection.py --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--steps=48]
+  python benchmarks/injection.py --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--steps=32]
 
 Each way of injecting is trained on the teacher's text of the workdir's `av_sft` rows and then reads held-out
 activations: its loss a token with each row's own vector, and with the next row's. The margin between them is what it
@@ -16,16 +16,15 @@ import pathlib
 import tempfile
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.config import load_config
 from nla_jax.data.loader import StoreRows
 from nla_jax.evaluation.metrics import bootstrap_mean
-from nla_jax.models.transformer import unembedding
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.pair import Pair
 from nla_jax.run import Run
+from nla_jax.stages import injection_scale
 from nla_jax.training import losses, sft
 from nla_jax.training.batches import encode_answers
 
@@ -35,25 +34,21 @@ BATCH = 16
 
 
 def row_losses(pair: Pair, params, vectors: np.ndarray, answers) -> np.ndarray:
-  """[n] mean loss a token of each row's answer, n a multiple of BATCH."""
+  """[n] mean loss a token of each row's answer."""
 
   @jax.jit
-  def score(params, vectors, tokens, mask):
-    hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before),
-                                   jnp.asarray(pair.prompts.after), vectors, tokens)
-    scores = losses.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype,
-                                 kernel=pair.kernel)
-    return losses.masked_mean(-scores.logprob, mask, axis=1)
+  def score(params, batch):
+    return losses.masked_mean(-sft.av_scores(params, batch, pair).logprob, batch["mask"], axis=1)
 
   parts = [slice(i, i + BATCH) for i in range(0, len(vectors), BATCH)]
-  return np.concatenate([score(params, vectors[part], answers.tokens[part], answers.mask[part]) for part in parts])
+  return np.concatenate([score(params, {"activations": vectors[part], "tokens": answers.tokens[part],
+                                        "mask": answers.mask[part]}) for part in parts])
 
 
 def fit(run: Run, steps: int, held_out: np.ndarray) -> dict[str, np.ndarray]:
   """{"own", "other"}: losses of `held_out` rows after `steps` updates with the config's way of injecting."""
   c, store = run.config, run.store
-  norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
-  pair = run.pair(c.inject.scale or float(np.quantile(norms, 0.75)))
+  pair = run.pair(injection_scale(run))
   rows = np.array([row for row in store.rows("av_sft").tolist() if row in run.texts])
   answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
   settings = c.av
@@ -74,8 +69,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description="Ways of injecting, compared.")
   parser.add_argument("--config", required=True)
   parser.add_argument("--workdir", required=True)
-  parser.add_argument("--steps", type=int, default=48)
-  parser.add_argument("--rows", type=int, default=256, help="held-out activations, a multiple of 16")
+  parser.add_argument("--steps", type=int, default=32)
+  parser.add_argument("--rows", type=int, default=256, help="held-out activations")
   parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "injection.json"))
   arguments = parser.parse_args()
   found, groups = {}, None

@@ -111,6 +111,13 @@ def _watched(run: Run) -> np.ndarray:
   return np.sort(np.random.default_rng(run.config.seed).permutation(rows)[:_WATCHED_ROWS])
 
 
+def injection_scale(run: Run) -> float:
+  """α: the config's, or the 75th percentile of the norms of all activations that are trained on."""
+  store = run.store
+  norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
+  return run.config.inject.scale or float(np.quantile(norms, 0.75))
+
+
 def sft(run: Run) -> None:
   """The AV learns to write the teacher's text from the vector, the AR to read it back; or both are `config.init`."""
   stage = run.open("sft")
@@ -122,8 +129,7 @@ def sft(run: Run) -> None:
     for name, params in (("av", nla.av_params), ("ar", nla.ar_params)):
       save_params(stage.path / name / "params", params)
     return stage.finish(injection_scale=nla.pair.verbalizer.scale, av_examples=0, ar_examples=0)
-  norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
-  scale = c.inject.scale or float(np.quantile(norms, 0.75))
+  scale = injection_scale(run)
   pair = run.pair(scale)
   watched = _watched(run)
   watched_vectors, watched_texts = store.read("activations", watched), [run.texts[row] for row in watched.tolist()]

@@ -85,8 +85,8 @@ def _places(source: str, part: list[tuple[int, corpora.Document]]) -> tuple[np.n
   _, first, times = np.unique(whole[:, 1:], axis=0, return_index=True, return_counts=True)
   if times.max() > 1:
     twice = whole[first[times > 1][0], 1:]
-    names = [document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all()]
-    raise corpora.twice(source, *names or ["(in other processes' parts)"])
+    names = (document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all())
+    raise corpora.twice(source, next(names, "that other processes name"))
   place = np.empty(len(whole), np.int64)
   place[np.argsort(whole[:, 0], kind="stable")] = np.arange(len(whole))
   begin = sum(map(len, parts[:distributed.process()[0]]))

@@ -27,11 +27,15 @@ from nla_jax.training.parts import gradient
 
 def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
   """Nats a supervised token. batch: activations [n, d], tokens [n, length], mask [n, length]."""
+  return losses.sft_loss(av_scores(params, batch, pair), batch["mask"])
+
+
+def av_scores(params, batch: dict[str, jax.Array], pair: Pair) -> losses.TokenScores:
+  """Scores of the answers' tokens [n, length], as in `av_loss`."""
   hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
                                  batch["activations"], batch["tokens"])
-  scores = losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype,
-                               kernel=pair.kernel)
-  return losses.sft_loss(scores, batch["mask"])
+  return losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype,
+                             kernel=pair.kernel)
 
 
 def ar_loss(params, batch: dict[str, jax.Array], pair: Pair):
