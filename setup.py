@@ -51,6 +51,6 @@ setup(
         "tpu": ["jax[tpu]"],
         "parity": PARITY,
         "benchmarks": [*PARITY, "matplotlib>=3.10"],
-        "test": [*DEMO, "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.12"],
+        "test": [*DEMO, "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.12"],
     },
 )

@@ -2,6 +2,7 @@
 # The whole test suite, slow tests on the real model included. Arguments are passed on to pytest.
 #   bash launch/test.sh
 #   bash launch/test.sh -m "not slow" tests/models
+# A file of tests at a time on each of up to four cores (`-n 0`: one after the other in one process).
 # NLA_TEST_EXTRAS="demo test" leaves out the comparison with torch (several GB where only its CUDA build is to be had).
 set -euo pipefail
 
@@ -13,4 +14,4 @@ prepare_environment "${extras[@]}"
 cd "$CHECKOUT"
 "$VENV/bin/python" -m ruff check
 # -P keeps the checkout itself off the path: its folder kernels/ must not pass for the package of that name.
-PYTHONPATH="$VENV/nla/libtpu" "$VENV/bin/python" -P -m pytest -q "$@"
+PYTHONPATH="$VENV/nla/libtpu" "$VENV/bin/python" -P -m pytest -q -n auto --maxprocesses=4 --dist=loadfile "$@"

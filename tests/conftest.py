@@ -4,12 +4,18 @@ import os
 import pathlib
 import platform
 
+from run_process import FAST_COMPILE
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads leave the cores to the other worker's tests
 # Compiling is most of the suite's time (5 s for the gradient of a tiny model, 0.1 s from this cache), and the tests
-# that kill a stage compile the same programs in process after process.
+# that kill a stage compile the same programs in process after process. Each worker has a cache of its own, since jax
+# does not write entries atomically.
+if FAST_COMPILE not in os.environ.get("XLA_FLAGS", ""):  # a worker is given its starter's
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE}"
 CACHE = pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax

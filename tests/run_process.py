@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Programs that run a few times are compiled in a third of the time; both sides of a comparison need the same flags.
+# Programs that run a few times are compiled in a third of the time; conftest.py sets it for all tests and the processes
+# that they start, so both sides of a comparison have it.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 

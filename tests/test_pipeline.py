@@ -53,8 +53,15 @@ def test_the_tiny_av_answers_in_form_so_that_rl_has_something_to_reward(uninterr
   assert all(line["sampler_gap"] < 1e-3 for line in lines if "sampler_gap" in line)
 
 
-def test_report_and_export_are_there(uninterrupted):
-  assert "<html" in (uninterrupted / "report.html").read_text()
+def test_the_report_has_what_each_example_said_before_rl(uninterrupted):
+  page = (uninterrupted / "report.html").read_text()
+  examples = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+  assert len(examples) == 20 and all(isinstance(one["explanation_before_rl"], str) for one in examples)
+  assert all(np.isfinite(one["fve_before_rl"]) for one in examples)
+  assert any(one["explanation_before_rl"] != one["explanation"] for one in examples)
+
+
+def test_the_pair_is_exported(uninterrupted):
   for role in ("av", "ar"):
     assert (uninterrupted / "hf" / role / "nla_meta.yaml").exists()
 

@@ -118,8 +118,8 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
     control["mean_per_last_token"] = np.asarray(metrics.mse_nrm(
         controls.mean_per_last_token(known, last_token(training), last_token(chosen)), golds))
   if before_rl is not None:
-    first, _ = explain(before_rl, golds, 0)
-    errors["round_trip_sft"] = error(before_rl, first)
+    sampled_before, _ = explain(before_rl, golds, 0)
+    errors["round_trip_sft"] = error(before_rl, sampled_before)
   progress.close()
 
   estimate = lambda e: metrics.bootstrap(e, groups, b, samples=bootstrap_samples, seed=seed).to_dict()
@@ -155,6 +155,8 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
            "cosine": float(1 - errors["round_trip"][i] / 2), "greedy_explanation": greedy[i] or "",
            "fve_greedy": per(errors["greedy"], i), "fve_shuffled": per(control["shuffled_vector"], i),
            "norm": float(np.linalg.norm(golds[i]))}
+    if before_rl is not None:
+      row |= {"explanation_before_rl": sampled_before[i] or "", "fve_before_rl": per(errors["round_trip_sft"], i)}
     if texts is not None:
       row |= {"teacher_text": taught[i], "fve_teacher": per(errors["gold_text"], i)}
     details.append(row)

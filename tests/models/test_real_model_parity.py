@@ -64,7 +64,12 @@ def _batch(tokenizer, texts, side, length=None):
   return ids, valid
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# At these sizes it is computing that takes long, not compiling (what all tests are set for: conftest.py).
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3,
+                                                        "xla_llvm_disable_expensive_passes": False})
+
+
+@functools.partial(compiled, static_argnums=0)
 def _apply(model, params, tokens, options):
   return model.apply({"params": params}, tokens, **options)
 
@@ -112,7 +117,7 @@ def test_logits_and_every_residual_equal_transformers_past_the_sliding_window(mo
   assert _error(hidden[valid[:, last]] @ np.asarray(unembedding(params)).T, logits[valid[:, last]]).max() < 1e-3
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(compiled, static_argnums=(0, 4))
 def _through_cache(model, params, ids, valid, prefill):
   """Hidden states [B, S, D] when `prefill` tokens go through the cache at once and the others one by one."""
   cache = empty_cache(model.architecture, *ids.shape)
@@ -163,7 +168,7 @@ def greedy(model, reference):
   return prompts, answer
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiled, static_argnums=0)
 def _continue(model, params, hidden, cache):
   """NEW greedy tokens [B, NEW] after the states `hidden` [B, D], one by one through the cache."""
   matrix = unembedding(params)

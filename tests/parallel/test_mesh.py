@@ -8,7 +8,6 @@ import types
 
 import numpy as np
 import pytest
-from run_process import FAST_COMPILE
 
 from nla_jax.config import default_config
 from nla_jax.errors import NLAError
@@ -18,31 +17,18 @@ PROGRAM = pathlib.Path(__file__).parent / "meshes.py"
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 MESHES = {  # with four tensor shards, more than key heads
     "(1, 1, 1)", "(8, 1, 1)", "(1, 8, 1)", "(2, 2, 2)", "(1, 2, 4)"}
-PATIENT = " --xla_cpu_collective_call_terminate_timeout_seconds=600"  # eight devices share what cores there are
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-  """A process for each family, all at once, since compiling keeps no more than one core busy: (process, its folder)."""
-  variables = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": FAST_COMPILE + PATIENT}
-  started = {}
-  for family in FAMILIES:
-    folder = tmp_path_factory.mktemp(family)
-    with open(folder / "found.json", "w") as found, open(folder / "log", "w") as log:
-      started[family] = subprocess.Popen([sys.executable, str(PROGRAM), family, str(len(MESHES))], stdout=found,
-                                         stderr=log, env={**os.environ, **variables}), folder
-  yield started
-  for process, _ in started.values():
-    process.kill()
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # eight devices share what cores there are
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_losses_and_sampled_tokens_do_not_depend_on_the_mesh(running, family):
+def test_losses_and_sampled_tokens_do_not_depend_on_the_mesh(family):
   """The process also asserts that the optimizer's state is sharded like its parameters."""
-  process, folder = running[family]
-  assert process.wait(timeout=850) == 0, (folder / "log").read_text()[-3000:]
-  found = json.loads((folder / "found.json").read_text())
+  variables = {"JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {PATIENT}"}
+  done = subprocess.run([sys.executable, str(PROGRAM), family, str(len(MESHES))], capture_output=True, text=True,
+                        timeout=850, env={**os.environ, **variables})
+  assert done.returncode == 0, done.stderr[-3000:]
+  found = json.loads(done.stdout)
   alone = found.pop("none")
   assert found.keys() == MESHES
   for mesh, here in found.items():

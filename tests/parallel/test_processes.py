@@ -6,7 +6,7 @@ import signal
 import socket
 
 import pytest
-from run_process import FAST_COMPILE, curve, evaluation, finish, lines, logs, reach, shards, start
+from run_process import curve, evaluation, finish, lines, logs, reach, shards, start
 
 # So short a training does not teach the AV the form: lengths and the teacher's text give RL its two gradients.
 SMALL = ["--config.av.steps=12", "--config.ar.steps=12", "--config.rl.steps=6", "--config.rl.ar_steps=1",
@@ -27,7 +27,7 @@ def begin(folder):
 
   def start_one(workdir: pathlib.Path, devices: int, *options: str, processes: int = 1, **variables: str):
     cache = folder / f"compiled for {processes} × {devices}"
-    return start(workdir, *SMALL, *options, JAX_NUM_CPU_DEVICES=str(devices), XLA_FLAGS=FAST_COMPILE,
+    return start(workdir, *SMALL, *options, JAX_NUM_CPU_DEVICES=str(devices),
                  JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", **variables)
 
   return start_one

@@ -54,6 +54,7 @@
       element("p", "context", example.context_before ?? "", element("mark", "", token),
         element("span", "after", example.context_after ?? "")),
       block("Explanation", example.explanation ?? "", example.fve, "first"),
+      block("Before RL", example.explanation_before_rl, example.fve_before_rl, "second"),
       block("Greedy", example.greedy_explanation, example.fve_greedy, "second"),
       block("Teacher’s text", example.teacher_text, example.fve_teacher, "second"));
   };
@@ -72,7 +73,7 @@
   };
   const searched = examples.map((example) => [example.document, example.group,
     (example.context_before ?? "") + (example.token ?? "") + (example.context_after ?? ""), example.explanation,
-    example.greedy_explanation, example.teacher_text].join("\n").toLowerCase());
+    example.explanation_before_rl, example.greedy_explanation, example.teacher_text].join("\n").toLowerCase());
 
   const draw = () => {
     const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
