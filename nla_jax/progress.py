@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from nla_jax.parallel import distributed
@@ -87,17 +86,22 @@ class MetricsLog:
 
   def __init__(self, folder: pathlib.Path, resume_step: int = 0):
     self._lines = StepLines(folder / "metrics.jsonl", resume_step)
-    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step,
-                                write_to_disk=distributed.is_first())
+    self._board = None  # only the first process writes
+    if distributed.is_first():
+      from tensorboardX import SummaryWriter  # imports torch where it is installed, which takes more than a second
+
+      self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
 
   def write(self, step: int, **values: float) -> None:
     self._lines.write(step, **{key: float(value) for key, value in values.items()})
-    for key, value in values.items():
-      self._board.add_scalar(key, float(value), step)
+    if self._board is not None:
+      for key, value in values.items():
+        self._board.add_scalar(key, float(value), step)
 
   def close(self) -> None:
     self._lines.close()
-    self._board.close()
+    if self._board is not None:
+      self._board.close()
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
