@@ -47,10 +47,10 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-  """About `count` round numbers (1, 2, 2.5 or 5 times a power of ten) inside [low, high]."""
+  """About `count` round numbers (1, 2 or 5 times a power of ten) inside [low, high]."""
   span = (high - low) or 1.0
   power = 10.0 ** math.floor(math.log10(span / count))
-  step = min((power * m for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(span / s - count))
+  step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
   return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -58,7 +58,7 @@ def _tick_label(value: float, all_ticks: Sequence[float]) -> str:
   step = all_ticks[1] - all_ticks[0] if len(all_ticks) > 1 else abs(value) or 1
   if abs(value) >= 10_000:
     return f"{value / 1000:g}k".replace("-", "−")
-  return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9) + (f'{step:e}'[0:3] == '2.5'))}f}".replace("-", "−")
+  return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9))}f}".replace("-", "−")
 
 
 class _Axes:
