@@ -93,7 +93,7 @@ def run(family: str) -> dict:
   train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
   few = vectors[:BATCH // GROUP]  # on some meshes fewer than the devices that share rows
   rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(few), jax.random.key(0),
-                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER, bucket=6)
+                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER, bucket=4)
   found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
   rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs),
             "vectors": np.repeat(few, GROUP, axis=0)}
