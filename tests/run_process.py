@@ -1,4 +1,5 @@
 """`nla` on the tiny config in processes of its own, which tests wait for, stop and compare."""
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -8,9 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Programs that run a few times are compiled in a third of the time; conftest.py sets it for all tests and the processes
-# that they start, so both sides of a comparison have it.
+# Compiling is most of the suite's time, and its programs run a few times. conftest.py sets this for all tests and the
+# processes that they start, so both sides of a comparison have it. jaxlib 0.12 does not know the last flag.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+  FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 
 
 def command(stage: str, workdir: pathlib.Path, *options: str) -> list[str]:

@@ -7,6 +7,7 @@ its own, gave all 236 tensors bit for bit and the same windows, rope bases and q
 """
 import functools
 import importlib.util
+import os
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,10 @@ def _batch(tokenizer, texts, side, length=None):
 
 
 # At these sizes it is computing that takes long, not compiling (what all tests are set for: conftest.py).
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3,
-                                                        "xla_llvm_disable_expensive_passes": False})
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
+  OPTIMISED["xla_cpu_use_fusion_emitters"] = True
+compiled = functools.partial(jax.jit, compiler_options=OPTIMISED)
 
 
 @functools.partial(compiled, static_argnums=0)
