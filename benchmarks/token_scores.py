@@ -1,20 +1,17 @@
 """Memory and time of token scores with both gradients: the Pallas kernel, chunks under checkpoint, all logits at once.
 
   JAX_PLATFORMS=cpu python benchmarks/token_scores.py v5e:2x2 v5p:2x2x1 v6e:2x2    memory on TPUs not here (libtpu)
+  JAX_PLATFORMS=cpu python benchmarks/token_scores.py a100:4 h100:4    and on GPUs (jax's CUDA plugin)
   python benchmarks/token_scores.py --rows=8192    time on this machine's first device
 
 Memory is what the compiler reports as temporaries of one device, beside arguments and results: on one chip, and on the
 mesh fsdp=2, tensor=2. Arguments are float32 and products bfloat16, as in training; so a bfloat16 copy of the matrix is
 in every number, and is given as the least there can be. Times are taken in turn; the fastest of several is shown. The
-kernel is timed on TPUs only.
+kernel is timed on TPUs and GPUs only.
 """
 import argparse
 import functools
-import os
 import time
-
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from nla_jax.models.contraction import einsum
 from nla_jax.parallel.mesh import AXES
+from nla_jax.planning.topology import describe
 from nla_jax.training import losses
 
 SHAPES = {"Qwen2.5 0.5B": (896, 151_936), "Qwen2.5 7B": (3584, 152_064), "Gemma 3 27B": (5376, 262_144)}
@@ -52,9 +50,7 @@ def gradients(form):
 
 
 def temporaries(topology: str, rows: int) -> None:
-  from jax.experimental import topologies
-
-  devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+  devices = describe(topology).devices
   for (name, (d, words)), (where, sizes) in ((a, b) for a in SHAPES.items() for b in MESHES.items()):
     mesh = Mesh(np.array(devices[:np.prod(sizes)]).reshape(sizes), AXES, axis_types=(AxisType.Explicit,) * 3)
     of = lambda shape, dtype, *spec, mesh=mesh: jax.ShapeDtypeStruct(
@@ -77,7 +73,7 @@ def temporaries(topology: str, rows: int) -> None:
 
 def times(rows: int) -> None:
   device = jax.devices()[0]
-  forms = [form for form in FORMS if form != "kernel" or device.platform == "tpu"]
+  forms = [form for form in FORMS if form != "kernel" or device.platform != "cpu"]
   for name, (d, words) in SHAPES.items():
     keys = jax.random.split(jax.random.key(0), 3)
     hidden = jax.random.normal(keys[0], (rows // LENGTH, LENGTH, d))

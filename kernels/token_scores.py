@@ -19,17 +19,25 @@ backward pass saves Z and H and computes the logits again, block by block:
 Operands are rounded to `dtype`, in the backward pass too (dl, h and W), and sums are float32.
 """
 import functools
+import importlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from nla_jax.kernels.token_scores_tpu import gradients, raised, statistics
+from nla_jax.kernels.token_scores_sums import raised
 
 from nla_jax.parallel import sharding
 
+FORMS = ("tpu", "gpu")
 
-def token_scores(hidden, matrix, targets, dtype=jnp.bfloat16, *, interpret=False):
+
+def kernels_of(form: str):
+  """The module with the kernels of one such device. What Pallas needs for the others is not imported."""
+  return importlib.import_module(f"nla_jax.kernels.token_scores_{form}")
+
+
+def token_scores(hidden, matrix, targets, dtype=jnp.bfloat16, *, form: str = "tpu", interpret=False):
   """Scores of chosen tokens, differentiable in `hidden` and `matrix`.
 
   Where a mesh is set, rows are shared by the batch axes and `matrix` is taken as it lies (vocabulary over `tensor`,
@@ -40,19 +48,20 @@ def token_scores(hidden, matrix, targets, dtype=jnp.bfloat16, *, interpret=False
     matrix: [vocabulary, d_model] unembedding.
     targets: [...] integers in [0, vocabulary).
     dtype: of the operands of products, bfloat16 or float32.
-    interpret: run the kernels without a TPU (True or `pltpu.InterpretParams`), for tests.
+    form: whose kernels, `tpu` or `gpu`.
+    interpret: run the kernels without such a device (True; for a TPU's also `pltpu.InterpretParams`), for tests.
 
   Returns:
     logprob [...], entropy [...], float32, in nats.
   """
   rows = ("batch", *(None,) * (targets.ndim - 1))
   hidden, targets = sharding.place(hidden, *rows, None), sharding.place(targets, *rows)
-  return _scores(hidden, matrix, targets, jnp.dtype(dtype), interpret)
+  return _scores(hidden, matrix, targets, jnp.dtype(dtype), form, interpret)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _scores(hidden, matrix, targets, dtype, interpret):
-  return _forward(hidden, matrix, targets, dtype, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _scores(hidden, matrix, targets, dtype, form, interpret):
+  return _forward(hidden, matrix, targets, dtype, form, interpret)[0]
 
 
 class _Layout(NamedTuple):
@@ -93,12 +102,13 @@ def _joined(top, total, moment, picked, axes):
   return highest, *jax.lax.psum((total, moment, picked), axes)
 
 
-def _forward(hidden, matrix, targets, dtype, interpret):
+def _forward(hidden, matrix, targets, dtype, form, interpret):
   layout = _layout(matrix, targets)
   rows, lies = P(layout.rows), P(layout.vocabulary, layout.width)
 
   def local(hidden, matrix, targets):
-    top, total, moment, picked = statistics(*_operands(hidden, matrix, targets, layout, dtype), interpret)
+    operands = _operands(hidden, matrix, targets, layout, dtype)
+    top, total, moment, picked = kernels_of(form).statistics(*operands, interpret)
     if layout.vocabulary:
       top, total, moment, picked = _joined(top, total, moment, picked, layout.vocabulary)
     spread = jnp.log(total)
@@ -108,7 +118,7 @@ def _forward(hidden, matrix, targets, dtype, interpret):
   return (logprob, entropy), (hidden, matrix, targets, normaliser, entropy)
 
 
-def _backward(dtype, interpret, saved, cotangents):
+def _backward(dtype, form, interpret, saved, cotangents):
   hidden, matrix, targets, normaliser, entropy = saved
   layout = _layout(matrix, targets)
   rows, lies = P(layout.rows), P(layout.vocabulary, layout.width)
@@ -117,7 +127,7 @@ def _backward(dtype, interpret, saved, cotangents):
 
   def local(hidden, matrix, targets, *numbers):
     operands = _operands(hidden, matrix, targets, layout, dtype)
-    dh, dw = gradients(*operands, jnp.stack([x.reshape(-1) for x in numbers]), interpret)
+    dh, dw = kernels_of(form).gradients(*operands, jnp.stack([x.reshape(-1) for x in numbers]), interpret)
     if layout.vocabulary:
       dh = jax.lax.psum(dh, layout.vocabulary)
     if scattered:

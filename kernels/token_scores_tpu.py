@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from nla_jax.kernels.token_scores_sums import LEAST, raised
 
 # Of the vector memory (v5p and v7x have 64 MiB a core, v5e and v6e 128): what blocks may fill, and the compiler in all.
 BLOCK_BYTES, VMEM_BYTES = 36 * 2**20, 56 * 2**20
-LEAST = -1e30  # in place of −∞, whose product with 0 is not 0
 
 
 def statistics(hidden, matrix, targets, interpret=False):
@@ -111,13 +111,6 @@ def _statistics_kernel(hidden, matrix, targets, out, *, words: int):
   out[1:2] = total + jnp.sum(weights, axis=0, keepdims=True)
   out[2:3] = moment + jnp.sum(weights * shifted, axis=0, keepdims=True)
   out[3:4] += jnp.sum(jnp.where(word == targets[...], logits, 0.0), axis=0, keepdims=True)
-
-
-def raised(before, total, moment, top):
-  """`total` and `moment` of a part, around a maximum that rose from `before` to `top`."""
-  change = before - top
-  decay = jnp.exp(change)
-  return decay * total, decay * (moment + change * total)
 
 
 def _hidden_kernel(hidden, matrix, targets, numbers, out, *, words: int):

@@ -31,10 +31,14 @@ class TokenScores(NamedTuple):
   entropy: jax.Array
 
 
-def _on_tpu() -> bool:
-  """Whether the mesh in context, or the default device without one, is of TPUs whose vector memory holds the kernel."""
+def _kernel_device() -> str | None:
+  """`tpu` or `gpu` where the mesh in context, or the default device without one, can run that form of the kernel.
+
+  Not TPUs before v5, whose vector memory is too small, and no CPU.
+  """
   device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
-  return device.platform == "tpu" and not device.device_kind.startswith(("TPU v2", "TPU v3", "TPU v4"))
+  unable = device.platform == "cpu" or device.device_kind.startswith(("TPU v2", "TPU v3", "TPU v4"))
+  return None if unable else device.platform
 
 
 def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512, kernel: str = "auto") -> TokenScores:
@@ -47,13 +51,14 @@ def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512
     dtype: of the operands of the unembedding product.
     chunk: tokens whose logits exist at once on a device (or one of each row, where that is more); their backward pass
       computes them again.
-    kernel: `off` takes the chunks, `auto` on TPUs from v5 on the Pallas kernel, `on` takes it elsewhere too, where it
-      is interpreted, which is slow.
+    kernel: `off` takes the chunks, `auto` on TPUs from v5 on the Pallas kernel, `on` takes it on GPUs too, and
+      interpreted elsewhere, which is slow.
   """
-  if kernel == "on" or (kernel == "auto" and _on_tpu()):
+  device = _kernel_device()
+  if kernel == "on" or (kernel == "auto" and device == "tpu"):
     from nla_jax.kernels.token_scores import token_scores as by_kernel  # Pallas takes most of a second to import
 
-    return TokenScores(*by_kernel(hidden, matrix, targets, dtype, interpret=not _on_tpu()))
+    return TokenScores(*by_kernel(hidden, matrix, targets, dtype, form=device or "tpu", interpret=device is None))
   batch, length, d = hidden.shape
   columns = max(chunk * sharding.size(sharding.BATCH) // batch, 1)  # of every row: each device has rows of each chunk
   chunks = -(-length // columns)

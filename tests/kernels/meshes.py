@@ -2,12 +2,14 @@
 
   JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/kernels/meshes.py
 """
+import functools
 import json
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from nla_jax.kernels.token_scores import FORMS, token_scores
 
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
@@ -22,9 +24,12 @@ CASES = {
 }
 
 
-def gradients(kernel, params, batch):
+def gradients(form, params, batch):
+  """By chunks, or by a form of the kernel."""
+  by = losses.token_scores if form == "chunks" else functools.partial(token_scores, form=form, interpret=True)
+
   def loss(params, batch):
-    scores = losses.token_scores(batch["hidden"], params["unembedding"], batch["targets"], kernel=kernel)
+    scores = losses.TokenScores(*by(batch["hidden"], params["unembedding"], batch["targets"], jnp.float32))
     return jnp.sum(batch["weights"][..., 0] * scores.logprob + batch["weights"][..., 1] * scores.entropy), scores
 
   (_, scores), (dw, dh) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True, allow_int=True))(params, batch)
@@ -39,14 +44,15 @@ def main() -> None:
     params = {"unembedding": draw(words, d)}
     batch = {"hidden": draw(rows, length, d), "weights": draw(rows, length, 2),
              "targets": random.integers(0, words, (rows, length)).astype(np.int32)}
-    expected = gradients("off", jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, batch))
-    with jax.set_mesh(make_mesh(*shape)):
-      placed = sharding.put_params(params)
-      found = gradients("on", placed, sharding.put(batch))
-      assert found[1].sharding.is_equivalent_to(placed["unembedding"].sharding, 2), name
-      found = jax.tree.map(sharding.fetch, found)
+    expected = gradients("chunks", jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, batch))
     error = lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
-    errors[name] = max(jax.tree.leaves(jax.tree.map(error, found, expected)))
+    for form in FORMS:
+      with jax.set_mesh(make_mesh(*shape)):
+        placed = sharding.put_params(params)
+        found = gradients(form, placed, sharding.put(batch))
+        assert found[1].sharding.is_equivalent_to(placed["unembedding"].sharding, 2), name
+        found = jax.tree.map(sharding.fetch, found)
+      errors[f"{name}, {form}"] = max(jax.tree.leaves(jax.tree.map(error, found, expected)))
   json.dump(errors, sys.stdout)
 
 
