@@ -96,10 +96,11 @@ class Untagged(Pair):
 
 
 class Bench:
-  """Model, text and activations that all parts share."""
+  """Model, text and activations that all parts share; `remat` as the config has it, or not at all."""
 
-  def __init__(self):
+  def __init__(self, remat: bool = True):
     self.config = load_config(str(ROOT / "configs" / "smollm2_135m.py"))
+    self.config.remat &= remat
     base = load_pretrained(self.config.model)
     self.architecture, self.tokenizer = base.architecture, base.tokenizer
     self.host = jax.tree.map(np.asarray, base.params)

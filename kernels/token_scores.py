@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from nla_jax.kernels.token_scores_sums import raised
+from nla_jax.kernels.token_scores_rules import raised
 
 from nla_jax.parallel import sharding
 

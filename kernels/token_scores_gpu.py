@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from nla_jax.kernels.token_scores_sums import LEAST, raised
+from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
 
 ROWS, WORDS = 128, 128  # of the tile of logits that a program holds
 DEPTH_BYTES = 128  # of a row of either operand, read at a time
@@ -97,8 +97,7 @@ def _gradient_kernel(hidden, matrix, targets, numbers, done, out):
   normaliser, entropy, g_logprob, g_entropy = (
       triton.load(numbers.at[k, row], mask=row < n, other=0.0)[:, None] for k in range(4))
   log_p = _logits(hidden, matrix, row, word) - normaliser
-  pull = jnp.where(word[None] == target[:, None], g_logprob, 0.0)
-  dl = pull - jnp.exp(log_p) * (g_logprob + g_entropy * (log_p + entropy))
+  dl = logit_gradient(log_p, word[None] == target[:, None], entropy, g_logprob, g_entropy)
   dl = jnp.where(word[None] >= done[0], dl, 0.0)
   triton.store(out.at[row[:, None], word[None]], dl.astype(out.dtype), mask=(row[:, None] < n) & (word[None] < words))
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from nla_jax.kernels.token_scores_sums import LEAST, raised
+from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
 
 # Of the vector memory (v5p and v7x have 64 MiB a core, v5e and v6e 128): what blocks may fill, and the compiler in all.
 BLOCK_BYTES, VMEM_BYTES = 36 * 2**20, 56 * 2**20
@@ -137,8 +137,7 @@ def _logit_gradient(hidden, matrix, targets, numbers, j):
   """dl [words, rows] of the j-th block of words, float32."""
   normaliser, entropy, g_logprob, g_entropy = (numbers[k:k + 1] for k in range(4))
   log_p = _product(matrix, hidden, (1, 1)) - normaliser
-  pull = jnp.where(_positions(j, log_p.shape, 0) == targets, g_logprob, 0.0)
-  return pull - jnp.exp(log_p) * (g_logprob + g_entropy * (log_p + entropy))
+  return logit_gradient(log_p, _positions(j, log_p.shape, 0) == targets, entropy, g_logprob, g_entropy)
 
 
 def _product(a, b, axes: tuple[int, int]):

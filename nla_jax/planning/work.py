@@ -4,7 +4,9 @@ XLA's own cost analysis counts the body of a loop once, so the counting is done 
 traced program, backward passes and recomputation included, as often as its loops run. Arrays carry their sharding in
 their types (Explicit axes), so the count is that of one device, work done by every replica included.
 """
+import itertools
 import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -25,29 +27,36 @@ class Work(NamedTuple):
 
 
 def work_of(jaxpr, loop: int = 1) -> Work:
-  """The work of a jaxpr.
+  """The work of a jaxpr; see `products` for its arguments."""
+  return _sum(products(jaxpr, loop))
+
+
+def products(jaxpr, loop: int = 1) -> Iterator[tuple[core.JaxprEqn, int]]:
+  """Every matrix product of a jaxpr, and how often it runs; of branches, those of the one with most to compute.
 
   Args:
     jaxpr: of a function traced with its arguments' shardings.
     loop: trips of every `while` loop, which a program does not say (the token loop: at most the cap).
   """
-  total = Work()
   for equation in jaxpr.eqns:
-    inner = [work_of(one, loop) for one in _jaxprs(equation)]
-    name = equation.primitive.name
-    if name == "dot_general":
-      total += _product(equation)
-    elif name == "scan":
-      total += inner[0].times(equation.params["length"])
-    elif name == "while":
-      total += sum(inner, Work()).times(loop)
-    elif name == "cond":
-      total += max(inner, key=lambda work: work.flops, default=Work())
-    elif name == "pallas_call":
-      total += sum(inner, Work()).times(math.prod(equation.params["grid_mapping"].grid))
-    else:
-      total += sum(inner, Work())
-  return total
+    inner, trips = [list(products(one, loop)) for one in _jaxprs(equation)], 1
+    match equation.primitive.name:
+      case "dot_general":
+        yield equation, 1
+      case "scan":
+        trips = equation.params["length"]
+      case "while":
+        trips = loop
+      case "cond":
+        inner = [max(inner, key=lambda branch: _sum(branch).flops)]
+      case "pallas_call":
+        trips = math.prod(equation.params["grid_mapping"].grid)
+    for product, times in itertools.chain(*inner):
+      yield product, trips * times
+
+
+def _sum(some: Iterable[tuple[core.JaxprEqn, int]]) -> Work:
+  return sum((product_work(product).times(times) for product, times in some), Work())
 
 
 def _jaxprs(equation) -> list:
@@ -58,8 +67,11 @@ def _jaxprs(equation) -> list:
   return [leaf for leaf in opened if isinstance(leaf, core.Jaxpr)]
 
 
-def _product(equation) -> Work:
-  """Devices share a product as they share its arrays: by every mesh axis that cuts one of them, once."""
+def product_work(equation: core.JaxprEqn) -> Work:
+  """The work of one `dot_general`.
+
+  Devices share a product as they share its arrays: by every mesh axis that cuts one of them, once.
+  """
   arrays = [one.aval for one in (*equation.invars, equation.outvars[0])]
   (contracted, _), _ = equation.params["dimension_numbers"]
   whole = 2.0 * math.prod(arrays[2].shape) * math.prod(arrays[0].shape[axis] for axis in contracted)
