@@ -19,8 +19,8 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
     package_dir={"nla_jax.kernels": "kernels"},
-    package_data={"nla_jax.evaluation": ["templates/*"]},
-    entry_points={"console_scripts": ["nla = nla_jax.cli:main"]},
+    package_data={"nla_jax.evaluation.report": ["templates/*"]},
+    entry_points={"console_scripts": ["nla = nla_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",

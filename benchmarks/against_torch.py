@@ -33,19 +33,19 @@ import numpy as np
 import torch
 import torch_baseline
 
+from nla_jax.autoencoder.pair import Pair, make_pair
+from nla_jax.autoencoder.prompts import encode, make_prompts
+from nla_jax.autoencoder.rows import encode_inputs
 from nla_jax.config import load_config
-from nla_jax.data.corpus import read_corpus
-from nla_jax.interop.pretrained import load_pretrained
+from nla_jax.data.corpora.corpus import read_corpus
+from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models import target
+from nla_jax.models.parameters import lower_params
 from nla_jax.models.reconstructor import reconstructor_params
-from nla_jax.models.transformer import lower_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.pair import Pair, make_pair
 from nla_jax.parallel.precision import compute_dtype
-from nla_jax.prompts import encode, make_prompts
 from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft
-from nla_jax.training.batches import encode_inputs
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]

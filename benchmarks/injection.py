@@ -18,15 +18,15 @@ import tempfile
 import jax
 import numpy as np
 
+from nla_jax.autoencoder.pair import Pair
+from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.config import load_config
 from nla_jax.data.loader import StoreRows
-from nla_jax.evaluation.metrics import bootstrap_mean
+from nla_jax.evaluation.intervals import bootstrap_mean
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.pair import Pair
-from nla_jax.run import Run
-from nla_jax.stages import injection_scale
+from nla_jax.run.run import Run
+from nla_jax.run.stages import injection_scale
 from nla_jax.training import losses, sft
-from nla_jax.training.batches import encode_answers
 
 ROOT = pathlib.Path(__file__).parents[1]
 WAYS = (("replace", "scalar"), ("replace", "affine"), ("add", "scalar"), ("add", "affine"))

@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nla_jax.data.corpus import read_corpus
-from nla_jax.evaluation import controls, metrics
-from nla_jax.interop.pretrained import load_pretrained
-from nla_jax.models.transformer import Transformer, unembedding
+from nla_jax.autoencoder import fve
+from nla_jax.autoencoder.prompts import encode
+from nla_jax.data.corpora.corpus import read_corpus
+from nla_jax.evaluation import controls
+from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.models.parameters import unembedding
+from nla_jax.models.transformer import Transformer
 from nla_jax.parallel.precision import compute_dtype
-from nla_jax.prompts import encode
 
 LENGTH, FIRST, EVERY, BATCH, NEXT = 96, 32, 6, 16, 4
 
@@ -69,9 +71,9 @@ def main() -> None:
   print("block  median norm  baseline  mean per token  ridge last  ridge last+next  nearest")
   for block, h in zip(blocks, activations):
     golds, known = h[held], h[~held]
-    b, units = metrics.baseline_variance(golds), metrics.normalise(known)
-    fve = lambda predicted, golds=golds, b=b: float(metrics.fve(metrics.mse_nrm(predicted, golds), b))
-    found = (fve(controls.mean_per_last_token(known, last[~held], last[held])),
+    b, units = fve.baseline_variance(golds), fve.normalise(known)
+    score = lambda predicted, golds=golds, b=b: float(fve.fve(fve.mse_nrm(predicted, golds), b))
+    found = (score(controls.mean_per_last_token(known, last[~held], last[held])),
              fve(ridge(word[~held], units, word[held])), fve(ridge(words[~held], units, words[held])),
              fve(known[controls.nearest_rows(golds, known)]))
     print(f"{block:5d}  {np.median(np.linalg.norm(h, axis=1)):11.1f}  {b:8.3f}  {found[0]:14.3f}  {found[1]:10.3f}  "

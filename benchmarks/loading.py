@@ -26,7 +26,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from nla_jax.interop import huggingface, name_table, tensor_files
+from nla_jax.interop.base_models import huggingface, parameter_names, tensor_files
 from nla_jax.models.architectures import Architecture
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
@@ -45,9 +45,9 @@ def qwen2(n_layers: int, d_model: int = 3584, d_ff: int = 18944, n_heads: int = 
 def write_checkpoint(folder: pathlib.Path, architecture: Architecture, shard_bytes: int = 1_000_000_000) -> None:
   """Bfloat16 shards with index and config.json; a tensor repeats a million normals from a place of its own."""
   normals = (0.02 * np.random.default_rng(0).standard_normal(2**20 + 7, np.float32)).astype(ml_dtypes.bfloat16)
-  wanted = [(leaf.hf, leaf) for leaf in name_table.model_leaves(architecture, headless=False)]
+  wanted = [(leaf.hf, leaf) for leaf in parameter_names.model_leaves(architecture, headless=False)]
   wanted += [(leaf.hf.format(layer=layer), leaf) for layer in range(architecture.n_layers)
-             for leaf in name_table.block_leaves(architecture)]
+             for leaf in parameter_names.block_leaves(architecture)]
   shards, filled = [[]], 0
   for name, leaf in wanted:
     size = 2 * int(np.prod(leaf.file_shape(architecture)))
@@ -113,9 +113,9 @@ def load(folder: pathlib.Path, shape: tuple[int, ...], dtype: str, stop_layer: i
 def same_as_files(params: dict, model: huggingface.ModelFiles) -> bool:
   """Whether each device's piece of every parameter outside the blocks, and of the first and last block, is right."""
   architecture, pieces = model.architecture, []
-  for leaf in name_table.model_leaves(architecture, headless=model.headless):
+  for leaf in parameter_names.model_leaves(architecture, headless=model.headless):
     pieces += [(leaf, None, piece.index, np.asarray(piece.data)) for piece in params[leaf.ours].addressable_shards]
-  for leaf in name_table.block_leaves(architecture):
+  for leaf in parameter_names.block_leaves(architecture):
     pieces += [(leaf, layer, piece.index[1:], np.asarray(piece.data)[layer]) for layer in (0, architecture.n_layers - 1)
                for piece in params["layers"][leaf.ours].addressable_shards]
   for leaf, layer, index, found in pieces:

@@ -47,7 +47,7 @@ def run(name: str) -> None:
   FOLDER.mkdir(parents=True, exist_ok=True)
   axes = [f"--config.mesh.{axis}={n}" for axis, n in zip(("data", "fsdp", "tensor"), mesh)]
   begun = time.time()
-  done = subprocess.run([sys.executable, "-P", "-m", "nla_jax.cli", "plan", f"--config={ROOT}/configs/{config}.py",
+  done = subprocess.run([sys.executable, "-P", "-m", "nla_jax.cli.main", "plan", f"--config={ROOT}/configs/{config}.py",
                          f"--topology={topology}", "--nearest=false", f"--json={FOLDER}/{name}.json", *axes, *more],
                         env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
   failed = not (FOLDER / f"{name}.json").exists()

@@ -19,10 +19,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nla_jax.models.contraction import einsum
+from nla_jax.models import token_scores
+from nla_jax.models.products import einsum
 from nla_jax.parallel.mesh import AXES
 from nla_jax.planning.topology import describe
-from nla_jax.training import losses
 
 SHAPES = {"Qwen2.5 0.5B": (896, 151_936), "Qwen2.5 7B": (3584, 152_064), "Gemma 3 27B": (5376, 262_144)}
 MESHES = {"one chip": (1, 1, 1), "fsdp=2 tensor=2": (1, 2, 2)}
@@ -34,11 +34,11 @@ def plain(hidden, matrix, targets, dtype):
   logprobs = jax.nn.log_softmax(einsum("bsd,vd->bsv", hidden, matrix, dtype, "batch", None, "vocabulary"))
   here = jnp.arange(len(matrix)) == targets[..., None]
   entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
-  return losses.TokenScores(jnp.sum(jnp.where(here, logprobs, 0.0), axis=-1), entropy)
+  return token_scores.TokenScores(jnp.sum(jnp.where(here, logprobs, 0.0), axis=-1), entropy)
 
 
-FORMS = {"kernel": functools.partial(losses.token_scores, kernel="on"),
-         "chunks": functools.partial(losses.token_scores, kernel="off"), "all logits": plain}
+FORMS = {"kernel": functools.partial(token_scores.token_scores, kernel="on"),
+         "chunks": functools.partial(token_scores.token_scores, kernel="off"), "all logits": plain}
 
 
 def gradients(form):

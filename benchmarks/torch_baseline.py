@@ -12,9 +12,9 @@ import torch
 import transformers
 from torch.nn import functional
 
-from nla_jax.interop.configuration import config_from_architecture
-from nla_jax.interop.huggingface import tensors_of
-from nla_jax.pair import Pair
+from nla_jax.autoencoder.pair import Pair
+from nla_jax.interop.base_models.config_json import config_from_architecture
+from nla_jax.interop.base_models.huggingface import tensors_of
 
 MICRO_BATCH = 8  # rows of an RL forward with gradient: 64 rows of 182 tokens at once would take 15 GB
 

@@ -5,8 +5,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
 from nla_jax.errors import NLAError
-from nla_jax.prompts import AR_TEMPLATE, AV_TEMPLATE
 
 
 def optimizer(**changes) -> ConfigDict:

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.transformer import init_params
+from nla_jax.models.parameters import init_params
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "transformers", "torch")
 

@@ -18,7 +18,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 
 def command(stage: str, workdir: pathlib.Path, *options: str) -> list[str]:
   config = ROOT / "configs" / "tiny.py"
-  return [sys.executable, "-P", "-m", "nla_jax.cli", stage, f"--config={config}", f"--workdir={workdir}", *options]
+  return [sys.executable, "-P", "-m", "nla_jax.cli.main", stage, f"--config={config}", f"--workdir={workdir}", *options]
 
 
 def start(workdir: pathlib.Path, *options: str, name: str = "alone", **variables: str) -> subprocess.Popen:

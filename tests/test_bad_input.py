@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nla_jax import cli
+from nla_jax.cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
@@ -15,7 +15,7 @@ TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
 
 def complaint(capsys, *arguments: str) -> str:
   """The one line that `nla` prints for these arguments."""
-  assert cli.main(list(arguments)) == 2
+  assert main.main(list(arguments)) == 2
   printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nla: ")]
   assert len(printed) == 1 and "Traceback" not in printed[0]
   return printed[0]
@@ -78,7 +78,7 @@ def test_a_truncated_model_file_is_named(capsys, tmp_path):
 
 
 def test_a_damaged_shard_is_named_and_the_rest_is_kept(capsys, tmp_path):
-  assert cli.main(["extract", TINY, f"--workdir={tmp_path}"]) == 0
+  assert main.main(["extract", TINY, f"--workdir={tmp_path}"]) == 0
   shard = sorted(path for path in (tmp_path / "activations" / "store" / "next_tokens").rglob("*")
                  if path.is_file() and path.name != "zarr.json")[0]
   content = bytearray(shard.read_bytes())

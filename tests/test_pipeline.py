@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from run_process import command, curve, evaluation, finish, logs, reach, shards, start
 
-from nla_jax import cli
+from nla_jax.cli.main import main
 
 TINY = ["--config.checkpoint_every=4", "--config.data.shard_rows=16", "--config.ar.steps=24", "--config.rl.steps=8"]
 
@@ -30,7 +30,7 @@ def nla(capsys):
   """A function (stage, workdir, *options): runs that command in this process and gives its status and stderr."""
 
   def run(*arguments) -> tuple[int, str]:
-    status = cli.main(command(*arguments[:2], *TINY, *arguments[2:])[4:])
+    status = main.main(command(*arguments[:2], *TINY, *arguments[2:])[4:])
     return status, capsys.readouterr().err
 
   return run

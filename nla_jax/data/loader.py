@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import grain
 import numpy as np
 
-from nla_jax.data.store import Store
+from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
 
 

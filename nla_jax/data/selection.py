@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nla_jax.data import corpus as corpora
-from nla_jax.data import store_files
+from nla_jax import files
+from nla_jax.autoencoder.prompts import encode
+from nla_jax.data.corpora import corpus as corpora
 from nla_jax.data.positions import choose_rows, split_groups
-from nla_jax.data.store_files import Documents, StoredDocument
+from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
-from nla_jax.prompts import encode
 
 
 class Selection(NamedTuple):
@@ -98,12 +98,12 @@ def _meet(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
   index, count = distributed.process()
   if count == 1:
     return list(kept.values())
-  files, name = store_files.open_files(folder), "{:05d}.parquet".format
-  with store_files.writing(folder):
-    files.write(name(index), store_files.documents_to_parquet(list(kept.values()))).result()
+  shared, name = files.open_files(folder), "{:05d}.parquet".format
+  with files.writing(folder):
+    shared.write(name(index), documents_to_parquet(list(kept.values()))).result()
   places = np.concatenate(distributed.gather(np.array(list(kept), np.int32)))  # and all have written
-  documents = [one for i in range(count) for one in Documents(files.read(name(i)).result().value)]
+  documents = [one for i in range(count) for one in Documents(shared.read(name(i)).result().value)]
   distributed.wait("tokens read")
-  with store_files.writing(folder):
-    files.write(name(index), None).result()
+  with files.writing(folder):
+    shared.write(name(index), None).result()
   return [documents[i] for i in np.argsort(places)]

@@ -4,7 +4,7 @@ Each gives the vectors, texts or predictions that stand in for the real ones; `h
 """
 import numpy as np
 
-from nla_jax.evaluation.metrics import normalise
+from nla_jax.autoencoder.fve import normalise
 
 _CHUNK = 256
 

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from nla_jax.data.store import Store
+from nla_jax.autoencoder import fve
+from nla_jax.autoencoder.rows import encode_answers
+from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
-from nla_jax.evaluation import controls, metrics
+from nla_jax.evaluation import controls, intervals
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import Progress
 from nla_jax.training import sft
-from nla_jax.training.batches import encode_answers
 
 _CONTEXT = 80  # tokens shown before an example's position
 _AFTER = 12  # and after
@@ -32,7 +33,7 @@ class Report:
     details: per row: explanations, errors, contexts.
   """
 
-  metrics: dict[str, Any]
+  fve: dict[str, Any]
   rows: np.ndarray
   details: list[dict[str, Any]]
 
@@ -52,7 +53,7 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
   """Evaluates a pair on held-out activations.
 
   Args:
-    nla: an `nla_jax.nla.NLA`, of a run or loaded from anywhere.
+    nla: an `nla_jax.autoencoder.nla.NLA`, of a run or loaded from anywhere.
     store: the activation store; its split `held_out` is evaluated, the others serve the controls (without any, those
       that need a training activation are left out).
     texts: the teacher's text by store row; without it, the teacher's-text FVE and retrieval are left out.
@@ -81,7 +82,7 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
   groups = np.array([store.documents[int(i)].group for i in documents])
   last_token = lambda which: np.array([store.documents[int(i)].tokens[p] for i, p in
                                        zip(store.read("document", which), store.read("position", which))])
-  b = metrics.baseline_variance(golds)
+  b = fve.baseline_variance(golds)
   n, d = golds.shape
   key = jax.random.key(seed)
 
@@ -92,17 +93,17 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
     if distributed.preempted():
       raise distributed.PreemptedError("eval stopped; it begins anew")
 
-  blind = {"zero_vector": np.zeros(d)} | ({"mean_vector": metrics.normalise(known).mean(axis=0)} if len(known) else {})
+  blind = {"zero_vector": np.zeros(d)} | ({"mean_vector": fve.normalise(known).mean(axis=0)} if len(known) else {})
   progress = Progress("eval", n * (3 if before_rl is not None else 2) + len(blind) * few, "explanation")
   explain = lambda who, vectors, number, greedy=False: who.pair.explain(
       who.av_params, vectors, jax.random.fold_in(key, number), batch=batch, greedy=greedy, on_batch=advance)
-  error = lambda who, words: np.asarray(metrics.mse_nrm(who.reconstruct(words, batch=batch), golds))
+  error = lambda who, words: np.asarray(fve.mse_nrm(who.reconstruct(words, batch=batch), golds))
 
   sampled, lengths = explain(nla, golds, 0)
   greedy, _ = explain(nla, golds, 1, greedy=True)
   rebuilt = nla.reconstruct(sampled, batch=batch)
-  errors = {"round_trip": np.asarray(metrics.mse_nrm(rebuilt, golds)), "greedy": error(nla, greedy)}
-  control = {"shuffled_vector": np.asarray(metrics.mse_nrm(rebuilt[others], golds))}
+  errors = {"round_trip": np.asarray(fve.mse_nrm(rebuilt, golds)), "greedy": error(nla, greedy)}
+  control = {"shuffled_vector": np.asarray(fve.mse_nrm(rebuilt[others], golds))}
   for number, (name, vector) in enumerate(blind.items(), 2):
     words, _ = explain(nla, np.repeat(vector[None], few, axis=0), number)
     control[name] = error(nla, [words[i % few] for i in range(n)])
@@ -115,15 +116,15 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
       nearest = training[explained][controls.nearest_rows(golds, known[explained])]
       control["retrieval"] = error(nla, [texts[int(row)] for row in nearest])
   if len(known):
-    control["mean_per_last_token"] = np.asarray(metrics.mse_nrm(
+    control["mean_per_last_token"] = np.asarray(fve.mse_nrm(
         controls.mean_per_last_token(known, last_token(training), last_token(chosen)), golds))
   if before_rl is not None:
     sampled_before, _ = explain(before_rl, golds, 0)
     errors["round_trip_sft"] = error(before_rl, sampled_before)
   progress.close()
 
-  estimate = lambda e: metrics.bootstrap(e, groups, b, samples=bootstrap_samples, seed=seed).to_dict()
-  paired = lambda e: metrics.paired_bootstrap(errors["round_trip"], e, groups, b, samples=bootstrap_samples,
+  estimate = lambda e: intervals.bootstrap(e, groups, b, samples=bootstrap_samples, seed=seed).to_dict()
+  paired = lambda e: intervals.paired_bootstrap(errors["round_trip"], e, groups, b, samples=bootstrap_samples,
                                               seed=seed).to_dict()
   found = {
       "fve": {name: estimate(e) for name, e in errors.items()},
@@ -133,7 +134,7 @@ def evaluate(nla, store: Store, *, texts: dict[int, str] | None = None, before_r
       "tokens_mean": float(np.mean(lengths)),
       "distinct": len(set(sampled)) / n,
       "baseline_variance": b,
-      "fve_inflated": metrics.fve_inflated(errors["round_trip"], golds),
+      "fve_inflated": fve.fve_inflated(errors["round_trip"], golds),
       "cosine": {name: float(1 - e.mean() / 2) for name, e in (*errors.items(), *control.items())},
       "rows": n, "groups": len(set(groups.tolist())),
   }

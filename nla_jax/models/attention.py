@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture, RopeScaling
-from nla_jax.models.contraction import einsum
+from nla_jax.models.products import einsum
 from nla_jax.parallel import sharding
 
 

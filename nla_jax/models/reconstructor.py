@@ -5,8 +5,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.contraction import einsum
-from nla_jax.models.transformer import Transformer, lower_params
+from nla_jax.models.parameters import lower_params
+from nla_jax.models.products import einsum
+from nla_jax.models.transformer import Transformer
 
 
 class Head(nn.Module):

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.contraction import einsum
-from nla_jax.models.transformer import Transformer, unembedding
+from nla_jax.models.parameters import unembedding
+from nla_jax.models.products import einsum
+from nla_jax.models.transformer import Transformer
 from nla_jax.parallel import sharding
 
 

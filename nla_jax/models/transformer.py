@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.attention import attend, band_mask, rotary_tables, rotate
-from nla_jax.models.contraction import einsum, from_bits
+from nla_jax.models.products import einsum, from_bits
 from nla_jax.parallel import sharding
 
 INIT = nn.initializers.normal(0.02)
@@ -331,31 +331,3 @@ def empty_cache(architecture: Architecture, batch: int, length: int, dtype=jnp.f
                sharding.place(jnp.zeros((batch, length), bool), "batch", None))
 
 
-def init_params(architecture: Architecture, key: jax.Array, stop_layer: int | None = None):
-  """Random parameters. `layers` holds layer-stacked leaves; see `Block.setup` for names and shapes."""
-  model = Transformer(architecture, stop_layer)
-  return model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
-
-
-def lower_params(params, n_layers: int):
-  """The first `n_layers` blocks of a parameter tree, without final norm and unembedding."""
-  layers = jax.tree.map(lambda leaf: leaf[:n_layers], params["layers"])
-  return {"embedding": params["embedding"], "layers": layers}
-
-
-OPERANDS = ("query", "key", "value", "output", "gate", "up", "down", "unembedding")
-
-
-def rounded(params, dtype):
-  """A parameter tree whose matrices that only ever enter products are rounded to the products' dtype.
-
-  A forward on it equals a forward on `params` bit for bit, and it is half as large; norms, biases and the embedding,
-  which the residual stream reads as it is, stay.
-  """
-  cast = lambda path, leaf: leaf.astype(dtype) if path[-1].key in OPERANDS else leaf
-  return jax.tree_util.tree_map_with_path(cast, params)
-
-
-def unembedding(params):
-  """[vocab, d_model] matrix that turns hidden states into logits."""
-  return params.get("unembedding", params["embedding"])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.contraction import einsum
+from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Cache, Injection, Transformer
 from nla_jax.parallel import sharding
 

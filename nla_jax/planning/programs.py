@@ -12,20 +12,21 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nla_jax.data import activations
-from nla_jax.interop.pretrained import cached_directory, load_pretrained
+from nla_jax.autoencoder.pair import Pair, make_pair
+from nla_jax.autoencoder.prompts import Prompts, make_prompts
+from nla_jax.autoencoder.rows import ar_length
+from nla_jax.data import extraction
+from nla_jax.decoding import explanations as sampler
+from nla_jax.interop.base_models.find import cached_directory
+from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.parameters import init_params, lower_params
 from nla_jax.models.reconstructor import reconstructor_params
-from nla_jax.models.transformer import init_params, lower_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.pair import Pair, make_pair
 from nla_jax.parallel import sharding
-from nla_jax.planning.architectures import ARCHITECTURES
+from nla_jax.planning.shapes import ARCHITECTURES
 from nla_jax.planning.work import held_bytes
-from nla_jax.prompts import Prompts, make_prompts
-from nla_jax.rollout import sampler
 from nla_jax.training import sft
-from nla_jax.training.batches import ar_length
 from nla_jax.training.optimizer import create_state, make_optimizer
 from nla_jax.training.rl import Learner, PolicyBatch, frozen, gold_rows
 
@@ -133,11 +134,11 @@ def _rows(*shape: int, dtype=jnp.float32):
 
 def _extract(config, architecture: Architecture, base, dtype) -> Program:
   data = config.data
-  size, length = activations.batch_shape(data, data.max_tokens)
+  size, length = extraction.batch_shape(data, data.max_tokens)
   if not data.next_tokens:
     base = jax.eval_shape(lambda p: lower_params(p, config.layer + 1), base)
   chosen = jax.ShapeDtypeStruct((size * data.positions_per_document,), jnp.int32)
-  return Program("extract", activations.make_reader(config, architecture, dtype),
+  return Program("extract", extraction.make_reader(config, architecture, dtype),
                  (placed(base), _rows(size, length, dtype=jnp.int32), chosen, chosen), {}, (), 1,
                  size * data.positions_per_document, -(-rows_of_run(config)["documents"] // size))
 

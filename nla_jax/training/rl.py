@@ -22,20 +22,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nla_jax.autoencoder.fve import mse_nrm
+from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
+from nla_jax.decoding.explanations import Rollout
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.metrics import mse_nrm
-from nla_jax.models.transformer import rounded, unembedding
-from nla_jax.pair import Pair
+from nla_jax.models import token_scores
+from nla_jax.models.parameters import rounded, unembedding
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
-from nla_jax.rollout.sampler import Rollout
 from nla_jax.training import losses
 from nla_jax.training import rewards as rewards_lib
+from nla_jax.training.accumulation import gradient
 from nla_jax.training.alarms import Watch
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
-from nla_jax.training.parts import gradient
 
 
 class PolicyBatch(NamedTuple):
@@ -60,11 +61,11 @@ class PolicyBatch(NamedTuple):
   reference_logprob: Any
 
 
-def token_logprobs(params, vectors, tokens, pair: Pair) -> losses.TokenScores:
+def token_logprobs(params, vectors, tokens, pair: Pair) -> token_scores.TokenScores:
   """The AV's scores of its answers."""
   hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
                                  vectors, tokens)
-  return losses.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype,
+  return token_scores.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype,
                              kernel=pair.kernel)
 
 

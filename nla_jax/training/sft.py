@@ -12,17 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nla_jax.autoencoder.fve import mse_nrm
+from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.metrics import mse_nrm
-from nla_jax.models.transformer import unembedding
-from nla_jax.pair import Pair
+from nla_jax.models import token_scores
+from nla_jax.models.parameters import unembedding
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
+from nla_jax.training.accumulation import gradient
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
-from nla_jax.training.parts import gradient
 
 
 def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
@@ -30,11 +31,11 @@ def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
   return losses.sft_loss(av_scores(params, batch, pair), batch["mask"])
 
 
-def av_scores(params, batch: dict[str, jax.Array], pair: Pair) -> losses.TokenScores:
+def av_scores(params, batch: dict[str, jax.Array], pair: Pair) -> token_scores.TokenScores:
   """Scores of the answers' tokens [n, length], as in `av_loss`."""
   hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
                                  batch["activations"], batch["tokens"])
-  return losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype,
+  return token_scores.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype,
                              kernel=pair.kernel)
 
 

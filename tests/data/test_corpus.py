@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nla_jax.data import corpus, corpus_wikipedia
-from nla_jax.data.corpus import Document, read_corpus, read_part
+from nla_jax.data.corpora import corpus
+from nla_jax.data.corpora import wikipedia as corpus_wikipedia
+from nla_jax.data.corpora.corpus import Document, read_corpus, read_part
 from nla_jax.errors import NLAError
 
 demo = pytest.mark.skipif(
@@ -175,4 +176,4 @@ def test_a_dump_cut_off_in_the_middle_is_told(tmp_path):
   path = tmp_path / "dump.bz2"
   path.write_bytes(b"BZh91AY&SY cut off")
   with pytest.raises(NLAError, match="not a readable bz2"):
-    list(corpus_wikipedia.read_pages(str(path)))
+    list(wikipedia.read_pages(str(path)))

@@ -6,13 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nla_jax.data.explanations import (
-    match_rows,
-    read_explanations,
-    read_manifest,
-    read_teacher_file,
-    write_explanations,
-)
+from nla_jax.data.explanations import read_explanations, read_manifest, write_explanations
+from nla_jax.data.teachers.file import match_rows, read_teacher_file
 from nla_jax.errors import NLAError
 
 TEXTS = ["Next: a\n\nEnds: \"b\"", "ℵ and <explanation>", " spaced "]

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from nla_jax.data.loader import StoreRows, batches
-from nla_jax.data.store import Store, StoredDocument, StoreWriter
+from nla_jax.data.store.documents import StoredDocument
+from nla_jax.data.store.store import Store, StoreWriter
 from nla_jax.errors import NLAError
 
 SOURCE = [{"x": np.array([i, 2 * i], np.float32), "y": np.int32(i)} for i in range(50)]

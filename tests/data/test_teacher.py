@@ -2,9 +2,9 @@
 import pytest
 from ml_collections import ConfigDict
 
-from nla_jax.data.teacher import TopicWords, last_words, readout
-from nla_jax.interop.random_model import byte_tokenizer
-from nla_jax.prompts import encode
+from nla_jax.autoencoder.prompts import encode
+from nla_jax.data.teachers.readout import TopicWords, last_words, readout
+from nla_jax.interop.base_models.random_model import byte_tokenizer
 
 SETTINGS = ConfigDict({"next_tokens": 3, "topic_words": 2, "last_words": 2, "max_tokens": 200})
 

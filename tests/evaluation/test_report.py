@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nla_jax.errors import NLAError
-from nla_jax.evaluation import charts, findings, report
+from nla_jax.evaluation.report import charts, verdict
+from nla_jax.evaluation.report import page as report
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- &amp; \u2028 \"'"
 
@@ -20,7 +21,7 @@ def estimate(value, half=0.03, n=400):
 
 
 def good_metrics():
-  controls = {key: estimate(-0.1 * i) for i, key in enumerate(findings.CONTROLS)}
+  controls = {key: estimate(-0.1 * i) for i, key in enumerate(verdict.CONTROLS)}
   fve = {"round_trip": estimate(0.3), "gold_text": estimate(0.6), "round_trip_sft": estimate(0.1)}
   av = {"loss_own": 2.1, "loss_shuffled": 2.6}
   return {"fve": fve, "controls": controls, "av": av, "parse_rate": 0.98, "baseline_variance": 0.45, "tokens_mean": 71}
@@ -121,8 +122,8 @@ def test_a_good_run_is_called_good_with_its_interval(render):
 
 
 def texts(metrics):
-  rows = findings.fve_rows(metrics, {})
-  head = findings.headline(metrics, rows)
+  rows = verdict.fve_rows(metrics, {})
+  head = verdict.headline(metrics, rows)
   return head["sentence"], {f["text"]: f["tone"] for f in head["findings"]}
 
 
@@ -172,7 +173,7 @@ def test_the_gain_of_rl_is_judged_by_its_paired_interval_and_is_not_drawn_as_an_
   assert tone_of(texts(metrics)[1], "Reinforcement learning raised FVE from 0.27 to 0.30") == "good"
   metrics["fve"]["gain_of_rl"] = estimate(0.03, half=0.05)
   assert tone_of(texts(metrics)[1], "Not clearly better than before reinforcement learning") == "warn"
-  assert "gain_of_rl" not in [row["key"] for row in findings.fve_rows(metrics, {})]
+  assert "gain_of_rl" not in [row["key"] for row in verdict.fve_rows(metrics, {})]
   assert "Gain of RL 0.030 −0.020 to 0.080" in render({"metrics": metrics}).words
 
 

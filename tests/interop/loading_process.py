@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 from nla_jax.errors import NLAError
-from nla_jax.interop import huggingface, name_table
+from nla_jax.interop.base_models import huggingface, parameter_names
 from nla_jax.parallel import placement
 from nla_jax.parallel.mesh import make_mesh
 
@@ -43,7 +43,7 @@ def load(folder: pathlib.Path) -> bool:
   model = huggingface.open_model(folder, huggingface.architecture_from_config(huggingface.read_config(folder)))
   params = model.read("bfloat16")
   equal = True
-  for leaf in name_table.block_leaves(model.architecture):
+  for leaf in parameter_names.block_leaves(model.architecture):
     name = model.name_of(leaf, 1)
     with safe_open(model.files.entry(name).path, "np") as file:
       expected = leaf.from_file(file.get_tensor(name), model.architecture)

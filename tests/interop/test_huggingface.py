@@ -9,9 +9,9 @@ import pytest
 from safetensors import safe_open
 
 from nla_jax.errors import NLAError
-from nla_jax.interop import huggingface, tensor_files
-from nla_jax.interop.configuration import architecture_from_config, config_from_architecture
-from nla_jax.interop.tokenizer_files import save_tokenizer
+from nla_jax.interop.base_models import huggingface, tensor_files
+from nla_jax.interop.base_models.config_json import architecture_from_config, config_from_architecture
+from nla_jax.interop.base_models.tokenizers import save_tokenizer
 
 KINDS = ("llama", "llama_untied", "qwen2", "qwen3", "gemma3_text", "gemma3_wrapped")
 

@@ -10,16 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nla_jax import cli, prompts
-from nla_jax.data.store import StoredDocument, StoreWriter
+from nla_jax.autoencoder import prompts
+from nla_jax.cli.main import main
+from nla_jax.data.store.documents import StoredDocument
+from nla_jax.data.store.store import StoreWriter
 from nla_jax.errors import NLAError
-from nla_jax.interop import sidecar, tensor_files
-from nla_jax.interop.dataset_sidecar import DatasetSidecar
-from nla_jax.interop.export import write_ar, write_av
-from nla_jax.interop.inspection import describe, text
-from nla_jax.interop.parquet import Rows
-from nla_jax.interop.parquet_writer import DataWriter
-from nla_jax.interop.random_model import random_model
+from nla_jax.interop.base_models import tensor_files
+from nla_jax.interop.base_models.random_model import random_model
+from nla_jax.interop.describe import describe, text
+from nla_jax.interop.pairs import sidecar
+from nla_jax.interop.pairs.directories import write_ar, write_av
+from nla_jax.interop.reference_data.reader import Rows
+from nla_jax.interop.reference_data.sidecar import DatasetSidecar
+from nla_jax.interop.reference_data.writer import DataWriter
 
 K = 2
 
@@ -146,12 +149,12 @@ def test_a_workdir_says_which_stages_are_done(tmp_path):
 
 
 def test_the_command_prints_and_refuses(pair, tmp_path, capsys):
-  assert cli.main(["inspect", str(pair)]) == 0
+  assert main.main(["inspect", str(pair)]) == 0
   assert "an activation reconstructor (AR)" in capsys.readouterr().out
   (tmp_path / "notes.txt").write_text("x")
   for path, words in ((tmp_path / "nothing", "there is nothing at"), (tmp_path / "notes.txt", "is a .txt file"),
                       (tmp_path, "holds no model")):
-    assert cli.main(["inspect", str(path)]) == 2
+    assert main.main(["inspect", str(path)]) == 2
     assert words in capsys.readouterr().err
     with pytest.raises(NLAError, match=words):
       describe(path)

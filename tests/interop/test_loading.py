@@ -16,9 +16,10 @@ import pytest
 from safetensors import safe_open
 
 from nla_jax.errors import NLAError
-from nla_jax.interop import huggingface, name_table, tensor_files
-from nla_jax.interop.pretrained import download, load_pretrained
-from nla_jax.interop.random_model import byte_tokenizer
+from nla_jax.interop.base_models import huggingface, parameter_names, tensor_files
+from nla_jax.interop.base_models.find import download
+from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.interop.base_models.random_model import byte_tokenizer
 from nla_jax.parallel import placement
 
 BENCHMARK = pathlib.Path(__file__).parents[2] / "benchmarks" / "loading.py"
@@ -79,7 +80,7 @@ def _load_in_two_processes(*checkpoints):
 
 def test_each_of_two_processes_takes_its_half_of_the_bytes_and_both_refuse_a_nan_that_one_reads(checkpoint, small,
                                                                                                 tmp_path_factory):
-  total = sum(leaf.size * 2 for leaf in jax.tree.leaves(name_table.abstract_tree(small, headless=False)))
+  total = sum(leaf.size * 2 for leaf in jax.tree.leaves(parameter_names.abstract_tree(small, headless=False)))
   damaged = shutil.copytree(checkpoint, tmp_path_factory.mktemp("damaged") / "model")
   name = "model.layers.2.mlp.gate_proj.weight"
   _edit(_shard(damaged, name), name, np.nan)

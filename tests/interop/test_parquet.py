@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
 from nla_jax.errors import NLAError
-from nla_jax.interop import sidecar as model
-from nla_jax.interop.dataset_sidecar import DatasetSidecar, read_dataset_sidecar, write_dataset_sidecar
-from nla_jax.interop.parquet import ACTIVATION, DataFile, Rows
-from nla_jax.interop.parquet_writer import INJECT, DataWriter
-from nla_jax.prompts import AR_TEMPLATE, AV_TEMPLATE
+from nla_jax.interop.pairs import sidecar as model
+from nla_jax.interop.reference_data.reader import ACTIVATION, DataFile, Rows
+from nla_jax.interop.reference_data.sidecar import DatasetSidecar, read_dataset_sidecar, write_dataset_sidecar
+from nla_jax.interop.reference_data.writer import INJECT, DataWriter
 
 N, D, LAYER = 300, 24, 5
 TOKENS = model.Tokens(injection_char="㈎", injection_token_id=149705, left_id=29, right_id=522, suffix_ids=(1318, 29))
@@ -168,7 +168,7 @@ def test_two_contents_have_two_fingerprints(tmp_path):
 MEASURE = """
 import resource, sys
 import numpy as np
-from nla_jax.interop.parquet import DataFile
+from nla_jax.interop.reference_data.reader import DataFile
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows, repeat = 0, int(sys.argv[2])
 for first, part in DataFile(sys.argv[1]).read(activations=True):

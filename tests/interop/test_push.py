@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
-from nla_jax import cli, prompts
+from nla_jax.autoencoder import prompts
+from nla_jax.cli.main import main
 from nla_jax.errors import NLAError
-from nla_jax.interop import model_card, push, sidecar
-from nla_jax.interop.export import write_ar, write_av
-from nla_jax.interop.random_model import random_model
+from nla_jax.interop.base_models.random_model import random_model
+from nla_jax.interop.pairs import model_card, push, sidecar
+from nla_jax.interop.pairs.directories import write_ar, write_av
 
 K = 2
 METRICS = {
@@ -113,7 +114,7 @@ def test_nothing_is_uploaded_of_what_is_not_whole(pair, tmp_path, capsys):
   with pytest.raises(NLAError, match="is no repository; expected owner/name"):
     push.push(pair / "av", "nla", api=hub)
   assert hub.repositories == {}
-  assert cli.main(["push", str(tmp_path), "me/nla"]) == 2
+  assert main.main(["push", str(tmp_path), "me/nla"]) == 2
   assert "is no AV or AR" in capsys.readouterr().err
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import nla_jax
-from nla_jax.interop.export_pair import export_pair
-from nla_jax.interop.pretrained import load_pretrained
+from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.pair import make_pair
+from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.interop.pairs.export import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.nla import NLA
-from nla_jax.pair import make_pair
-from nla_jax.prompts import make_prompts
 
 MAJORS = ("4", "5")
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")

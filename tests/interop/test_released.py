@@ -14,12 +14,17 @@ import yaml
 from safetensors import safe_open
 
 import nla_jax
-from nla_jax import cli, evaluation
-from nla_jax.data.store import Store, StoredDocument, StoreWriter
+from nla_jax import evaluation
+from nla_jax.cli.main import main
+from nla_jax.data.store.documents import StoredDocument
+from nla_jax.data.store.store import Store, StoreWriter
 from nla_jax.errors import NLAError
-from nla_jax.interop import export, inspection, model_card, tensor_files
-from nla_jax.interop.pretrained import load_pretrained
-from nla_jax.models.transformer import Transformer, unembedding
+from nla_jax.interop import describe
+from nla_jax.interop.base_models import tensor_files
+from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.interop.pairs import directories, model_card
+from nla_jax.models.parameters import unembedding
+from nla_jax.models.transformer import Transformer
 
 MAJORS = ("4", "5")
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
@@ -103,16 +108,16 @@ def test_a_released_pair_explains_and_reconstructs_as_torch_does(pair, expected,
 @pytest.mark.parametrize("major", MAJORS)
 def test_what_is_loaded_and_written_again_is_byte_identical(pair, tmp_path, major, family):
   folder = pair(major, family)[1]
-  av, ar = export.read_av(folder / "org-av"), export.read_ar(folder / "org-ar")
+  av, ar = directories.read_av(folder / "org-av"), directories.read_ar(folder / "org-ar")
   assert len(tensor_files.weight_files(folder / "org-av")) > 1
-  export.write_av(tmp_path / "av", av.architecture, av.params, av.tokenizer, av.sidecar, dtype="bfloat16")
-  export.write_ar(tmp_path / "ar", ar.architecture, ar.params, ar.head, ar.tokenizer, ar.sidecar, dtype="bfloat16")
+  directories.write_av(tmp_path / "av", av.architecture, av.params, av.tokenizer, av.sidecar, dtype="bfloat16")
+  directories.write_ar(tmp_path / "ar", ar.architecture, ar.params, ar.head, ar.tokenizer, ar.sidecar, dtype="bfloat16")
   for role in ("av", "ar"):
     before, after = _tensors(folder / f"org-{role}"), _tensors(tmp_path / role)
     assert before.keys() == after.keys() and ("weight" in after) == (role == "ar")
     for name, array in before.items():
       assert array.dtype == after[name].dtype == "bfloat16" and array.tobytes() == after[name].tobytes(), name
-  assert export.read_av(tmp_path / "av").tokenizer.chat_template == av.tokenizer.chat_template
+  assert directories.read_av(tmp_path / "av").tokenizer.chat_template == av.tokenizer.chat_template
   sampling = json.loads((tmp_path / "av" / "generation_config.json").read_text())
   assert (sampling["temperature"], sampling["top_p"], sampling["repetition_penalty"]) == (1.0, 1.0, 1.0)
 
@@ -218,7 +223,7 @@ def test_halves_of_two_bases_are_no_pair(copied, released):
 def test_an_ar_without_a_chat_template_is_whole(copied):
   folder, _ = copied
   (folder / "org-ar" / "chat_template.jinja").unlink()
-  assert export.read_ar(folder / "org-ar").tokenizer.chat_template is None
+  assert directories.read_ar(folder / "org-ar").tokenizer.chat_template is None
   assert nla_jax.load(folder / "org-av").pair.layer == 1
 
 
@@ -267,7 +272,7 @@ def test_a_loaded_pair_is_evaluated_on_a_store(pair, tmp_path):
 def test_inspect_describes_a_released_half(released, major, family):
   folder, said = released(major)
   for role, blocks in (("av", "4 (0..3)"), ("ar", "2 (0..1)")):
-    found = inspection.describe(folder / family / f"org-{role}")
+    found = describe.describe(folder / family / f"org-{role}")
     assert found.missing == [] and found.facts["family"] == family and found.facts["blocks"] == blocks
     assert found.facts["AV template" if role == "av" else "AR template"] == said[f"{role}_template"]
   assert found.facts["layer"].startswith("1 ") and found.facts["mse scale"] == pytest.approx(32**0.5)
@@ -275,10 +280,10 @@ def test_inspect_describes_a_released_half(released, major, family):
 
 
 def test_inspect_takes_a_hub_id_that_is_in_the_cache(cache, capsys):
-  assert cli.main(["inspect", "tiny/nla-gemma-L1-av", "tiny/nla-gemma-L1-ar"]) == 0
+  assert main.main(["inspect", "tiny/nla-gemma-L1-av", "tiny/nla-gemma-L1-ar"]) == 0
   printed = capsys.readouterr().out
   assert "an activation reconstructor (AR)" in printed and printed.count("nothing is missing") == 2
-  assert cli.main(["inspect", "tiny/other"]) == 2
+  assert main.main(["inspect", "tiny/other"]) == 2
   assert "there is nothing at tiny/other" in capsys.readouterr().err
 
 

@@ -6,10 +6,10 @@ import re
 import pytest
 import yaml
 
-from nla_jax import prompts
+from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
-from nla_jax.interop import sidecar as s
-from nla_jax.interop.dataset_sidecar import (
+from nla_jax.interop.pairs import sidecar as s
+from nla_jax.interop.reference_data.sidecar import (
   DatasetSidecar,
   dataset_sidecar_path,
   read_dataset_sidecar,

@@ -17,9 +17,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nla_jax.models import token_scores
 from nla_jax.parallel.mesh import AXES
 from nla_jax.planning.topology import describe
-from nla_jax.training import losses
 
 ROWS, LENGTH, WORDS, WIDTH = 8, 163, 20_000, 72
 
@@ -28,7 +28,7 @@ KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|[^"]*triton[^"]*)"')
 
 
 def loss(hidden, matrix, targets, kernel):
-  scores = losses.token_scores(hidden, matrix, targets, jnp.bfloat16, kernel=kernel)
+  scores = token_scores.token_scores(hidden, matrix, targets, jnp.bfloat16, kernel=kernel)
   return jnp.sum(scores.logprob + scores.entropy)
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from nla_jax.kernels.token_scores import FORMS, token_scores
 
+from nla_jax.models import token_scores as scores_of_model
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
-from nla_jax.training import losses
 
 # mesh (data, fsdp, tensor), then batch, length, vocabulary, width; then whether the gradient of the matrix is shared.
 CASES = {
@@ -26,10 +26,10 @@ CASES = {
 
 def gradients(form, params, batch):
   """By chunks, or by a form of the kernel."""
-  by = losses.token_scores if form == "chunks" else functools.partial(token_scores, form=form, interpret=True)
+  by = scores_of_model.token_scores if form == "chunks" else functools.partial(token_scores, form=form, interpret=True)
 
   def loss(params, batch):
-    scores = losses.TokenScores(*by(batch["hidden"], params["unembedding"], batch["targets"], jnp.float32))
+    scores = scores_of_model.TokenScores(*by(batch["hidden"], params["unembedding"], batch["targets"], jnp.float32))
     return jnp.sum(batch["weights"][..., 0] * scores.logprob + batch["weights"][..., 1] * scores.entropy), scores
 
   (_, scores), (dw, dh) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True, allow_int=True))(params, batch)

@@ -15,7 +15,7 @@ from nla_jax.kernels import token_scores_reference as reference
 from nla_jax.kernels.token_scores import FORMS, kernels_of, token_scores
 from nla_jax.kernels.token_scores_tpu import BLOCK_BYTES, block_sizes
 
-from nla_jax.training import losses
+from nla_jax.models import token_scores as scores_of_model
 
 HERE = pathlib.Path(__file__).parent
 SHAPES = {"odd": (150, 777, 33), "several blocks of rows": (1200, 130, 8), "whole blocks": (256, 1024, 128),
@@ -115,7 +115,7 @@ def test_bfloat16_operands_cost_one_rounding_of_the_logits_gradient(form):
 def test_the_loss_module_gives_the_same_by_the_kernel_and_by_chunks(dtype, relative_error):
   hidden, matrix, targets, cotangents = _example(6 * 25, 301, 24)
   shaped = hidden.reshape(6, 25, 24), matrix, targets.reshape(6, 25), cotangents.reshape(2, 6, 25)
-  by = lambda kernel: _run(lambda *arguments: losses.token_scores(*arguments, dtype, kernel=kernel, chunk=64), *shaped)
+  by = lambda kernel: _run(lambda *arguments: scores_of_model.token_scores(*arguments, dtype, kernel=kernel, chunk=64), *shaped)
   for found, expected in zip(by("on"), by("off")):
     assert relative_error(found, expected) < (3e-6 if dtype == jnp.float32 else 2e-3)
 

@@ -4,7 +4,7 @@ import functools
 import jax
 import pytest
 
-from nla_jax.interop import huggingface
+from nla_jax.interop.base_models import huggingface
 
 SIZES = dict(vocab_size=101, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=128)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax.models import contraction
+from nla_jax.models import products
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.transformer import Injection, Transformer, empty_cache, lower_params, rounded, unembedding
+from nla_jax.models.parameters import lower_params, rounded, unembedding
+from nla_jax.models.transformer import Injection, Transformer, empty_cache
 
 FAMILIES = ("llama", "llama3", "llama3_untied", "qwen2", "qwen3", "gemma3_text", "gemma3")  # see conftest's `_make`
 LENGTH = 24
@@ -157,7 +158,7 @@ def test_rounded_einsum_has_the_gradient_of_the_product():
 
   expected = gradients(jnp.einsum)
   for dtype, bound in ((jnp.float32, 1e-4), (jnp.bfloat16, 0.3)):
-    for found, wanted in zip(gradients(functools.partial(contraction.einsum, dtype=dtype)), expected):
+    for found, wanted in zip(gradients(functools.partial(products.einsum, dtype=dtype)), expected):
       assert found.dtype == jnp.float32
       np.testing.assert_allclose(found, wanted, atol=bound)
 

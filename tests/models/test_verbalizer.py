@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax.models.transformer import Transformer, lower_params
+from nla_jax.models.parameters import lower_params
+from nla_jax.models.transformer import Transformer
 from nla_jax.models.verbalizer import InjectionMap, Verbalizer, verbalizer_params
 
 SCALE = 5.0

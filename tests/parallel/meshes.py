@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nla_jax.decoding.explanations import sample
+from nla_jax.models import token_scores
 from nla_jax.models.architectures import Architecture, RopeScaling
+from nla_jax.models.parameters import init_params, unembedding
 from nla_jax.models.reconstructor import Reconstructor, reconstructor_params
-from nla_jax.models.transformer import init_params, unembedding
 from nla_jax.models.verbalizer import Verbalizer
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
-from nla_jax.rollout.sampler import sample
 from nla_jax.training import losses
 from nla_jax.training.optimizer import create_state, guarded_update
 
@@ -57,7 +58,7 @@ def run(family: str) -> dict:
 
   def scores(params, batch):
     hidden = av.apply({"params": params}, before, after, batch["vectors"], batch["tokens"])
-    return losses.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32)
+    return token_scores.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32)
 
   def av_loss(params, batch):
     """The supervised loss or the policy's: one program for both, since compiling is what takes long here."""

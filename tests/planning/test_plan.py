@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from nla_jax import cli
+from nla_jax.cli.main import main
 from nla_jax.config import load_config
 from nla_jax.errors import NLAError
 from nla_jax.planning import plan
@@ -91,7 +91,7 @@ def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, 
   pytest.importorskip("libtpu")
   monkeypatch.setitem(CHIPS, "v5e", CHIPS["v5e"]._replace(memory=memory))
   arguments = ["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--config.ar.batch=64", "--topology=v5e:2x2"]
-  assert cli.main([*arguments, "--programs=sft ar"]) == 1
+  assert main.main([*arguments, "--programs=sft ar"]) == 1
   said = capfd.readouterr().out
   assert "DOES NOT FIT" in said and all(part in said for part in expected), said
 
@@ -100,7 +100,7 @@ def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, 
 def test_suggestions_are_ranked_and_what_cannot_be_is_said(capfd):
   pytest.importorskip("libtpu")
   arguments = [f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4", "--programs=rl scores"]
-  assert cli.main(["plan", *arguments, "--suggest", "--tries=3"]) == 0
+  assert main.main(["plan", *arguments, "--suggest", "--tries=3"]) == 0
   fitting, refused = capfd.readouterr().out.split("not:")
   rates = [int(line.split()[-4].replace(",", "")) for line in fitting.splitlines()[1:]]
   assert len(rates) == 2 and rates == sorted(rates, reverse=True)
@@ -130,5 +130,5 @@ def test_what_cannot_be_planned_is_said_in_one_line(topology, changes, expected)
 
 def test_a_missing_libtpu_is_said_with_the_extra_that_brings_it(monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "libtpu", None)
-  assert cli.main(["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4"]) == 2
+  assert main.main(["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4"]) == 2
   assert "nla_jax[tpu]" in capsys.readouterr().err

@@ -5,9 +5,10 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nla_jax.models.transformer import Transformer, init_params
+from nla_jax.models.parameters import init_params
+from nla_jax.models.token_scores import token_scores
+from nla_jax.models.transformer import Transformer
 from nla_jax.planning.work import Work, held_bytes, work_of
-from nla_jax.training.losses import token_scores
 
 
 def work(function, *arguments, loop=1):

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax import pair as pair_lib
+from nla_jax.autoencoder import pair as pair_lib
+from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.autoencoder.rows import encode_inputs
 from nla_jax.config import load_config
-from nla_jax.interop.random_model import random_model
+from nla_jax.decoding import explanations as sampler
+from nla_jax.interop.base_models.random_model import random_model
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.prompts import make_prompts
-from nla_jax.rollout import sampler
 from nla_jax.training import rl as rl_lib
-from nla_jax.training.batches import encode_inputs
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "tiny.py")
 TEXTS = ("a", "a longer one", "the longest of all that fits in the cap of 96 bytes", None)

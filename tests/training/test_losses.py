@@ -4,15 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nla_jax.models.token_scores import TokenScores, token_scores
 from nla_jax.training.losses import (
-  TokenScores,
   adapted_kl_weight,
   group_advantages,
   importance_weights,
   masked_mean,
   policy_loss,
   sft_loss,
-  token_scores,
 )
 
 RNG = np.random.default_rng(0)

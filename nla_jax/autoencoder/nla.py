@@ -1,0 +1,109 @@
+"""The public object: a loaded AV and AR, and a target when it is asked to read text."""
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nla_jax.autoencoder.fve import cosine, mse_nrm
+from nla_jax.autoencoder.pair import Pair
+from nla_jax.autoencoder.prompts import encode
+from nla_jax.errors import NLAError
+from nla_jax.models import target
+from nla_jax.models.architectures import Architecture
+from nla_jax.parallel import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+  """One explanation of one activation.
+
+  Attributes:
+    text: None where the AV's answer does not parse or hit the cap.
+    cosine: between the activation and its reconstruction from the text alone.
+    mse_nrm: 2(1 − cosine), in [0, 4].
+    fve: 1 − mse_nrm / baseline variance; None where the baseline is not known.
+  """
+
+  text: str | None
+  cosine: float
+  mse_nrm: float
+  fve: float | None
+
+
+@dataclasses.dataclass
+class NLA:
+  """A natural language autoencoder.
+
+  Attributes:
+    pair: modules, prompts and tokenizer.
+    av_params: the AV's parameters.
+    ar_params: the AR's parameters.
+    base: name of the base model, from which the target is loaded when text is read; empty where not known.
+    baseline: variance of the normalised activations of its evaluation, for FVE; None where not known.
+    load_target: from (base, layer) to (architecture, parameters of blocks 0..layer), for `read`.
+  """
+
+  pair: Pair
+  av_params: Any
+  ar_params: Any
+  base: str
+  baseline: float | None = None
+  load_target: Callable[[str, int], tuple[Architecture, Any]] | None = None
+
+  def explain(self, activations, *, greedy: bool = False, seed: int = 0, batch: int = 64,
+              best_of: int = 1) -> list[Explanation]:
+    """Explanations of raw activations [n, d_model], each judged by the AR.
+
+    Args:
+      activations: array-like; norms do not matter to the AV, directions do.
+      greedy: the likeliest words instead of a draw.
+      seed: of the draws.
+      batch: activations explained at once.
+      best_of: draw so many and keep the one that the AR rebuilds best.
+    """
+    vectors = np.asarray(activations, np.float32)
+    d = self.pair.verbalizer.architecture.d_model
+    if vectors.ndim != 2 or vectors.shape[1] != d or not np.isfinite(vectors).all():
+      raise NLAError(f"expected finite activations of shape [n, {d}], got {vectors.shape}"
+                     + ("" if np.isfinite(vectors).all() else " with NaN or infinity in it"))
+    repeated = np.repeat(vectors, best_of, axis=0)
+    texts, _ = self.pair.explain(self.av_params, repeated, jax.random.key(seed), batch=min(batch, len(repeated)),
+                                 greedy=greedy)
+    rebuilt = self.reconstruct(texts, batch=min(batch, len(repeated)))
+    errors, cosines = np.asarray(mse_nrm(rebuilt, repeated)), np.asarray(cosine(rebuilt, repeated))
+    best = errors.reshape(-1, best_of).argmin(axis=1) + np.arange(len(vectors)) * best_of
+    fve = lambda error: None if self.baseline is None else float(1 - error / self.baseline)
+    return [Explanation(texts[i], float(cosines[i]), float(errors[i]), fve(errors[i])) for i in best]
+
+  def reconstruct(self, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
+    """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning."""
+    return self.pair.reconstruct(self.ar_params, texts, batch=batch)
+
+  def read(self, text: str, positions: Sequence[int] = (-1,), **options) -> list[Explanation]:
+    """What the target thinks at token positions of `text` (negative ones count from the end)."""
+    ids = encode(self.pair.tokenizer, text, special=True)
+    places = [p if p >= 0 else len(ids) + p for p in positions]
+    if any(not 0 <= place < len(ids) for place in places):
+      raise NLAError(f"positions {list(positions)} are not all inside this text of {len(ids)} tokens")
+    architecture, params = self._target
+    found = target.read(params, np.array([ids], np.int32), np.zeros(len(places), np.int32), np.array(places, np.int32),
+                        architecture=architecture, layer=self.pair.layer, dtype=self.pair.verbalizer.dtype)
+    return self.explain(sharding.fetch(found.activations), **options)
+
+  @functools.cached_property
+  def _target(self):
+    if not self.base or self.load_target is None:
+      raise NLAError("the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
+                     "a folder, a .gguf file, package:NAME or a hub id")
+    architecture, params = self.load_target(self.base, self.pair.layer)
+    ours = self.pair.reconstructor.architecture
+    if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
+      raise NLAError(f"the base model {self.base} is a {architecture.family} of width "
+                     f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
+                     "the right one with nla_jax.load(…, base=…)")
+    return architecture, params
+
+

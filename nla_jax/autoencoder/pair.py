@@ -1,0 +1,120 @@
+"""An AV and an AR that speak the same prompts: modules, prompts and tokenizer, without parameters.
+
+The functions here are the only way from vectors to explanations and from explanations to vectors; training,
+evaluation and the public API all call them.
+"""
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nla_jax.autoencoder.prompts import Prompts, parse_explanation
+from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs
+from nla_jax.decoding.explanations import Rollout, sample
+from nla_jax.errors import NLAError
+from nla_jax.models.architectures import Architecture
+from nla_jax.models.reconstructor import Reconstructor
+from nla_jax.models.token_scores import KERNELS
+from nla_jax.models.verbalizer import INJECT_MAPS, INJECT_MODES, Verbalizer
+from nla_jax.parallel import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """What is fixed about an NLA besides its parameters.
+
+  Attributes:
+    verbalizer: the AV's module.
+    reconstructor: the AR's module.
+    prompts: both templates as ids.
+    tokenizer: of the base model.
+    layer: K, whose output is explained.
+    max_new_tokens: cap on an AV's answer.
+    temperature: of sampling.
+    kernel: how `losses.token_scores` computes: auto, on or off.
+  """
+
+  verbalizer: Verbalizer
+  reconstructor: Reconstructor
+  prompts: Prompts
+  tokenizer: Any
+  layer: int
+  max_new_tokens: int
+  temperature: float = 1.0
+  kernel: str = "auto"
+
+  @functools.cached_property
+  def ar_tokens(self) -> int:
+    """Length of an AR input after its shared beginning: what an answer within the cap can hold."""
+    around = len(self.prompts.answer_ids(self.tokenizer, ""))
+    return ar_length(max(self.max_new_tokens - around, 1), self.prompts, self.tokenizer)
+
+  def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
+    """Answers for vectors [n, d_model], one for each of `sample_ids` [n·group]; see `nla_jax.decoding.explanations`."""
+    before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
+    vectors, sample_ids = sharding.put((vectors, sample_ids))
+    return sample(av_params, before, after, vectors, key, sample_ids, model=self.verbalizer,
+                  stop_id=self.prompts.stop_id, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
+                  greedy=greedy)
+
+  def texts(self, rollout: Rollout) -> list[str | None]:
+    """The explanation in each answer; None where it does not parse or hit the cap."""
+    tokens, lengths, finished = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
+    answers = self.tokenizer.batch_decode([row[:n] for row, n in zip(tokens, lengths)], skip_special_tokens=True)
+    return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
+
+  def explain(self, av_params, vectors: np.ndarray, key, *, batch: int = 64, greedy: bool = False,
+              on_batch=lambda n: None) -> tuple[list[str | None], np.ndarray]:
+    """Explanations of vectors [n, d_model], in batches of one shape; returns them and each answer's tokens [n]."""
+    texts, lengths, batch = [], [], sharding.rows_of_batch(batch)
+    for start in range(0, len(vectors), batch):
+      rows = np.asarray(vectors[start:start + batch], np.float32)
+      padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
+      rollout = self.roll_out(av_params, padded, key, np.arange(start, start + batch, dtype=np.int32), greedy=greedy)
+      texts += self.texts(rollout)[:len(rows)]
+      lengths.append(sharding.fetch(rollout.lengths)[:len(rows)])
+      on_batch(len(rows))
+    return texts, np.concatenate(lengths)
+
+  def inputs(self, texts: Sequence[str | None]) -> Inputs:
+    """AR rows of explanations, in this pair's one shape."""
+    return encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens)
+
+  def reconstruct(self, ar_params, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
+    """Reconstructions [n, d_model] float32 of texts of any length; None reads as an empty explanation."""
+    rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
+    limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
+    if rows.tokens.shape[1] > limit:
+      raise NLAError(f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
+                     "shorten it")
+    out, batch = [], sharding.rows_of_batch(batch)
+    for start in range(0, len(texts), batch):
+      index = np.minimum(np.arange(start, start + batch), len(texts) - 1)
+      tokens, lengths = sharding.put((rows.tokens[index], rows.lengths[index]))
+      predicted = _reconstruct(ar_params, jnp.asarray(self.prompts.ar_before), tokens, lengths,
+                               model=self.reconstructor)
+      out.append(sharding.fetch(predicted)[:len(texts) - start])
+    return np.concatenate(out)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _reconstruct(params, before, tokens, lengths, *, model: Reconstructor):
+  return model.apply({"params": params}, before, tokens, lengths)
+
+
+def make_pair(architecture: Architecture, tokenizer, prompts: Prompts, *, layer: int, scale: float, mode: str, map: str,
+              max_new_tokens: int, dtype, remat: bool = True, temperature: float = 1.0, kernel: str = "auto") -> Pair:
+  """Checks the choices and builds the modules. Raises NLAError."""
+  if not 0 <= layer < architecture.n_layers:
+    raise NLAError(f"config.layer={layer}: this model has blocks 0..{architecture.n_layers - 1}")
+  for name, value, known in (("inject.mode", mode, INJECT_MODES), ("inject.map", map, INJECT_MAPS),
+                             ("kernel", kernel, KERNELS)):
+    if value not in known:
+      raise NLAError(f"config.{name}={value!r}: expected one of {', '.join(known)}")
+  return Pair(Verbalizer(architecture, scale, mode, map, dtype, remat),
+              Reconstructor(architecture.lower(layer + 1), dtype, remat), prompts, tokenizer, layer, max_new_tokens,
+              temperature, kernel)

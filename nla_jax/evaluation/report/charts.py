@@ -1,0 +1,199 @@
+"""The report's charts as inline SVG: functions of numbers that return markup.
+
+Drawn here rather than by matplotlib because they inherit the page: every colour is a CSS class of report.css, so one
+file follows the reader's light or dark scheme, text stays text in the page's font, and a chart is 1 to 40 kB
+(matplotlib writes fixed colours, its own fonts, and several times the size). Values that are None or not finite are
+left out, never drawn as zero.
+"""
+
+
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+Points = Sequence[tuple[float, float]]
+MAX_POINTS = 160  # longer curves are drawn as the mean and range of equal runs of steps
+
+
+def _tag(name: str, *children: Any, **attributes: Any) -> Markup:
+  """One escaped SVG element; class_ is class, stroke_width is stroke-width, pixels are cut to a tenth."""
+  fields = "".join(
+    f' {key.rstrip("_").replace("_", "-")}="{escape(f"{value:.1f}" if isinstance(value, float) else value)}"'
+    for key, value in attributes.items()
+  )
+  return Markup(f"<{name}{fields}>") + Markup("").join(escape(child) for child in children) + Markup(f"</{name}>")
+
+
+def _svg(width: int, height: int, label: str, parts: Iterable[Markup]) -> Markup:
+  return _tag("svg", *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=label)
+
+
+def _path(points: Iterable[tuple[float, float]], **attributes: Any) -> Markup:
+  return _tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), **attributes)
+
+
+def number(value: float, digits: int = 2) -> str:
+  """A number as a person writes it: a real minus sign, `digits` decimals below 10 and fewer above, 1.4e-05 if tiny."""
+  if 0 < abs(value) < 0.5 * 10.0**-digits:
+    text = f"{value:.2g}"
+  else:
+    decimals = digits - (abs(value) >= 10) - (abs(value) >= 100)
+    text = f"{value:,.{max(decimals, 0) if abs(value) < 1000 else 0}f}"
+  return text.replace("-", "−")
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+  """About `count` round numbers (1, 2 or 5 times a power of ten) inside [low, high]."""
+  span = (high - low) or 1.0
+  power = 10.0 ** math.floor(math.log10(span / count))
+  step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
+  return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _tick_label(value: float, all_ticks: Sequence[float]) -> str:
+  step = all_ticks[1] - all_ticks[0] if len(all_ticks) > 1 else abs(value) or 1
+  if abs(value) >= 10_000:
+    return f"{value / 1000:g}k".replace("-", "−")
+  return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9))}f}".replace("-", "−")
+
+
+class _Axes:
+  """A plot area in pixels with linear scales, and the grid that goes behind it."""
+
+  def __init__(self, x: tuple[float, float], y: tuple[float, float], box: tuple[float, float, float, float]):
+    self.low_x, self.high_x = x if x[1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
+    self.low_y, self.high_y = y if y[1] > y[0] else (y[0] - 0.5, y[0] + 0.5)
+    self.left, self.top, self.right, self.bottom = box
+
+  def x(self, value: float) -> float:
+    share = (min(max(value, self.low_x), self.high_x) - self.low_x) / (self.high_x - self.low_x)
+    return self.left + share * (self.right - self.left)
+
+  def y(self, value: float) -> float:
+    share = (min(max(value, self.low_y), self.high_y) - self.low_y) / (self.high_y - self.low_y)
+    return self.bottom - share * (self.bottom - self.top)
+
+  def grid(self, x_label: str = "", y_label: str = "") -> list[Markup]:
+    xs, ys = ticks(self.low_x, self.high_x, 4), ticks(self.low_y, self.high_y, 4)
+    parts = [
+      _tag("line", x1=self.left, x2=self.right, y1=self.y(t), y2=self.y(t), class_="zero" if t == 0 else "grid")
+      for t in ys
+    ]
+    parts += [_tag("text", _tick_label(t, ys), x=self.left - 6, y=self.y(t) + 4, class_="tick end") for t in ys]
+    parts += [_tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle") for t in xs]
+    middle = (self.left + self.right) / 2
+    parts.append(_tag("text", x_label, x=middle, y=self.bottom + 33, class_="axis middle") if x_label else Markup(""))
+    if y_label:
+      parts.append(_tag("text", y_label, x=self.left - 6, y=self.top - 8, class_="axis"))
+    return parts
+
+
+def forest(rows: Sequence[dict[str, Any]]) -> Markup:
+  """FVE and interval of each row on one axis: {"label", "kind", "value", "ci95"}; kind is a CSS class.
+
+  The axis always holds 0 and 1 and never goes below -1: what lies further left is drawn as an arrow at the edge.
+  """
+  lows = [r["ci95"][0] if r["ci95"] else r["value"] for r in rows]
+  width, step, top = 952, 28, 30
+  height = top + step * len(rows) + 34
+  axes = _Axes((max(-1.0, min([0.0, *lows])) - 0.03, 1.03), (0, 1), (236, top - 6, 742, height - 30))
+  marks = ticks(axes.low_x, axes.high_x, 8)
+  parts = [
+    _tag("line", x1=axes.x(t), x2=axes.x(t), y1=axes.top, y2=axes.bottom, class_="zero" if t == 0 else "grid")
+    for t in marks
+  ]
+  parts += [_tag("text", _tick_label(t, marks), x=axes.x(t), y=axes.bottom + 18, class_="tick middle") for t in marks]
+  parts += [
+    _tag("text", text, x=axes.x(at), y=14, class_="axis middle")
+    for at, text in ((0, "always the mean"), (1, "perfect"))
+  ]
+  for i, row in enumerate(rows):
+    y = top + step * (i + 0.5)
+    low, high = row["ci95"] or (row["value"], row["value"])
+    if i and row["kind"] != rows[i - 1]["kind"]:
+      parts.append(_tag("line", x1=0, x2=width, y1=y - step / 2, y2=y - step / 2, class_="grid"))
+    parts.append(_tag("text", row["label"], x=0, y=y + 4, class_="label strong" if i == 0 else "label"))
+    if high > axes.low_x:
+      parts.append(_tag("line", x1=axes.x(low), x2=axes.x(high), y1=y, y2=y, class_=f"whisker {row['kind']}"))
+    if row["value"] >= axes.low_x:
+      parts.append(_tag("circle", cx=axes.x(row["value"]), cy=y, r=4.5, class_=f"dot {row['kind']}"))
+    else:
+      parts.append(_tag("text", "◀", x=axes.left, y=y + 4, class_=f"arrow {row['kind']}"))
+    interval = f"[{number(low)}, {number(high)}]" if row["ci95"] else "no interval"
+    parts.append(_tag("text", number(row["value"]), x=808, y=y + 4, class_="label end strong"))
+    parts.append(_tag("text", interval, x=822, y=y + 4, class_="label quiet"))
+  return _svg(width, height, "Fraction of variance explained, with 95 % intervals", parts)
+
+
+def _runs(points: Points) -> list[tuple[float, float, float, float]]:
+  """(x, mean, least, greatest) of equal runs of points, at most MAX_POINTS of them."""
+  size = math.ceil(len(points) / MAX_POINTS)
+  parts = [np.array(points[i : i + size], float) for i in range(0, len(points), size)]
+  return [(*part.mean(axis=0), part[:, 1].min(), part[:, 1].max()) for part in parts]
+
+
+def lines(series: dict[str, Points], label: str) -> Markup:
+  """One panel of curves over steps: the name of each series and its (step, value) points, sorted by step."""
+  runs = {name: _runs(points) for name, points in series.items()}
+  everything = np.array([run for name in runs for run in runs[name]])
+  low, high = float(everything[:, 2].min()), float(everything[:, 3].max())
+  pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+  axes = _Axes((everything[:, 0].min(), everything[:, 0].max()), (low - pad, high + pad), (44, 10, 290, 140))
+  parts = axes.grid(x_label="step")
+  for i, (name, run) in enumerate(runs.items()):
+    places = [(axes.x(x), axes.y(mean)) for x, mean, _, _ in run]
+    if len(run) < len(series[name]):
+      edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [(axes.x(r[0]), axes.y(r[2])) for r in reversed(run)]
+      parts.append(_path(edge, class_=f"band s{i + 1}"))
+    if len(run) > 1:
+      parts.append(_path(places, class_=f"line s{i + 1}"))
+    if len(run) <= 30:
+      parts += [_tag("circle", cx=x, cy=y, r=2.5, class_=f"point s{i + 1}") for x, y in places]
+  return _svg(300, 178, label, parts)
+
+
+def _robust_range(values: np.ndarray, high: float | None = None) -> tuple[float, float]:
+  """All values, but at most the 1st to the 99th percentile with some room, so that outliers do not flatten it."""
+  low_q, high_q = np.quantile(values, [0.01, 0.99])
+  room = 0.25 * (high_q - low_q)
+  return max(float(values.min()), float(low_q - room)), high or min(float(values.max()), float(high_q + room))
+
+
+def histogram(series: dict[str, np.ndarray], label: str, bins: int = 36) -> Markup:
+  """Shares of activations by FVE: the first series filled, the others outlined; outliers go in the first bin."""
+  low, _ = _robust_range(np.concatenate(list(series.values())))
+  edges = np.linspace(min(low, 0.0), 1.0, bins + 1)
+  shares = {name: np.histogram(np.clip(v, edges[0], 1.0), edges)[0] / len(v) * 100 for name, v in series.items()}
+  axes = _Axes((edges[0], 1.0), (0.0, max(float(s.max()) for s in shares.values()) * 1.05), (44, 26, 450, 240))
+  parts = axes.grid(x_label="FVE of one activation", y_label="% of activations")
+  for i, share in enumerate(shares.values()):
+    corners = [(axes.x(edges[0]), axes.y(0))]
+    for j, value in enumerate(share):
+      corners += [(axes.x(edges[j]), axes.y(value)), (axes.x(edges[j + 1]), axes.y(value))]
+    parts.append(_path([*corners, (axes.x(1.0), axes.y(0))], class_=f"{'area' if i == 0 else 'line'} s{i + 1}"))
+  parts.append(_tag("line", x1=axes.x(0), x2=axes.x(0), y1=axes.top, y2=axes.bottom, class_="zero"))
+  return _svg(464, 282, label, parts)
+
+
+def scatter(x: np.ndarray, y: np.ndarray, x_label: str, y_label: str, *, diagonal: bool = False) -> Markup:
+  """One dot for each activation; dots beyond the axes are drawn on their edge."""
+  axes = _Axes(_robust_range(x), _robust_range(y, high=1.0), (44, 26, 450, 240))
+  parts = axes.grid(x_label=x_label, y_label=y_label)
+  low, high = max(axes.low_x, axes.low_y), min(axes.high_x, axes.high_y)
+  if diagonal and low < high:
+    parts.append(_path([(axes.x(low), axes.y(low)), (axes.x(high), axes.y(high))], class_="diagonal"))
+  parts += [_tag("circle", cx=axes.x(a), cy=axes.y(b), r=2, class_="mote") for a, b in zip(x, y)]
+  return _svg(464, 282, f"{y_label} against {x_label}", parts)
+
+
+def stacked_bar(shares: Sequence[float]) -> Markup:
+  """One bar of parts that sum to 1, in the order of the series colours."""
+  parts, left = [], 0.0
+  for i, share in enumerate(shares):
+    parts.append(_tag("rect", x=left, y=0, width=max(share * 952 - 1.5, 0.5), height=18, class_=f"part s{i % 8 + 1}"))
+    left += share * 952
+  return _svg(952, 18, "Share of time by stage", parts)

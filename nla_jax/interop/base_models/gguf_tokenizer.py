@@ -1,0 +1,117 @@
+"""A `transformers` tokenizer from the vocabulary and chat template inside a GGUF header.
+
+Two kinds (`tokenizer.ggml.model`) are rebuilt, exactly: byte-level BPE (`gpt2`), here, and Gemma's SentencePiece
+BPE (`llama`), in `gguf_sentencepiece`. How byte-level BPE cuts text before merging is not in the header but behind
+a name, `tokenizer.ggml.pre`; a name that is not known here is an error, because the wrong cut gives other tokens
+without any sign of it.
+"""
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.gguf_sentencepiece import USER_DEFINED, sentencepiece_bpe
+
+_UNKNOWN, _CONTROL = 2, 3  # tokenizer.ggml.token_type
+
+
+def _words(digits: str) -> pre_tokenizers.PreTokenizer:
+  """The cut of Llama 3 and Qwen2, which differ in how many digits may stand together."""
+  pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits
+             + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+  return pre_tokenizers.Sequence([
+    pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+  ])
+
+
+def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
+  gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+  if name == "gpt-2":
+    return gpt2
+  if name == "smollm":
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
+  if name == "qwen2":
+    return _words(r"\p{N}")
+  if name in ("llama-bpe", "llama3", "llama-v3"):
+    return _words(r"\p{N}{1,3}")
+  raise NLAError(f"GGUF pre-tokenizer {name!r} is not known (gpt-2, smollm, qwen2, llama-bpe are): use the "
+                 "model's Hugging Face directory instead")
+
+
+def _byte_level_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
+  """The tokenizer without its added tokens, and all tokens by id."""
+  pre = header.get("tokenizer.ggml.pre", "")
+  tokens = header["tokenizer.ggml.tokens"]
+  merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"]]
+  vocabulary = {token: index for index, token in enumerate(tokens)}
+  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=_is_llama3(header)))
+  tokenizer.pre_tokenizer = _pre_tokenizer(pre)
+  tokenizer.decoder = decoders.ByteLevel()
+  if pre == "qwen2":
+    tokenizer.normalizer = normalizers.NFC()
+  return tokenizer, tokens
+
+
+def _is_llama3(header: dict[str, Any]) -> bool:
+  return header.get("tokenizer.ggml.pre", "").startswith("llama")
+
+
+# By tokenizer.ggml.model: the builder, and the keys that it needs.
+_KINDS = {"gpt2": (_byte_level_bpe, ("tokens", "merges", "token_type")),
+          "llama": (sentencepiece_bpe, ("tokens", "scores", "token_type"))}
+
+
+def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
+  """Builds the tokenizer.
+
+  Args:
+    header: the GGUF's key/value pairs.
+
+  Raises:
+    NLAError: the tokenizer is of another kind, a key is missing, or how it cuts text is not known.
+  """
+  kind = header.get("tokenizer.ggml.model")
+  if kind not in _KINDS:
+    raise NLAError(f"GGUF tokenizer model {kind!r} is neither byte-level BPE ('gpt2') nor Gemma's SentencePiece "
+                   "('llama'): use the model's Hugging Face directory instead")
+  build, needed = _KINDS[kind]
+  missing = [key for key in needed if f"tokenizer.ggml.{key}" not in header]
+  if missing:
+    raise NLAError(f"GGUF header lacks tokenizer.ggml.{missing[0]}: convert the model again with its "
+                   "tokenizer")
+  tokenizer, tokens = build(header)
+  types = header["tokenizer.ggml.token_type"]
+  tokenizer.add_special_tokens([
+    AddedToken(token, special=True, normalized=False)
+    for token, kind in zip(tokens, types, strict=True) if kind in (_UNKNOWN, _CONTROL)
+  ])
+  tokenizer.add_tokens([
+    AddedToken(token, special=False, normalized=False)
+    for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED
+  ])
+
+  def named(key: str) -> str | None:
+    index = header.get(f"tokenizer.ggml.{key}_token_id")
+    return tokens[index] if index is not None and index < len(tokens) else None
+
+  bos = named("bos")
+  adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
+  if adds_bos:
+    tokenizer.post_processor = processors.TemplateProcessing(
+      single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))])
+  special = {
+    # A BOS that is never emitted (SmolLM2 names <|im_start|>) makes other readers of an exported AR refuse
+    # it.
+    "bos_token": bos if adds_bos else None,
+    "eos_token": named("eos"),
+    "unk_token": named("unknown"),
+    "pad_token": named("padding") or named("eos"),
+  }
+  return PreTrainedTokenizerFast(
+    tokenizer_object=tokenizer,
+    **{name: token for name, token in special.items() if token is not None},
+    chat_template=header.get("tokenizer.chat_template"),
+    clean_up_tokenization_spaces=False,
+  )

@@ -1,0 +1,37 @@
+"""A pair from its two Hugging Face directories, as the public object."""
+import os
+from typing import Any
+
+from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.pair import make_pair
+from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.interop.pairs import directories
+from nla_jax.interop.pairs.find import pair_directories
+from nla_jax.models.architectures import Architecture
+from nla_jax.parallel import sharding
+from nla_jax.parallel.precision import compute_dtype
+
+
+def load_target(base: str, layer: int) -> tuple[Architecture, Any]:
+  """Blocks 0..layer of the model that `NLA.read` reads with, named as for `config.model`."""
+  found = load_pretrained(base, stop_layer=layer)
+  return found.architecture, found.params
+
+
+def load_directories(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
+                     base: str | None = None) -> NLA:
+  """The pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
+  folders = pair_directories(path, ar)
+  av, rebuilder = directories.read_av(folders[0]), directories.read_ar(folders[1])
+  side, training = av.sidecar, av.sidecar.training
+  prompts = make_prompts(av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char)
+  pair = make_pair(av.architecture, av.tokenizer, prompts, layer=rebuilder.sidecar.layer_index,
+                   scale=side.injection_scale, mode=training.get("inject_mode", "replace"),
+                   map="scalar" if av.injection is None else "affine",
+                   max_new_tokens=int(training.get("max_new_tokens", 150)), dtype=compute_dtype(compute))
+  av_params = {"transformer": av.params}
+  if av.injection is not None:
+    av_params["injection"] = sharding.put_params(av.injection)
+  ar_params = sharding.put_params({"transformer": rebuilder.params, "head": {"weight": rebuilder.head}})
+  return NLA(pair, av_params, ar_params, base or side.base_checkpoint, load_target=load_target)

@@ -1,0 +1,28 @@
+"""`nla_jax.load`: a trained pair from wherever it lies."""
+import os
+import pathlib
+
+from nla_jax import workdir
+from nla_jax.autoencoder.nla import NLA
+from nla_jax.interop.pairs.load import load_directories
+from nla_jax.run.load import load_run
+
+
+def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
+         base: str | None = None) -> NLA:
+  """Loads an AV and an AR.
+
+  Args:
+    path: a workdir of `nla run`; a folder with `av/` and `ar/`; an AV's directory or hub id (`org/nla-…-av`).
+    ar: the AR's directory or hub id. Left out beside an AV whose name ends in `-av` or `/av`, it is the same name
+      with `ar`.
+    compute: `float32`, `bfloat16` or `auto`, as `config.compute`; a workdir keeps its own.
+    base: the base model that `read` takes, named as for `config.model`, in place of the sidecar's.
+
+  Raises:
+    NLAError: nothing is found under a name, or the files, the sidecars and the tokenizers do not agree.
+  """
+  folder = pathlib.Path(path).expanduser()
+  if ar is None and (folder / workdir.CONFIG).exists() and (folder / workdir.FOLDERS["rl"]).exists():
+    return load_run(folder)
+  return load_directories(path, ar, compute=compute, base=base)
