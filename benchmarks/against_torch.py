@@ -13,6 +13,7 @@ starts both sides' numbers are compared, since a comparison of different work me
 `ratio_torch_f32` is float32 against float32, `ratio_torch_bf16` ours as shipped against autocast; both are ours over
 theirs in work a second. The other two pairings stand beside them.
 """
+
 import argparse
 import dataclasses
 import functools
@@ -20,11 +21,11 @@ import importlib.metadata
 import itertools
 import json
 import os
-import pathlib
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,11 +49,14 @@ from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 VARIANTS = ("ours_float32", "torch_float32", "ours", "torch_bfloat16")
-PAIRINGS = {"ratio_torch_f32": ("ours_float32", "torch_float32"), "ratio_torch_bf16": ("ours", "torch_bfloat16"),
-            "shipped_ratio_torch_f32": ("ours", "torch_float32"),
-            "float32_ratio_torch_bf16": ("ours_float32", "torch_bfloat16")}
+PAIRINGS = {
+  "ratio_torch_f32": ("ours_float32", "torch_float32"),
+  "ratio_torch_bf16": ("ours", "torch_bfloat16"),
+  "shipped_ratio_torch_f32": ("ours", "torch_float32"),
+  "float32_ratio_torch_bf16": ("ours_float32", "torch_bfloat16"),
+}
 DOCUMENTS, LENGTH, POSITIONS = 16, 128, 8  # of a forward in extraction
 BATCH, ANSWER = 16, 48  # of SFT; tokens of an answer everywhere
 ROWS = 64  # of a rollout
@@ -116,8 +120,18 @@ class Bench:
     self.pairs = {name: self._pair(dtype, scale) for name, dtype in self.dtypes.items()}
 
   def _pair(self, dtype, scale: float) -> Pair:
-    pair = make_pair(self.architecture, self.tokenizer, self.prompts, layer=self.config.layer, scale=scale,
-                     mode="replace", map="scalar", max_new_tokens=ANSWER, dtype=dtype, remat=self.config.remat)
+    pair = make_pair(
+      self.architecture,
+      self.tokenizer,
+      self.prompts,
+      layer=self.config.layer,
+      scale=scale,
+      mode="replace",
+      map="scalar",
+      max_new_tokens=ANSWER,
+      dtype=dtype,
+      remat=self.config.remat,
+    )
     return Untagged(**{field.name: getattr(pair, field.name) for field in dataclasses.fields(pair)})
 
   def torch(self, *parts: str) -> torch_baseline.TorchNLA:
@@ -125,10 +139,12 @@ class Bench:
 
   def answers(self, n: int) -> np.ndarray:
     """[n, ANSWER] tokens of real text."""
-    return np.concatenate([self.tokens[:, :ANSWER], self.tokens[:, ANSWER:2 * ANSWER]])[:n]
+    return np.concatenate([self.tokens[:, :ANSWER], self.tokens[:, ANSWER : 2 * ANSWER]])[:n]
 
   def av_params(self):
-    return verbalizer_params(jax.tree.map(jnp.array, self.host), self.architecture.d_model, "scalar")
+    return verbalizer_params(
+      jax.tree.map(jnp.array, self.host), self.architecture.d_model, "scalar"
+    )
 
   def ar_params(self):
     return reconstructor_params(jax.tree.map(jnp.array, self.host), self.config.layer)
@@ -136,9 +152,17 @@ class Bench:
   def extract(self, dtype) -> Callable:
     """What `nla extract` does with a batch where nothing above block K is asked for."""
     params = jax.tree.map(jnp.asarray, lower_params(self.host, self.config.layer + 1))
-    read = jax.jit(functools.partial(target.read, architecture=self.architecture, layer=self.config.layer, dtype=dtype))
+    read = jax.jit(
+      functools.partial(
+        target.read, architecture=self.architecture, layer=self.config.layer, dtype=dtype
+      )
+    )
     row = np.repeat(np.arange(DOCUMENTS, dtype=np.int32), POSITIONS)
-    return lambda: {"activations": np.asarray(read(params, self.tokens, row, self.position.reshape(-1)).activations)}
+    return lambda: {
+      "activations": np.asarray(
+        read(params, self.tokens, row, self.position.reshape(-1)).activations
+      )
+    }
 
 
 def both(call) -> dict[str, Callable]:
@@ -155,7 +179,9 @@ def settings(rate: float = RATE):
 
 def extraction(bench: Bench) -> Part:
   theirs = bench.torch()
-  call = lambda bfloat16: lambda: {"activations": theirs.extract(bench.tokens, bench.position, bfloat16)}
+  call = lambda bfloat16: (
+    lambda: {"activations": theirs.extract(bench.tokens, bench.position, bfloat16)}
+  )
   ours = {name: bench.extract(dtype) for name, dtype in bench.dtypes.items()}
   return Part("tokens", bench.tokens.size, ours | both(call), compare)
 
@@ -193,7 +219,9 @@ def av_sft(bench: Bench) -> Part:
 
 def ar_sft(bench: Bench) -> Part:
   texts = bench.tokenizer.batch_decode(bench.answers(BATCH))
-  rows = encode_inputs(bench.prompts, bench.tokenizer, texts, ANSWER + len(bench.prompts.ar_suffix) + 3)
+  rows = encode_inputs(
+    bench.prompts, bench.tokenizer, texts, ANSWER + len(bench.prompts.ar_suffix) + 3
+  )
   assert rows.fits.all()
   vectors = bench.vectors[:BATCH]
   batch = {"activations": vectors, "tokens": rows.tokens, "lengths": rows.lengths}
@@ -235,13 +263,26 @@ def rollout(bench: Bench) -> Part:
     """Draws differ, so: torch's log-probabilities of our draws, and greedy answers."""
     few = 8
     with torch.no_grad():
-      logprobs = theirs.logprobs(theirs.av, torch.tensor(vectors[:few]), torch.tensor(found["tokens"][:few]).long())
-    greedy = never_stops(bench.pairs["ours_float32"]).roll_out(params, vectors[:few], jax.random.key(0), ids[:few],
-                                                               greedy=True)
-    different = np.mean(np.asarray(greedy.tokens) != theirs.rollout(vectors[:few], ANSWER, False, greedy=True))
-    return {"logprobs": difference(found["logprobs"][:few], logprobs), "greedy_tokens_that_differ": float(different)}
+      logprobs = theirs.logprobs(
+        theirs.av, torch.tensor(vectors[:few]), torch.tensor(found["tokens"][:few]).long()
+      )
+    greedy = never_stops(bench.pairs["ours_float32"]).roll_out(
+      params, vectors[:few], jax.random.key(0), ids[:few], greedy=True
+    )
+    different = np.mean(
+      np.asarray(greedy.tokens) != theirs.rollout(vectors[:few], ANSWER, False, greedy=True)
+    )
+    return {
+      "logprobs": difference(found["logprobs"][:few], logprobs),
+      "greedy_tokens_that_differ": float(different),
+    }
 
-  return Part("new tokens", ROWS * ANSWER, {name: ours(pair) for name, pair in bench.pairs.items()} | both(call), check)
+  return Part(
+    "new tokens",
+    ROWS * ANSWER,
+    {name: ours(pair) for name, pair in bench.pairs.items()} | both(call),
+    check,
+  )
 
 
 def rl_step(bench: Bench) -> Part:
@@ -268,10 +309,16 @@ def rl_step(bench: Bench) -> Part:
       batch = (inputs.tokens, inputs.lengths, given, inputs.fits)
       shared["ar"], errors, norm = learner.update_ar(shared["ar"], *batch)
       rewards = -np.asarray(errors)
-      shared["av"], found = learner.improve(shared["av"], rolled, given, rewards, rl.kl_weight, seed=0)
+      shared["av"], found = learner.improve(
+        shared["av"], rolled, given, rewards, rl.kl_weight, seed=0
+      )
       last["tokens"] = np.asarray(rolled.tokens)
-      return {"reward": rewards.mean(), "ar_gradient_norm": float(norm),
-              "av_gradient_norm": float(found["av_gradient_norm"]), "kl": float(found["kl"])}
+      return {
+        "reward": rewards.mean(),
+        "ar_gradient_norm": float(norm),
+        "av_gradient_norm": float(found["av_gradient_norm"]),
+        "kl": float(found["kl"]),
+      }
 
     return run
 
@@ -280,17 +327,32 @@ def rl_step(bench: Bench) -> Part:
 
   def call(bfloat16):
     def run():
-      tokens = last["tokens"] if first.pop() else None  # the first call goes on from our answers, to be compared
+      tokens = (
+        last["tokens"] if first.pop() else None
+      )  # the first call goes on from our answers, to be compared
       first.append(False)
       return theirs.rl_step(vectors, GROUP, ANSWER, rl.kl_weight, bfloat16, tokens)
 
     return run
 
-  check = lambda found, expected: {name: value for name, value in compare(found, expected).items() if name != "kl"}
-  return Part("explanations", len(given), {name: ours(pair) for name, pair in bench.pairs.items()} | both(call), check)
+  check = lambda found, expected: {
+    name: value for name, value in compare(found, expected).items() if name != "kl"
+  }
+  return Part(
+    "explanations",
+    len(given),
+    {name: ours(pair) for name, pair in bench.pairs.items()} | both(call),
+    check,
+  )
 
 
-PARTS = {"extraction": extraction, "av_sft": av_sft, "ar_sft": ar_sft, "rollout": rollout, "rl_step": rl_step}
+PARTS = {
+  "extraction": extraction,
+  "av_sft": av_sft,
+  "ar_sft": ar_sft,
+  "rollout": rollout,
+  "rl_step": rl_step,
+}
 
 
 def timed(call) -> tuple[float, Any, float]:
@@ -321,7 +383,9 @@ def measure(name: str, part: Part, rounds: int) -> Iterator[dict[str, Any]]:
   for variant in VARIANTS:
     first[variant], found[variant], _ = timed(part.run[variant])
     numbers[variant].append(scalars(found[variant]))
-    print(f"{name}: {variant} first call {first[variant]:.2f} s {scalars(found[variant])}", flush=True)
+    print(
+      f"{name}: {variant} first call {first[variant]:.2f} s {scalars(found[variant])}", flush=True
+    )
   check = part.check(found["ours_float32"], found["torch_float32"])
   print(f"{name}: float32 against float32, largest relative differences {check}", flush=True)
   if max(check.values()) > TOLERANCE:
@@ -334,10 +398,21 @@ def measure(name: str, part: Part, rounds: int) -> Iterator[dict[str, Any]]:
       numbers[variant].append(scalars(found))
       print(f"{name}: {variant} {taken:.3f} s, others had {share:.0%} {scalars(found)}", flush=True)
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
-    ratios = {key: round(medians[theirs] / medians[ours], 2) for key, (ours, theirs) in PAIRINGS.items()}
-    yield {"unit": part.unit, "count": part.count, "medians": medians, **ratios,
-           "rates": {variant: round(part.count / median, 2) for variant, median in medians.items()}, "seconds": seconds,
-           "others_share": others, "first_call_seconds": first, "differences_float32": check, "numbers": numbers}
+    ratios = {
+      key: round(medians[theirs] / medians[ours], 2) for key, (ours, theirs) in PAIRINGS.items()
+    }
+    yield {
+      "unit": part.unit,
+      "count": part.count,
+      "medians": medians,
+      **ratios,
+      "rates": {variant: round(part.count / median, 2) for variant, median in medians.items()},
+      "seconds": seconds,
+      "others_share": others,
+      "first_call_seconds": first,
+      "differences_float32": check,
+      "numbers": numbers,
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -345,22 +420,37 @@ def machine() -> dict[str, Any]:
   with open("/proc/cpuinfo") as file:
     info = dict(line.split(":", 1) for line in file if ":" in line)
   info = {key.strip(): value.strip() for key, value in info.items()}
-  versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
-  return {"versions": versions, "cpu": info.get("model name"),
-          "cores": len(os.sched_getaffinity(0)), "torch_threads": torch.get_num_threads(),
-          "shipped_compute": str(compute_dtype("auto"))}
+  versions = {
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in names},
+  }
+  return {
+    "versions": versions,
+    "cpu": info.get("model name"),
+    "cores": len(os.sched_getaffinity(0)),
+    "torch_threads": torch.get_num_threads(),
+    "shipped_compute": str(compute_dtype("auto")),
+  }
 
 
 def table(results: dict[str, Any]) -> str:
   """The README's table."""
   shipped = results["machine"]["shipped_compute"]
-  rows = [f"| | ours as shipped ({shipped} products) | ours, float32 | torch float32 | torch bfloat16 "
-          "| float32 : float32 | shipped : float32 | shipped : bfloat16 |", "|---|---|---|---|---|---|---|---|"]
+  rows = [
+    f"| | ours as shipped ({shipped} products) | ours, float32 | torch float32 | torch bfloat16 "
+    "| float32 : float32 | shipped : float32 | shipped : bfloat16 |",
+    "|---|---|---|---|---|---|---|---|",
+  ]
   for name in PARTS:
     if name in results:
       r = results[name]
-      rates = [f"{r['rates'][v]:.3g}" for v in ("ours", "ours_float32", "torch_float32", "torch_bfloat16")]
-      ratios = [f"{r[key]:.2f}" for key in ("ratio_torch_f32", "shipped_ratio_torch_f32", "ratio_torch_bf16")]
+      rates = [
+        f"{r['rates'][v]:.3g}" for v in ("ours", "ours_float32", "torch_float32", "torch_bfloat16")
+      ]
+      ratios = [
+        f"{r[key]:.2f}"
+        for key in ("ratio_torch_f32", "shipped_ratio_torch_f32", "ratio_torch_bf16")
+      ]
       rows.append("| " + " | ".join([f"{name}, {r['unit']}/s", *rates, *ratios]) + " |")
   return "\n".join(rows)
 
@@ -372,13 +462,15 @@ def main() -> None:
   parser.add_argument("--out", default="")
   arguments = parser.parse_args()
   device = f"cpu-{len(os.sched_getaffinity(0))}-cores"
-  path = pathlib.Path(arguments.out or ROOT / "benchmarks" / "results" / f"{device}.json")
+  path = Path(arguments.out or ROOT / "benchmarks" / "results" / f"{device}.json")
   bench = Bench()
   for name in arguments.parts.split(","):
     for entry in measure(name, PARTS[name](bench), arguments.rounds):
       results = json.loads(path.read_text()) if path.exists() else {}
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(json.dumps(results | {"machine": machine(), name: entry}, indent=1, sort_keys=True) + "\n")
+      path.write_text(
+        json.dumps(results | {"machine": machine(), name: entry}, indent=1, sort_keys=True) + "\n"
+      )
     jax.clear_caches()
   print(table(json.loads(path.read_text())))
 

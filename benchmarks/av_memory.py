@@ -9,10 +9,11 @@ whole prompt, the loss is a log-softmax over the logits of all answer tokens, bl
 pass or not. Peak is the compiler's: arguments, temporaries and code. Parameters and AdamW's state are the same in both,
 so the difference lies in the rest, which is shown beside.
 """
+
 import argparse
 import functools
 import json
-import pathlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +26,26 @@ from nla_jax.planning import plan, programs
 from nla_jax.planning.topology import describe
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "av_memory.json"
+RESULTS = Path(__file__).parent / "results" / "av_memory.json"
 
 
 def plain_update(architecture, scale: float, prompt: int, slot: int, dtype, remat: bool, settings):
   """A supervised update without shared prefix and without chunks: tokens [n, prompt + answer], slot at one position."""
-  model, optimizer = Transformer(architecture, None, dtype, remat), make_optimizer(settings, settings.steps)
+  model, optimizer = (
+    Transformer(architecture, None, dtype, remat),
+    make_optimizer(settings, settings.steps),
+  )
 
   def loss(params, batch):
     v = batch["activations"]
     v = scale * v / jnp.linalg.norm(v, axis=-1, keepdims=True)
     where = jnp.broadcast_to(jnp.arange(batch["tokens"].shape[1]) == slot, batch["tokens"].shape)
-    hidden = model.apply({"params": params["transformer"]}, batch["tokens"], injection=Injection(where, v)).hidden
-    logits = einsum("bsd,vd->bsv", hidden[:, prompt - 1:-1], unembedding(params["transformer"]), dtype)
+    hidden = model.apply(
+      {"params": params["transformer"]}, batch["tokens"], injection=Injection(where, v)
+    ).hidden
+    logits = einsum(
+      "bsd,vd->bsv", hidden[:, prompt - 1 : -1], unembedding(params["transformer"]), dtype
+    )
     chosen = jnp.arange(logits.shape[-1]) == batch["tokens"][:, prompt:, None]
     logprob = jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
     return -jnp.sum(logprob * batch["mask"]) / jnp.sum(batch["mask"])
@@ -60,13 +68,19 @@ def measure(batch: int, topology) -> dict[str, dict | None]:
   ours = plan.make_plan(config, topology, ("sft av",)).compiled[0]
   state, rows = ours.program.arguments
   prompt = len(model.prompts.before) + len(model.prompts.after)
-  shape = lambda dtype: jax.ShapeDtypeStruct((batch, prompt + model.answer), dtype, sharding=rows["tokens"].sharding)
+  shape = lambda dtype: jax.ShapeDtypeStruct(
+    (batch, prompt + model.answer), dtype, sharding=rows["tokens"].sharding
+  )
   given = {"activations": rows["activations"], "tokens": shape(jnp.int32), "mask": rows["mask"]}
   out = {"ours": _bytes(ours)}
   for name, remat in (("plain", False), ("plain, blocks recomputed", True)):
-    update = plain_update(model.architecture, 1.0, prompt, len(model.prompts.before), jnp.bfloat16, remat, config.av)
-    state = jax.eval_shape(functools.partial(create_state, optimizer=make_optimizer(config.av, config.av.steps)),
-                           state.params)
+    update = plain_update(
+      model.architecture, 1.0, prompt, len(model.prompts.before), jnp.bfloat16, remat, config.av
+    )
+    state = jax.eval_shape(
+      functools.partial(create_state, optimizer=make_optimizer(config.av, config.av.steps)),
+      state.params,
+    )
     layout = rows["tokens"].sharding.mesh
     with jax.set_mesh(layout):
       state = programs.placed(state)
@@ -82,7 +96,9 @@ def _bytes(one: plan.Compiled) -> dict | None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--batches", default="4,8,16,32")
   parser.add_argument("--topology", default="v5e:1x1")
   options = parser.parse_args()
@@ -90,13 +106,21 @@ def main() -> None:
   results = {}
   for batch in map(int, options.batches.split(",")):
     results[batch] = measure(batch, topology)
-    print(f"batch {batch}: " + "; ".join(
+    print(
+      f"batch {batch}: "
+      + "; ".join(
         f"{name} peak {plan.size(one['peak'])} ({plan.size(one['beside_state'])} beside parameters and optimizer)"
-        if "peak" in one else f"{name} refused, {plan.size(one['refused'])}"
-        for name, one in results[batch].items()), flush=True)
+        if "peak" in one
+        else f"{name} refused, {plan.size(one['refused'])}"
+        for name, one in results[batch].items()
+      ),
+      flush=True,
+    )
   RESULTS.parent.mkdir(exist_ok=True)
-  RESULTS.write_text(json.dumps({"topology": options.topology, "jax": jax.__version__, "batches": results}, indent=2)
-                     + "\n")
+  RESULTS.write_text(
+    json.dumps({"topology": options.topology, "jax": jax.__version__, "batches": results}, indent=2)
+    + "\n"
+  )
 
 
 if __name__ == "__main__":

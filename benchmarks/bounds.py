@@ -10,6 +10,7 @@ torch needs is measured in the same run; of both the fastest time counts, since 
 of the other's. So no change around these products brings the ratio above the last column, on this machine; only faster
 or fewer products could.
 """
+
 import argparse
 import collections
 import functools
@@ -77,19 +78,29 @@ def recorded() -> collections.Counter:
     for equation, times in work.products(program.jaxpr, loop=against_torch.ANSWER - 1):
       left, right = (one.aval for one in equation.invars)
       assert left.dtype == right.dtype == jnp.float32
-      found[Product(left.shape, right.shape, equation.params["dimension_numbers"],
-                    work.product_work(equation).flops)] += times
+      found[
+        Product(
+          left.shape,
+          right.shape,
+          equation.params["dimension_numbers"],
+          work.product_work(equation).flops,
+        )
+      ] += times
   return found
 
 
 def seconds(product: Product) -> float:
   """The fastest of several times of one product."""
-  multiply = lambda a, b: jax.lax.dot_general(a, b, product.numbers, preferred_element_type=jnp.float32)
+  multiply = lambda a, b: jax.lax.dot_general(
+    a, b, product.numbers, preferred_element_type=jnp.float32
+  )
   like = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (product.left, product.right)]
   copies = BYTES // sum(4 * x.size for x in (*like, jax.eval_shape(multiply, *like)))
   draw = np.random.default_rng(0)
-  operands = [tuple(jnp.asarray(draw.normal(size=x.shape), x.dtype) for x in like)
-              for _ in range(int(np.clip(copies, 1, 32)))]
+  operands = [
+    tuple(jnp.asarray(draw.normal(size=x.shape), x.dtype) for x in like)
+    for _ in range(int(np.clip(copies, 1, 32)))
+  ]
   program = _jit(lambda pairs: [multiply(a, b) for a, b in pairs])
   jax.block_until_ready(program(operands))
   taken = []
@@ -115,23 +126,45 @@ def bound(part, rounds: int) -> dict:
   alone, weights = spent(found), spent(with_weights)
   flops = sum(found[product] * product.flops for product in with_weights)
   largest = sorted(with_weights, key=lambda product: -found[product] * taken[product])[:8]
-  return {"torch_float32": round(torch, 3), "with_weights": round(weights, 3), "attention": round(alone - weights, 3),
-          "ratio_at_most": round(torch / alone, 2), "gflop_with_weights": round(flops / 1e9, 1),
-          "gflop_per_second": round(flops / weights / 1e9), "fastest_gflop_per_second": round(fastest / 1e9),
-          "largest": [{"left": one.left, "right": one.right, "times": found[one],
-                       "gflop_per_second": round(one.flops / taken[one] / 1e9),
-                       "share": round(found[one] * taken[one] / alone, 3)} for one in largest]}
+  return {
+    "torch_float32": round(torch, 3),
+    "with_weights": round(weights, 3),
+    "attention": round(alone - weights, 3),
+    "ratio_at_most": round(torch / alone, 2),
+    "gflop_with_weights": round(flops / 1e9, 1),
+    "gflop_per_second": round(flops / weights / 1e9),
+    "fastest_gflop_per_second": round(fastest / 1e9),
+    "largest": [
+      {
+        "left": one.left,
+        "right": one.right,
+        "times": found[one],
+        "gflop_per_second": round(one.flops / taken[one] / 1e9),
+        "share": round(found[one] * taken[one] / alone, 3),
+      }
+      for one in largest
+    ],
+  }
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description="Torch's time over that of our float32 products alone.")
+  parser = argparse.ArgumentParser(
+    description="Torch's time over that of our float32 products alone."
+  )
   parser.add_argument("--parts", default=",".join(against_torch.PARTS))
   parser.add_argument("--rounds", type=int, default=3)
   arguments = parser.parse_args()
-  path = against_torch.ROOT / "benchmarks" / "results" / f"cpu-{len(os.sched_getaffinity(0))}-cores-bounds.json"
+  path = (
+    against_torch.ROOT
+    / "benchmarks"
+    / "results"
+    / f"cpu-{len(os.sched_getaffinity(0))}-cores-bounds.json"
+  )
   bench = against_torch.Bench(remat=False)
-  print("| | torch float32, s | products with weights, s | GFLOP/s | attention's, s | ratio at most |\n"
-        "|---|---|---|---|---|---|")
+  print(
+    "| | torch float32, s | products with weights, s | GFLOP/s | attention's, s | ratio at most |\n"
+    "|---|---|---|---|---|---|"
+  )
   for name in arguments.parts.split(","):
     entry = bound(against_torch.PARTS[name](bench), arguments.rounds)
     results = json.loads(path.read_text()) if path.exists() else {}

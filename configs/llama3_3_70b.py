@@ -5,6 +5,7 @@ takes 84.7 of 95.7 GiB; an RL step takes 13.8 s and the whole run 516 chip-hours
 On 128 v6e chips (`--topology=v6e:8x16`, mesh 1, 16, 8) RL takes at most 29.5 of 31.2 GiB and 6.8 s a step. It was never
 run.
 """
+
 from nla_jax.config import reference_config
 
 

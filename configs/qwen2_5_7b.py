@@ -6,6 +6,7 @@ Planned on four v5p chips (`--topology=v5p:2x2x1`, the mesh below): the largest 
 parts, takes 85.9 of 95.7 GiB; an RL step takes 10.5 s and the whole run 49 chip-hours at the roofline, which no run
 reaches. It was never run.
 """
+
 from nla_jax.config import reference_config
 
 

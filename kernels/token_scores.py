@@ -18,6 +18,7 @@ backward pass saves Z and H and computes the logits again, block by block:
 
 Operands are rounded to `dtype`, in the backward pass too (dl, h and W), and sums are float32.
 """
+
 import functools
 import importlib
 from typing import NamedTuple
@@ -37,7 +38,9 @@ def kernels_of(form: str):
   return importlib.import_module(f"nla_jax.kernels.token_scores_{form}")
 
 
-def token_scores(hidden, matrix, targets, dtype=jnp.bfloat16, *, form: str = "tpu", interpret=False):
+def token_scores(
+  hidden, matrix, targets, dtype=jnp.bfloat16, *, form: str = "tpu", interpret=False
+):
   """Scores of chosen tokens, differentiable in `hidden` and `matrix`.
 
   Where a mesh is set, rows are shared by the batch axes and `matrix` is taken as it lies (vocabulary over `tensor`,
@@ -75,7 +78,10 @@ class _Layout(NamedTuple):
 def _layout(matrix, targets) -> _Layout:
   if not sharding.has_mesh():
     return _Layout((), (), ())
-  entries = (sharding.activation(("batch",), targets.shape[:1])[0], *jax.typeof(matrix).sharding.spec)
+  entries = (
+    sharding.activation(("batch",), targets.shape[:1])[0],
+    *jax.typeof(matrix).sharding.spec,
+  )
   return _Layout(*((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in entries))
 
 
@@ -112,9 +118,14 @@ def _forward(hidden, matrix, targets, dtype, form, interpret):
     if layout.vocabulary:
       top, total, moment, picked = _joined(top, total, moment, picked, layout.vocabulary)
     spread = jnp.log(total)
-    return tuple(x.reshape(targets.shape) for x in (picked - top - spread, spread - moment / total, top + spread))
+    return tuple(
+      x.reshape(targets.shape)
+      for x in (picked - top - spread, spread - moment / total, top + spread)
+    )
 
-  logprob, entropy, normaliser = _on_each_device(local, (rows, lies, rows), (rows,) * 3)(hidden, matrix, targets)
+  logprob, entropy, normaliser = _on_each_device(local, (rows, lies, rows), (rows,) * 3)(
+    hidden, matrix, targets
+  )
   return (logprob, entropy), (hidden, matrix, targets, normaliser, entropy)
 
 
@@ -127,7 +138,9 @@ def _backward(dtype, form, interpret, saved, cotangents):
 
   def local(hidden, matrix, targets, *numbers):
     operands = _operands(hidden, matrix, targets, layout, dtype)
-    dh, dw = kernels_of(form).gradients(*operands, jnp.stack([x.reshape(-1) for x in numbers]), interpret)
+    dh, dw = kernels_of(form).gradients(
+      *operands, jnp.stack([x.reshape(-1) for x in numbers]), interpret
+    )
     if layout.vocabulary:
       dh = jax.lax.psum(dh, layout.vocabulary)
     if scattered:
@@ -138,7 +151,8 @@ def _backward(dtype, form, interpret, saved, cotangents):
 
   results = rows, lies if scattered else P(layout.vocabulary)
   dh, dw = _on_each_device(local, (rows, lies, *(rows,) * 5), results)(
-      hidden, matrix, targets, normaliser, entropy, *cotangents)
+    hidden, matrix, targets, normaliser, entropy, *cotangents
+  )
   if sharding.has_mesh():  # where rows are not shared, every device has the whole width
     dw = jax.sharding.reshard(dw, lies)
   return dh, dw, None

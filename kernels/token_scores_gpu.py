@@ -6,6 +6,7 @@ operands' dtype, and the two products of that chunk are left to the library. Log
 
 Nothing needs to divide: what lies past an array's end is read as 0 and not written.
 """
+
 import functools
 
 import jax
@@ -28,8 +29,14 @@ def statistics(hidden, matrix, targets, interpret=False):
   n, words = len(hidden), len(matrix)
   blocks = pl.cdiv(pl.cdiv(words, WORDS), SHARES)
   shares = pl.cdiv(words, blocks * WORDS)
-  parts = _call(functools.partial(_statistics_kernel, blocks=blocks), (pl.cdiv(n, ROWS), shares), (shares, 4, n),
-                jnp.float32, "statistics", interpret)(hidden, matrix, targets)
+  parts = _call(
+    functools.partial(_statistics_kernel, blocks=blocks),
+    (pl.cdiv(n, ROWS), shares),
+    (shares, 4, n),
+    jnp.float32,
+    "statistics",
+    interpret,
+  )(hidden, matrix, targets)
   top, total, moment, picked = parts.swapaxes(0, 1)
   highest = jnp.max(top, axis=0)
   total, moment = raised(top, total, moment, highest)
@@ -42,8 +49,14 @@ def gradients(hidden, matrix, targets, numbers, interpret=False):
   chunk = min(CHUNK, words)
   exact = jax.lax.Precision.HIGHEST if hidden.dtype == jnp.float32 else None
   product = functools.partial(jnp.matmul, precision=exact, preferred_element_type=jnp.float32)
-  call = _call(_gradient_kernel, (pl.cdiv(n, ROWS), pl.cdiv(chunk, WORDS)), (n, chunk), hidden.dtype, "gradient",
-               interpret)
+  call = _call(
+    _gradient_kernel,
+    (pl.cdiv(n, ROWS), pl.cdiv(chunk, WORDS)),
+    (n, chunk),
+    hidden.dtype,
+    "gradient",
+    interpret,
+  )
 
   def add(i, sums):
     """The last chunk begins early enough to be whole; `done` words of it were counted in the chunk before."""
@@ -55,14 +68,21 @@ def gradients(hidden, matrix, targets, numbers, interpret=False):
     part = product(dl.T, hidden) + jax.lax.dynamic_slice_in_dim(dw, first, chunk)
     return dh + product(dl, block), jax.lax.dynamic_update_slice_in_dim(dw, part, first, 0)
 
-  return jax.lax.fori_loop(0, pl.cdiv(words, chunk), add, (jnp.zeros((n, d)), jnp.zeros((words, d))))
+  return jax.lax.fori_loop(
+    0, pl.cdiv(words, chunk), add, (jnp.zeros((n, d)), jnp.zeros((words, d)))
+  )
 
 
 def _call(kernel, grid, shape, dtype, name: str, interpret):
   """A kernel whose arguments and one result, of this shape, are whole arrays in the GPU's memory."""
-  return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct(shape, dtype), grid=grid,
-                        compiler_params=triton.CompilerParams(num_warps=8, num_stages=3),
-                        name=f"token_scores_{name}", interpret=interpret)
+  return pl.pallas_call(
+    kernel,
+    out_shape=jax.ShapeDtypeStruct(shape, dtype),
+    grid=grid,
+    compiler_params=triton.CompilerParams(num_warps=8, num_stages=3),
+    name=f"token_scores_{name}",
+    interpret=interpret,
+  )
 
 
 def _statistics_kernel(hidden, matrix, targets, out, *, blocks: int):
@@ -80,8 +100,12 @@ def _statistics_kernel(hidden, matrix, targets, out, *, blocks: int):
     shifted = logits - top[:, None]
     weights = jnp.exp(shifted)
     here = (word[None] == target[:, None]) & (word[None] < words)
-    return (top, total + jnp.sum(weights, axis=1), moment + jnp.sum(weights * shifted, axis=1),
-            picked + jnp.sum(jnp.where(here, logits, 0.0), axis=1))
+    return (
+      top,
+      total + jnp.sum(weights, axis=1),
+      moment + jnp.sum(weights * shifted, axis=1),
+      picked + jnp.sum(jnp.where(here, logits, 0.0), axis=1),
+    )
 
   zero = jnp.zeros(ROWS, jnp.float32)
   for k, numbers in enumerate(jax.lax.fori_loop(0, blocks, add, (zero + LEAST, zero, zero, zero))):
@@ -95,11 +119,16 @@ def _gradient_kernel(hidden, matrix, targets, numbers, done, out):
   word = pl.program_id(1) * WORDS + jnp.arange(WORDS)
   target = triton.load(targets.at[row], mask=row < n, other=-1)
   normaliser, entropy, g_logprob, g_entropy = (
-      triton.load(numbers.at[k, row], mask=row < n, other=0.0)[:, None] for k in range(4))
+    triton.load(numbers.at[k, row], mask=row < n, other=0.0)[:, None] for k in range(4)
+  )
   log_p = _logits(hidden, matrix, row, word) - normaliser
   dl = logit_gradient(log_p, word[None] == target[:, None], entropy, g_logprob, g_entropy)
   dl = jnp.where(word[None] >= done[0], dl, 0.0)
-  triton.store(out.at[row[:, None], word[None]], dl.astype(out.dtype), mask=(row[:, None] < n) & (word[None] < words))
+  triton.store(
+    out.at[row[:, None], word[None]],
+    dl.astype(out.dtype),
+    mask=(row[:, None] < n) & (word[None] < words),
+  )
 
 
 def _logits(hidden, matrix, row, word):
@@ -111,8 +140,18 @@ def _logits(hidden, matrix, row, word):
   def add(k, total):
     depth = k * length + jnp.arange(length)
     read = lambda ref, index, end: triton.load(
-        ref.at[index[:, None], depth[None]], mask=(index[:, None] < end) & (depth[None] < d), other=0.0)
-    return total + jax.lax.dot_general(read(hidden, row, n), read(matrix, word, words), (((1,), (1,)), ((), ())),
-                                       precision=exact, preferred_element_type=jnp.float32)
+      ref.at[index[:, None], depth[None]],
+      mask=(index[:, None] < end) & (depth[None] < d),
+      other=0.0,
+    )
+    return total + jax.lax.dot_general(
+      read(hidden, row, n),
+      read(matrix, word, words),
+      (((1,), (1,)), ((), ())),
+      precision=exact,
+      preferred_element_type=jnp.float32,
+    )
 
-  return jax.lax.fori_loop(0, pl.cdiv(d, length), add, jnp.zeros((len(row), len(word)), jnp.float32))
+  return jax.lax.fori_loop(
+    0, pl.cdiv(d, length), add, jnp.zeros((len(row), len(word)), jnp.float32)
+  )

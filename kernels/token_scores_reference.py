@@ -1,4 +1,5 @@
 """What `token_scores.py` computes, in the plainest form: the whole array of logits at once, in any float dtype."""
+
 import jax
 import jax.numpy as jnp
 

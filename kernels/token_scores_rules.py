@@ -1,4 +1,5 @@
 """The formulas of `token_scores.py` that kernels and devices share."""
+
 import jax.numpy as jnp
 
 LEAST = -1e30  # in place of −∞, whose product with 0 is not 0

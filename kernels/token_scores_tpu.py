@@ -4,6 +4,7 @@ Blocks of logits are held transposed, [words, rows], words being entries of the 
 lie along lanes, where [4, n] needs no padding to 128, and sums over the vocabulary run down the sublanes. Nothing
 needs to divide: what lies past an array's end in its last block is left out.
 """
+
 import functools
 
 import jax
@@ -30,8 +31,12 @@ def statistics(hidden, matrix, targets, interpret=False):
 def gradients(hidden, matrix, targets, numbers, interpret=False):
   """dh [n, d] and dW [words, d], float32. numbers: (normaliser, entropy, g_logprob, g_entropy), [4, n] float32."""
   arguments = hidden, matrix, targets[None], numbers
-  dh = _sweep(functools.partial(_hidden_kernel, words=len(matrix)), "hidden", *arguments, interpret=interpret)
-  dw = _sweep(functools.partial(_matrix_kernel, n=len(hidden)), "matrix", *arguments, interpret=interpret)
+  dh = _sweep(
+    functools.partial(_hidden_kernel, words=len(matrix)), "hidden", *arguments, interpret=interpret
+  )
+  dw = _sweep(
+    functools.partial(_matrix_kernel, n=len(hidden)), "matrix", *arguments, interpret=interpret
+  )
   return dh, dw
 
 
@@ -46,11 +51,17 @@ def block_sizes(d: int, itemsize: int, gradient: bool) -> tuple[int, int]:
     itemsize: bytes of an operand's element.
     gradient: whether a float32 sum [kept, d] is kept as well.
   """
-  kept, streamed = (1024, 512) if itemsize < 4 else (256, 128)  # exact products unroll into long programs
+  kept, streamed = (
+    (1024, 512) if itemsize < 4 else (256, 128)
+  )  # exact products unroll into long programs
 
   def size():
-    buffers = 2 * d * ((kept + streamed) * itemsize + kept * 4 * gradient)  # each twice, to copy while computing
-    pieces = 3 * 2 * d * (kept + streamed) if itemsize == 4 else 0  # exact products split float32 into 3 × bfloat16
+    buffers = (
+      2 * d * ((kept + streamed) * itemsize + kept * 4 * gradient)
+    )  # each twice, to copy while computing
+    pieces = (
+      3 * 2 * d * (kept + streamed) if itemsize == 4 else 0
+    )  # exact products split float32 into 3 × bfloat16
     return buffers + pieces + 4 * kept * streamed * 4  # and about four float32 arrays of logits
 
   while size() > BLOCK_BYTES and max(kept, streamed) > 128:
@@ -78,16 +89,29 @@ def _sweep(kernel, result: str, hidden, matrix, *per_row, interpret):
   turned = lambda index: index if by_rows else lambda j, i: index(i, j)
   numbers = lambda count: pl.BlockSpec((count, row_block), turned(lambda i, j: (0, i)))
   shapes = {"numbers": (4, n), "hidden": (n, d), "matrix": (words, d)}
-  specs = {"numbers": numbers(4), "hidden": pl.BlockSpec((row_block, d), turned(lambda i, j: (i, 0))),
-           "matrix": pl.BlockSpec((word_block, d), turned(lambda i, j: (j, 0)))}
+  specs = {
+    "numbers": numbers(4),
+    "hidden": pl.BlockSpec((row_block, d), turned(lambda i, j: (i, 0))),
+    "matrix": pl.BlockSpec((word_block, d), turned(lambda i, j: (j, 0))),
+  }
   read = n * d + grid[0] * words * d if by_rows else words * d + grid[1] * n * d
   return pl.pallas_call(
-      kernel, out_shape=jax.ShapeDtypeStruct(shapes[result], jnp.float32), grid=grid if by_rows else grid[::-1],
-      in_specs=[specs["hidden"], specs["matrix"], *(numbers(len(x)) for x in per_row)], out_specs=specs[result],
-      compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES),
-      cost_estimate=pl.CostEstimate(flops=(4 if gradient else 2) * n * words * d, transcendentals=n * words,
-                                    bytes_accessed=read * itemsize + 4 * shapes[result][0] * shapes[result][1]),
-      name=f"token_scores_{result}", interpret=interpret)(hidden, matrix, *per_row)
+    kernel,
+    out_shape=jax.ShapeDtypeStruct(shapes[result], jnp.float32),
+    grid=grid if by_rows else grid[::-1],
+    in_specs=[specs["hidden"], specs["matrix"], *(numbers(len(x)) for x in per_row)],
+    out_specs=specs[result],
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
+    ),
+    cost_estimate=pl.CostEstimate(
+      flops=(4 if gradient else 2) * n * words * d,
+      transcendentals=n * words,
+      bytes_accessed=read * itemsize + 4 * shapes[result][0] * shapes[result][1],
+    ),
+    name=f"token_scores_{result}",
+    interpret=interpret,
+  )(hidden, matrix, *per_row)
 
 
 def _statistics_kernel(hidden, matrix, targets, out, *, words: int):
@@ -135,16 +159,19 @@ def _matrix_kernel(hidden, matrix, targets, numbers, out, *, n: int):
 
 def _logit_gradient(hidden, matrix, targets, numbers, j):
   """dl [words, rows] of the j-th block of words, float32."""
-  normaliser, entropy, g_logprob, g_entropy = (numbers[k:k + 1] for k in range(4))
+  normaliser, entropy, g_logprob, g_entropy = (numbers[k : k + 1] for k in range(4))
   log_p = _product(matrix, hidden, (1, 1)) - normaliser
-  return logit_gradient(log_p, _positions(j, log_p.shape, 0) == targets, entropy, g_logprob, g_entropy)
+  return logit_gradient(
+    log_p, _positions(j, log_p.shape, 0) == targets, entropy, g_logprob, g_entropy
+  )
 
 
 def _product(a, b, axes: tuple[int, int]):
   """a · b, summed in float32 over one axis of each; float32 operands are not rounded."""
   exact = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-  return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), precision=exact,
-                             preferred_element_type=jnp.float32)
+  return jax.lax.dot_general(
+    a, b, (((axes[0],), (axes[1],)), ((), ())), precision=exact, preferred_element_type=jnp.float32
+  )
 
 
 def _positions(index, shape, axis: int):
@@ -156,7 +183,9 @@ def _within(block, index, length: int):
   """The index-th block of `length` rows, with zeros for what lies past the end, which may be anything, NaN too."""
   if length % block.shape[0] == 0:
     return block[...]
-  return jnp.where(_positions(index, (block.shape[0], 1), 0) < length, block[...], jnp.zeros((), block.dtype))
+  return jnp.where(
+    _positions(index, (block.shape[0], 1), 0) < length, block[...], jnp.zeros((), block.dtype)
+  )
 
 
 def _add(out, step, part):

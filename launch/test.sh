@@ -13,5 +13,6 @@ read -ra extras <<<"${NLA_TEST_EXTRAS:-demo test parity}"
 prepare_environment "${extras[@]}"
 cd "$CHECKOUT"
 "$VENV/bin/python" -m ruff check
+"$VENV/bin/python" -m ruff format --check
 # -P keeps the checkout itself off the path: its folder kernels/ must not pass for the package of that name.
 PYTHONPATH="$VENV/nla/libtpu" "$VENV/bin/python" -P -m pytest -q -n auto --maxprocesses=4 --dist=loadfile "$@"

@@ -1,7 +1,8 @@
 """The one configuration: every key, its default and its meaning. Files in `configs/` change values, never add keys."""
+
 import importlib.util
 import json
-import pathlib
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -11,7 +12,8 @@ from nla_jax.errors import NLAError
 
 def optimizer(**changes) -> ConfigDict:
   """AdamW and its schedule; `steps` × `batch` examples are seen."""
-  settings = ConfigDict({
+  settings = ConfigDict(
+    {
       "steps": 1000,  # updates
       "batch": 256,  # examples an update
       "lr": 2e-5,  # peak learning rate
@@ -22,7 +24,8 @@ def optimizer(**changes) -> ConfigDict:
       "clip": 1.0,  # global norm to which gradients are clipped
       "skip_above": 0.0,  # norm of a gradient above which an update is skipped and counted; 0: none but non-finite
       "parts": 1,  # of a batch whose gradients are added one after the other: less memory, the same update
-  })
+    }
+  )
   settings.update(changes)
   return settings
 
@@ -37,10 +40,13 @@ def default_config() -> ConfigDict:
   c.layer = 20  # K, 0-based: the output of block K is read
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
   c.corpus = ""  # wikipedia-sample, a .txt, .jsonl or .parquet file, or hf://dataset
-  c.compute = "auto"  # operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py)
+  c.compute = (
+    "auto"  # operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py)
+  )
   c.kernel = "auto"  # log-probabilities by the Pallas kernel: on | off | auto, on TPUs (see training/losses.py)
 
-  c.data = ConfigDict({
+  c.data = ConfigDict(
+    {
       "max_documents": 0,  # a seeded sample of this many documents; 0 takes all
       "max_tokens": 128,  # documents are cut to this length
       "positions_per_document": 10,
@@ -53,34 +59,44 @@ def default_config() -> ConfigDict:
       "batch_tokens": 2048,  # tokens of a forward in extraction
       "shard_rows": 2048,
       "chunk_rows": 128,
-  })
-  c.teacher = ConfigDict({
+    }
+  )
+  c.teacher = ConfigDict(
+    {
       "provider": "readout",  # readout | file
       "path": "",  # of the file provider: .parquet or .jsonl
       "next_tokens": 4,  # readout: how many predictions are named
       "topic_words": 3,
       "last_words": 4,
       "max_tokens": 48,  # of one explanation; readout leaves features out to stay within it
-  })
-  c.prompts = ConfigDict({
+    }
+  )
+  c.prompts = ConfigDict(
+    {
       "av": AV_TEMPLATE,
       "ar": AR_TEMPLATE,
       "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
-  })
-  c.inject = ConfigDict({
+    }
+  )
+  c.inject = ConfigDict(
+    {
       "mode": "replace",  # replace | add
       "map": "scalar",  # scalar | affine
       "scale": 0.0,  # α; 0 takes the 75th percentile of the training activations' norms
-  })
+    }
+  )
   c.av = optimizer()
   c.ar = optimizer()
-  c.mesh = ConfigDict({  # several devices: sizes of the axes, whose product is the number of devices
+  c.mesh = ConfigDict(
+    {  # several devices: sizes of the axes, whose product is the number of devices
       "data": 1,  # replicas; rows of a batch are shared by data and fsdp
       "fsdp": 0,  # shards of every parameter; 0 takes the devices that data and tensor leave
       "tensor": 1,  # shards of heads, hidden units and vocabulary
-  })
+    }
+  )
   c.remat = True  # recompute blocks in the backward pass
-  c.rl = ConfigDict({
+  c.rl = ConfigDict(
+    {
       "steps": 1000,
       "activations": 128,  # a step
       "group": 8,  # explanations an activation
@@ -110,16 +126,19 @@ def default_config() -> ConfigDict:
       "sample_every": 10,  # steps between logged explanations
       "av": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
       "ar": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
-  })
+    }
+  )
   c.checkpoint_every = 100  # updates
   c.guard_limit = 5  # skipped updates in a row that stop a run
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
-  c.evaluation = ConfigDict({
+  c.evaluation = ConfigDict(
+    {
       "rows": 500,  # held-out activations
       "batch": 64,
       "examples": 200,  # shown in the report
       "bootstrap": 2000,
-  })
+    }
+  )
   c.lock()
   return c
 
@@ -142,7 +161,7 @@ def load_config(path: str, overrides: dict | None = None) -> ConfigDict:
     path: a file in the manner of configs/, or the `config.json` that a run keeps.
     overrides: dotted keys and values, {"rl.steps": 3}; they win over the preset that they or the file choose.
   """
-  file = pathlib.Path(path)
+  file = Path(path)
   if not file.exists():
     raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
   if file.suffix == ".json":
@@ -166,7 +185,9 @@ def apply_preset(config: ConfigDict, presets: dict) -> None:
   if config.preset == "main":
     return
   if config.preset not in presets:
-    raise NLAError(f"preset {config.preset!r} is not one of {', '.join(['main', *sorted(presets)])}")
+    raise NLAError(
+      f"preset {config.preset!r} is not one of {', '.join(['main', *sorted(presets)])}"
+    )
   for key, value in presets[config.preset].items():
     _set(config, key, value)
 
@@ -181,7 +202,9 @@ def _set(config: ConfigDict, key: str, value) -> None:
   if node is None or last not in node:
     raise NLAError(f"the config has no key {key!r}; nla_jax/config.py lists all keys")
   try:
-    node[last] = type(node[last])(value) if isinstance(node[last], float) and isinstance(value, int) else value
+    node[last] = (
+      type(node[last])(value) if isinstance(node[last], float) and isinstance(value, int) else value
+    )
   except TypeError as error:
     raise NLAError(f"config.{key}={value!r}: expected {type(node[last]).__name__}") from error
 

@@ -1,4 +1,5 @@
 """Durable files on a disk or in a bucket: every read and write goes through a TensorStore KvStore."""
+
 import contextlib
 import json
 import os
@@ -15,7 +16,9 @@ _NO_ROOM = re.compile(r"No space left|File too large|quota|RESOURCE_EXHAUSTED", 
 
 def below(path: str, child: str) -> str:
   """A folder inside `path`, which is a plain path or a KvStore URL."""
-  return f"{path.rstrip('/')}/{child}" if "://" in path else os.path.join(os.path.abspath(path), child)
+  return (
+    f"{path.rstrip('/')}/{child}" if "://" in path else os.path.join(os.path.abspath(path), child)
+  )
 
 
 def spec_of(path: str, child: str = "") -> dict | str:
@@ -32,9 +35,13 @@ def writing(path: str) -> Iterator[None]:
   except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
     reason = str(error).splitlines()[0].split(" [tensorstore_spec=")[0]
     if _NO_ROOM.search(reason):
-      raise NLAError(f"no room left to write {path} ({reason}); free some space and run the same command again: the "
-                     "shards that are complete are kept") from error
-    raise NLAError(f"cannot write {path} ({reason}); make it writable or give another folder") from error
+      raise NLAError(
+        f"no room left to write {path} ({reason}); free some space and run the same command again: the "
+        "shards that are complete are kept"
+      ) from error
+    raise NLAError(
+      f"cannot write {path} ({reason}); make it writable or give another folder"
+    ) from error
 
 
 def open_files(path: str) -> ts.KvStore:
@@ -42,8 +49,10 @@ def open_files(path: str) -> ts.KvStore:
   try:
     return ts.KvStore.open(spec_of(path)).result()
   except (ValueError, OSError, NotImplementedError) as error:
-    raise NLAError(f"{path} is neither a path nor a TensorStore URL such as gs://bucket/folder "
-                   f"({str(error).splitlines()[0]})") from error
+    raise NLAError(
+      f"{path} is neither a path nor a TensorStore URL such as gs://bucket/folder "
+      f"({str(error).splitlines()[0]})"
+    ) from error
 
 
 def read_json(files: ts.KvStore, key: str) -> dict | None:
@@ -54,7 +63,9 @@ def read_json(files: ts.KvStore, key: str) -> dict | None:
   try:
     return json.loads(found.value)
   except ValueError:
-    raise NLAError(f"{files.url}{key} is damaged: not JSON; delete it and run the command that made it again") from None
+    raise NLAError(
+      f"{files.url}{key} is damaged: not JSON; delete it and run the command that made it again"
+    ) from None
 
 
 def write_json(files: ts.KvStore, key: str, value: Mapping) -> None:

@@ -1,6 +1,7 @@
 """`nla_jax.load`: a trained pair from wherever it lies."""
+
 import os
-import pathlib
+from pathlib import Path
 
 from nla_jax import workdir
 from nla_jax.autoencoder.nla import NLA
@@ -8,8 +9,13 @@ from nla_jax.interop.pairs.load import load_directories
 from nla_jax.run.load import load_run
 
 
-def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
-         base: str | None = None) -> NLA:
+def load(
+  path: str | os.PathLike,
+  ar: str | os.PathLike | None = None,
+  *,
+  compute: str = "auto",
+  base: str | None = None,
+) -> NLA:
   """Loads an AV and an AR.
 
   Args:
@@ -22,7 +28,9 @@ def load(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, comput
   Raises:
     NLAError: nothing is found under a name, or the files, the sidecars and the tokenizers do not agree.
   """
-  folder = pathlib.Path(path).expanduser()
-  if ar is None and (folder / workdir.CONFIG).exists() and (folder / workdir.FOLDERS["rl"]).exists():
+  folder = Path(path).expanduser()
+  if (
+    ar is None and (folder / workdir.CONFIG).exists() and (folder / workdir.FOLDERS["rl"]).exists()
+  ):
     return load_run(folder)
   return load_directories(path, ar, compute=compute, base=base)

@@ -1,10 +1,11 @@
 """What a person sees while a stage runs: a bar with rate and time left, or plain lines where the output is no
 terminal; and the metrics log (metrics.jsonl and TensorBoard)."""
+
 import json
-import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -26,8 +27,15 @@ class Progress:
 
   def __init__(self, name: str, total: int, unit: str, done: int = 0):
     self._terminal = sys.stderr.isatty()
-    self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, dynamic_ncols=True, file=sys.stderr,
-                     disable=not (self._terminal and distributed.is_first()))
+    self._bar = tqdm(
+      total=total,
+      initial=done,
+      desc=name,
+      unit=unit,
+      dynamic_ncols=True,
+      file=sys.stderr,
+      disable=not (self._terminal and distributed.is_first()),
+    )
     self.name, self.total, self.unit, self.done = name, total, unit, done
     self._start, self._first, self._last = time.time(), done, time.time()
 
@@ -42,7 +50,9 @@ class Progress:
       rate = (self.done - self._first) / max(time.time() - self._start, 1e-9)
       left = (self.total - self.done) / rate if rate else float("inf")
       shown = "".join(f"  {key} {value:.4g}" for key, value in values.items())
-      say(f"{self.name}: {self.done}/{self.total} {self.unit}  {rate:.2f} {self.unit}/s  {left:.0f} s left{shown}")
+      say(
+        f"{self.name}: {self.done}/{self.total} {self.unit}  {rate:.2f} {self.unit}/s  {left:.0f} s left{shown}"
+      )
 
   def close(self) -> None:
     self._bar.close()
@@ -61,7 +71,7 @@ def track(items: Iterable, name: str, unit: str, total: int | None = None) -> It
 class StepLines:
   """A file of JSON lines, one or more a step, that a resumed run goes on with."""
 
-  def __init__(self, path: pathlib.Path, resume_step: int = 0):
+  def __init__(self, path: Path, resume_step: int = 0):
     """Lines of steps at or after `resume_step`, written by a run that was stopped, are dropped."""
     self._file = None  # only the first process writes
     if not distributed.is_first():
@@ -84,11 +94,13 @@ class StepLines:
 class MetricsLog:
   """Scalars by step: `metrics.jsonl` and, beside it, TensorBoard event files."""
 
-  def __init__(self, folder: pathlib.Path, resume_step: int = 0):
+  def __init__(self, folder: Path, resume_step: int = 0):
     self._lines = StepLines(folder / "metrics.jsonl", resume_step)
     self._board = None  # only the first process writes
     if distributed.is_first():
-      from tensorboardX import SummaryWriter  # imports torch where it is installed, which takes more than a second
+      from tensorboardX import (
+        SummaryWriter,  # imports torch where it is installed, which takes more than a second
+      )
 
       self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
 
@@ -104,7 +116,7 @@ class MetricsLog:
       self._board.close()
 
 
-def read_lines(path: pathlib.Path) -> list[dict]:
+def read_lines(path: Path) -> list[dict]:
   """The lines of a StepLines file; a last line cut off by a crash is left out."""
   lines = []
   for line in path.read_text().splitlines() if path.exists() else ():
@@ -115,6 +127,6 @@ def read_lines(path: pathlib.Path) -> list[dict]:
   return lines
 
 
-def read_metrics(folder: pathlib.Path) -> list[dict]:
+def read_metrics(folder: Path) -> list[dict]:
   """The curve that a stage wrote to `folder`."""
   return read_lines(folder / "metrics.jsonl")

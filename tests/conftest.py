@@ -1,21 +1,26 @@
 """What all tests share: the platform, and a tiny language model with weights large enough to matter."""
+
 import importlib.metadata
 import os
-import pathlib
 import platform
+from pathlib import Path
 
 from run_process import FAST_COMPILE
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads leave the cores to the other worker's tests
+os.environ.setdefault(
+  "OMP_WAIT_POLICY", "passive"
+)  # torch's threads leave the cores to the other worker's tests
 # Compiling is most of the suite's time (5 s for the gradient of a tiny model, 0.1 s from this cache), and the tests
 # that kill a stage compile the same programs in process after process. Each worker has a cache of its own, since jax
 # does not write entries atomically.
 if FAST_COMPILE not in os.environ.get("XLA_FLAGS", ""):  # a worker is given its starter's
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE}"
-CACHE = pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
+CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+  CACHE / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
@@ -26,7 +31,16 @@ import pytest
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import init_params
 
-VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "transformers", "torch")
+VERSIONS = (
+  "jax",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "grain",
+  "tensorstore",
+  "transformers",
+  "torch",
+)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -43,8 +57,20 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def tiny_architecture():
   """A Llama of 4 blocks, width 32, whose vocabulary spans two blocks of the sampler's draw."""
-  return Architecture(family="llama", vocab_size=300, d_model=32, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=8,
-                      d_ff=48, rope_theta=1e4, rms_eps=1e-5, max_positions=512, tied=False)
+  return Architecture(
+    family="llama",
+    vocab_size=300,
+    d_model=32,
+    n_layers=4,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=8,
+    d_ff=48,
+    rope_theta=1e4,
+    rms_eps=1e-5,
+    max_positions=512,
+    tied=False,
+  )
 
 
 @pytest.fixture(scope="session")

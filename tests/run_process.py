@@ -1,14 +1,15 @@
 """`nla` on the tiny config in processes of its own, which tests wait for, stop and compare."""
+
 import importlib.metadata
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 # Compiling is most of the suite's time, and its programs run a few times. conftest.py sets this for all tests and the
 # processes that they start, so both sides of a comparison have it. jaxlib 0.12 does not know the last flag.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -16,24 +17,37 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
   FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 
 
-def command(stage: str, workdir: pathlib.Path, *options: str) -> list[str]:
+def command(stage: str, workdir: Path, *options: str) -> list[str]:
   config = ROOT / "configs" / "tiny.py"
-  return [sys.executable, "-P", "-m", "nla_jax.cli.main", stage, f"--config={config}", f"--workdir={workdir}", *options]
+  return [
+    sys.executable,
+    "-P",
+    "-m",
+    "nla_jax.cli.main",
+    stage,
+    f"--config={config}",
+    f"--workdir={workdir}",
+    *options,
+  ]
 
 
-def start(workdir: pathlib.Path, *options: str, name: str = "alone", **variables: str) -> subprocess.Popen:
+def start(workdir: Path, *options: str, name: str = "alone", **variables: str) -> subprocess.Popen:
   """`nla run` with further environment variables; its output goes to a file beside the workdir."""
   with open(workdir.parent / f"{workdir.name}.{name}.log", "w") as log:
-    return subprocess.Popen(command("run", workdir, *options), env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
-                            stdout=log, stderr=log)
+    return subprocess.Popen(
+      command("run", workdir, *options),
+      env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
+      stdout=log,
+      stderr=log,
+    )
 
 
-def logs(workdir: pathlib.Path) -> str:
+def logs(workdir: Path) -> str:
   paths = workdir.parent.glob(f"{workdir.name}.*.log")
   return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in paths)
 
 
-def wait(until: Callable[[], bool], processes: Sequence[subprocess.Popen], workdir: pathlib.Path) -> None:
+def wait(until: Callable[[], bool], processes: Sequence[subprocess.Popen], workdir: Path) -> None:
   """Returns when `until()`, looked at often; kills the processes and fails with their logs after ten minutes."""
   deadline = time.time() + 600
   while not until():
@@ -44,7 +58,7 @@ def wait(until: Callable[[], bool], processes: Sequence[subprocess.Popen], workd
     time.sleep(0.005)
 
 
-def reach(ready: Callable[[], bool], processes: Sequence[subprocess.Popen], workdir: pathlib.Path) -> None:
+def reach(ready: Callable[[], bool], processes: Sequence[subprocess.Popen], workdir: Path) -> None:
   """Returns when `ready()`; fails if a process ends before."""
 
   def until() -> bool:
@@ -54,26 +68,28 @@ def reach(ready: Callable[[], bool], processes: Sequence[subprocess.Popen], work
   wait(until, processes, workdir)
 
 
-def finish(processes: Sequence[subprocess.Popen], workdir: pathlib.Path) -> list[int]:
+def finish(processes: Sequence[subprocess.Popen], workdir: Path) -> list[int]:
   """Their exit statuses when all have ended."""
   wait(lambda: all(process.poll() is not None for process in processes), processes, workdir)
   return [process.returncode for process in processes]
 
 
-def lines(path: pathlib.Path) -> int:
+def lines(path: Path) -> int:
   return path.read_text().count("\n") if path.exists() else 0
 
 
-def shards(workdir: pathlib.Path) -> int:
+def shards(workdir: Path) -> int:
   """How many shards of activations are whole."""
   return len(list((workdir / "activations" / "store" / "shards").glob("*")))
 
 
-def curve(folder: pathlib.Path) -> list[dict]:
+def curve(folder: Path) -> list[dict]:
   """The lines of a stage's metrics.jsonl without the times."""
-  return [{key: value for key, value in json.loads(line).items() if not key.startswith("seconds")}
-          for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  return [
+    {key: value for key, value in json.loads(line).items() if not key.startswith("seconds")}
+    for line in (folder / "metrics.jsonl").read_text().splitlines()
+  ]
 
 
-def evaluation(workdir: pathlib.Path) -> dict:
+def evaluation(workdir: Path) -> dict:
   return json.loads((workdir / "eval" / "metrics.json").read_text())

@@ -1,15 +1,16 @@
 """Every mistake gets one line that says what, where and what to do, a status of 2, and costs nothing expensive."""
+
 import os
-import pathlib
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nla_jax.cli.main import main
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
 
 
@@ -21,7 +22,9 @@ def complaint(capsys, *arguments: str) -> str:
   return printed[0]
 
 
-@pytest.mark.parametrize("override, expected", [
+@pytest.mark.parametrize(
+  "override, expected",
+  [
     ("--config.layer=9", "blocks 0..3"),
     ("--config.corpus=/nowhere.txt", "does not exist"),
     ("--config.corpus=notes.docx", "no known kind"),
@@ -47,19 +50,23 @@ def complaint(capsys, *arguments: str) -> str:
     ("--config.no_such_key=1", "nla_jax/config.py lists all keys"),
     ("--config.rl.no_such_key=1", "nla_jax/config.py lists all keys"),
     ("--config.layer=twelve", "nla_jax/config.py lists all keys"),
-])
+  ],
+)
 def test_a_wrong_choice_is_named_before_any_work(override, expected, capsys, tmp_path):
   assert expected in complaint(capsys, "run", TINY, f"--workdir={tmp_path}", override)
   assert not (tmp_path / "activations" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("arguments, expected", [
+@pytest.mark.parametrize(
+  "arguments, expected",
+  [
     (["run"], "give one stage"),
     (["run", TINY], "--workdir"),
     (["fly", TINY, "--workdir=/tmp/unused_by_nla"], "no stage"),
     (["run", "--config=/nowhere.py", "--workdir=/tmp/unused_by_nla"], "no config file"),
     (["eval", TINY, "--workdir=/tmp/unused_by_nla_either"], "`nla sft`"),
-])
+  ],
+)
 def test_a_wrong_command_says_what_is_missing(arguments, expected, capsys):
   assert expected in complaint(capsys, *arguments)
 
@@ -67,20 +74,27 @@ def test_a_wrong_command_says_what_is_missing(arguments, expected, capsys):
 def test_a_corpus_without_a_long_enough_document_says_how_long_the_longest_is(capsys, tmp_path):
   corpus = tmp_path / "short.txt"
   corpus.write_text("One.\n\nTwo.\n")
-  said = complaint(capsys, "extract", TINY, f"--workdir={tmp_path / 'run'}", f"--config.corpus={corpus}")
+  said = complaint(
+    capsys, "extract", TINY, f"--workdir={tmp_path / 'run'}", f"--config.corpus={corpus}"
+  )
   assert "the longest has 4" in said and "position_minimum" in said
 
 
 def test_a_truncated_model_file_is_named(capsys, tmp_path):
   model = tmp_path / "cut.gguf"
   model.write_bytes(b"GGUF\x03\x00\x00\x00")
-  assert str(model) in complaint(capsys, "extract", TINY, f"--workdir={tmp_path / 'run'}", f"--config.model={model}")
+  assert str(model) in complaint(
+    capsys, "extract", TINY, f"--workdir={tmp_path / 'run'}", f"--config.model={model}"
+  )
 
 
 def test_a_damaged_shard_is_named_and_the_rest_is_kept(capsys, tmp_path):
   assert main.main(["extract", TINY, f"--workdir={tmp_path}"]) == 0
-  shard = sorted(path for path in (tmp_path / "activations" / "store" / "next_tokens").rglob("*")
-                 if path.is_file() and path.name != "zarr.json")[0]
+  shard = sorted(
+    path
+    for path in (tmp_path / "activations" / "store" / "next_tokens").rglob("*")
+    if path.is_file() and path.name != "zarr.json"
+  )[0]
   content = bytearray(shard.read_bytes())
   content[len(content) // 3] ^= 0xFF
   shard.write_bytes(bytes(content))
@@ -92,10 +106,21 @@ def test_a_damaged_shard_is_named_and_the_rest_is_kept(capsys, tmp_path):
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
   """A file size limit stands in for the disk: the kernel refuses the write in the same call."""
   limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
-  arguments = [sys.executable, "-c", "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-               "from nla_jax import cli; sys.exit(cli.main(sys.argv[1:]))", "extract", TINY, f"--workdir={tmp_path}"]
+  arguments = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    "from nla_jax import cli; sys.exit(cli.main(sys.argv[1:]))",
+    "extract",
+    TINY,
+    f"--workdir={tmp_path}",
+  ]
   env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-  full = subprocess.run(arguments, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=300)
-  assert full.returncode == 2 and full.stderr.splitlines()[-1].startswith("nla: "), full.stderr[-2000:]
+  full = subprocess.run(
+    arguments, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=300
+  )
+  assert full.returncode == 2 and full.stderr.splitlines()[-1].startswith("nla: "), full.stderr[
+    -2000:
+  ]
   again = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=300)
   assert again.returncode == 0, again.stderr[-2000:]

@@ -1,4 +1,5 @@
 """The whole path on the tiny config: it runs, it is skipped when done, and a killed run equals an uninterrupted one."""
+
 import json
 import os
 import shutil
@@ -9,7 +10,12 @@ from run_process import command, curve, evaluation, finish, logs, reach, shards,
 
 from nla_jax.cli.main import main
 
-TINY = ["--config.checkpoint_every=4", "--config.data.shard_rows=16", "--config.ar.steps=24", "--config.rl.steps=8"]
+TINY = [
+  "--config.checkpoint_every=4",
+  "--config.data.shard_rows=16",
+  "--config.ar.steps=24",
+  "--config.rl.steps=8",
+]
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +44,28 @@ def nla(capsys):
 
 def test_every_promised_number_is_in_metrics_json(uninterrupted):
   found = evaluation(uninterrupted)
-  names = ("shuffled_vector", "zero_vector", "mean_vector", "empty_text", "retrieval", "mean_per_last_token")
-  estimates = [found["fve"][name] for name in ("round_trip", "gold_text", "greedy", "round_trip_sft")]
+  names = (
+    "shuffled_vector",
+    "zero_vector",
+    "mean_vector",
+    "empty_text",
+    "retrieval",
+    "mean_per_last_token",
+  )
+  estimates = [
+    found["fve"][name] for name in ("round_trip", "gold_text", "greedy", "round_trip_sft")
+  ]
   for estimate in estimates + [found["controls"][name] for name in names]:
-    assert estimate["ci95"][0] <= estimate["value"] <= estimate["ci95"][1] and estimate["n"] == found["rows"]
+    assert (
+      estimate["ci95"][0] <= estimate["value"] <= estimate["ci95"][1]
+      and estimate["n"] == found["rows"]
+    )
   assert found["av"]["loss_own"] > 0 and found["av"]["loss_shuffled"] > 0
-  assert 0 <= found["parse_rate"] <= 1 and found["tokens_mean"] > 0 and 0 < found["baseline_variance"] <= 1
+  assert (
+    0 <= found["parse_rate"] <= 1
+    and found["tokens_mean"] > 0
+    and 0 < found["baseline_variance"] <= 1
+  )
 
 
 def test_the_tiny_av_answers_in_form_so_that_rl_has_something_to_reward(uninterrupted):
@@ -55,8 +77,12 @@ def test_the_tiny_av_answers_in_form_so_that_rl_has_something_to_reward(uninterr
 
 def test_the_report_has_what_each_example_said_before_rl(uninterrupted):
   page = (uninterrupted / "report.html").read_text()
-  examples = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
-  assert len(examples) == 20 and all(isinstance(one["explanation_before_rl"], str) for one in examples)
+  examples = json.loads(
+    page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+  )
+  assert len(examples) == 20 and all(
+    isinstance(one["explanation_before_rl"], str) for one in examples
+  )
   assert all(np.isfinite(one["fve_before_rl"]) for one in examples)
   assert any(one["explanation_before_rl"] != one["explanation"] for one in examples)
 
@@ -71,7 +97,9 @@ def test_the_exported_pair_is_the_trained_pair(uninterrupted):
 
   run, exported = nla_jax.load(uninterrupted), nla_jax.load(uninterrupted / "hf", compute="float32")
   texts = ["Next: a, b", "anything else"]
-  np.testing.assert_allclose(run.reconstruct(texts), exported.reconstruct(texts), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(
+    run.reconstruct(texts), exported.reconstruct(texts), rtol=1e-4, atol=1e-4
+  )
   vectors = np.random.default_rng(0).normal(size=(3, 64))
   ours, theirs = run.explain(vectors, greedy=True), exported.explain(vectors, greedy=True)
   assert [one.text for one in ours] == [one.text for one in theirs]
@@ -81,8 +109,11 @@ def test_the_exported_pair_is_the_trained_pair(uninterrupted):
 def test_an_exported_pair_is_trained_further(uninterrupted, shared, nla):
   """`nla rl --config.init` begins where the pair ended, with its prompts, layer and scale, whatever the config says."""
   workdir = shared / "further"
-  begin = [f"--config.init={uninterrupted / 'hf'}", "--config.prompts.av=Other {injection_char} words",
-           "--config.layer=1"]
+  begin = [
+    f"--config.init={uninterrupted / 'hf'}",
+    "--config.prompts.av=Other {injection_char} words",
+    "--config.layer=1",
+  ]
   for stage in ("extract", "teach", "rl"):
     status, printed = nla(stage, workdir, *begin)
     assert status == 0, printed[-3000:]
@@ -98,15 +129,31 @@ def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared, nla):
   """Each knob's formula has its own test; here they work together in the loop, and the KL weight goes down."""
   workdir = shared / "knobs"
   shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf"))
-  knobs = {"truncate": "true", "ar_ema": 0.5, "ar_gold": 0.25, "kl": "k1", "kl_target": 0.5, "importance_cap": 2.0,
-           "clip_high": 0.3, "dual_clip": 3.0, "advantage": "rloo", "average": "token", "repeat_cost": 0.1, "epochs": 2,
-           "minibatches": 2}
-  status, printed = nla("rl", workdir, *(f"--config.rl.{name}={value}" for name, value in knobs.items()))
+  knobs = {
+    "truncate": "true",
+    "ar_ema": 0.5,
+    "ar_gold": 0.25,
+    "kl": "k1",
+    "kl_target": 0.5,
+    "importance_cap": 2.0,
+    "clip_high": 0.3,
+    "dual_clip": 3.0,
+    "advantage": "rloo",
+    "average": "token",
+    "repeat_cost": 0.1,
+    "epochs": 2,
+    "minibatches": 2,
+  }
+  status, printed = nla(
+    "rl", workdir, *(f"--config.rl.{name}={value}" for name, value in knobs.items())
+  )
   assert status == 0, printed[-3000:]
   lines = curve(workdir / "rl")
   weights = [line["kl_weight"] for line in lines if "kl_weight" in line]
   assert len(lines) == 8 and weights[-1] < weights[0]
-  assert all(np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in lines)
+  assert all(
+    np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in lines
+  )
 
 
 def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, nla):
@@ -118,12 +165,23 @@ def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted,
   assert status == 2 and "layer (made with 2, asked for 1)" in printed
 
 
-def test_a_run_killed_in_every_stage_and_started_again_gives_the_same_numbers_bit_for_bit(uninterrupted, shared):
+def test_a_run_killed_in_every_stage_and_started_again_gives_the_same_numbers_bit_for_bit(
+  uninterrupted, shared
+):
   workdir, compiled = shared / "killed", shared / "compiled"
-  shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], compiled)  # a killed process may leave half an entry
+  shutil.copytree(
+    os.environ["JAX_COMPILATION_CACHE_DIR"], compiled
+  )  # a killed process may leave half an entry
   begin = lambda: start(workdir, *TINY, JAX_COMPILATION_CACHE_DIR=str(compiled))
-  saved = lambda folder: any(path.name.isdigit() for path in (workdir / folder / "checkpoints").glob("*"))
-  for ready in (lambda: shards(workdir) >= 2, lambda: saved("sft/ar"), lambda: saved("sft/av"), lambda: saved("rl")):
+  saved = lambda folder: any(
+    path.name.isdigit() for path in (workdir / folder / "checkpoints").glob("*")
+  )
+  for ready in (
+    lambda: shards(workdir) >= 2,
+    lambda: saved("sft/ar"),
+    lambda: saved("sft/av"),
+    lambda: saved("rl"),
+  ):
     process = begin()
     reach(ready, [process], workdir)
     process.kill()

@@ -14,8 +14,6 @@ scaled back to unit norm. Doing so makes the baseline worse and FVE larger witho
 training and evaluation share them. The rest runs on the host in float64.
 """
 
-
-
 from typing import Any
 
 import jax
@@ -80,7 +78,9 @@ def _unit_rows(golds: Any) -> np.ndarray:
   units = normalise(golds.astype(np.float64))
   if not np.isfinite(units).all():
     bad = int((~np.isfinite(units).all(axis=-1)).sum())
-    raise NLAError(f"{bad} of {len(units)} activations are not finite; extract them again (nla extract)")
+    raise NLAError(
+      f"{bad} of {len(units)} activations are not finite; extract them again (nla extract)"
+    )
   return units
 
 
@@ -133,5 +133,3 @@ def baseline_variance_inflated(golds: Any) -> float:
 def fve_inflated(mse: Any, golds: Any) -> float:
   """FVE against `baseline_variance_inflated`: for comparison with numbers published so, nothing else."""
   return float(1.0 - np.mean(np.asarray(mse, np.float64)) / baseline_variance_inflated(golds))
-
-

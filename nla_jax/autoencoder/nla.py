@@ -1,4 +1,5 @@
 """The public object: a loaded AV and AR, and a target when it is asked to read text."""
+
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -53,8 +54,9 @@ class NLA:
   baseline: float | None = None
   load_target: Callable[[str, int], tuple[Architecture, Any]] | None = None
 
-  def explain(self, activations, *, greedy: bool = False, seed: int = 0, batch: int = 64,
-              best_of: int = 1) -> list[Explanation]:
+  def explain(
+    self, activations, *, greedy: bool = False, seed: int = 0, batch: int = 64, best_of: int = 1
+  ) -> list[Explanation]:
     """Explanations of raw activations [n, d_model], each judged by the AR.
 
     Args:
@@ -67,16 +69,21 @@ class NLA:
     vectors = np.asarray(activations, np.float32)
     d = self.pair.verbalizer.architecture.d_model
     if vectors.ndim != 2 or vectors.shape[1] != d or not np.isfinite(vectors).all():
-      raise NLAError(f"expected finite activations of shape [n, {d}], got {vectors.shape}"
-                     + ("" if np.isfinite(vectors).all() else " with NaN or infinity in it"))
+      raise NLAError(
+        f"expected finite activations of shape [n, {d}], got {vectors.shape}"
+        + ("" if np.isfinite(vectors).all() else " with NaN or infinity in it")
+      )
     repeated = np.repeat(vectors, best_of, axis=0)
-    texts, _ = self.pair.explain(self.av_params, repeated, jax.random.key(seed), batch=min(batch, len(repeated)),
-                                 greedy=greedy)
+    texts, _ = self.pair.explain(
+      self.av_params, repeated, jax.random.key(seed), batch=min(batch, len(repeated)), greedy=greedy
+    )
     rebuilt = self.reconstruct(texts, batch=min(batch, len(repeated)))
     errors, cosines = np.asarray(mse_nrm(rebuilt, repeated)), np.asarray(cosine(rebuilt, repeated))
     best = errors.reshape(-1, best_of).argmin(axis=1) + np.arange(len(vectors)) * best_of
     fve = lambda error: None if self.baseline is None else float(1 - error / self.baseline)
-    return [Explanation(texts[i], float(cosines[i]), float(errors[i]), fve(errors[i])) for i in best]
+    return [
+      Explanation(texts[i], float(cosines[i]), float(errors[i]), fve(errors[i])) for i in best
+    ]
 
   def reconstruct(self, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
     """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning."""
@@ -87,23 +94,34 @@ class NLA:
     ids = encode(self.pair.tokenizer, text, special=True)
     places = [p if p >= 0 else len(ids) + p for p in positions]
     if any(not 0 <= place < len(ids) for place in places):
-      raise NLAError(f"positions {list(positions)} are not all inside this text of {len(ids)} tokens")
+      raise NLAError(
+        f"positions {list(positions)} are not all inside this text of {len(ids)} tokens"
+      )
     architecture, params = self._target
-    found = target.read(params, np.array([ids], np.int32), np.zeros(len(places), np.int32), np.array(places, np.int32),
-                        architecture=architecture, layer=self.pair.layer, dtype=self.pair.verbalizer.dtype)
+    found = target.read(
+      params,
+      np.array([ids], np.int32),
+      np.zeros(len(places), np.int32),
+      np.array(places, np.int32),
+      architecture=architecture,
+      layer=self.pair.layer,
+      dtype=self.pair.verbalizer.dtype,
+    )
     return self.explain(sharding.fetch(found.activations), **options)
 
   @functools.cached_property
   def _target(self):
     if not self.base or self.load_target is None:
-      raise NLAError("the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
-                     "a folder, a .gguf file, package:NAME or a hub id")
+      raise NLAError(
+        "the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
+        "a folder, a .gguf file, package:NAME or a hub id"
+      )
     architecture, params = self.load_target(self.base, self.pair.layer)
     ours = self.pair.reconstructor.architecture
     if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
-      raise NLAError(f"the base model {self.base} is a {architecture.family} of width "
-                     f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
-                     "the right one with nla_jax.load(…, base=…)")
+      raise NLAError(
+        f"the base model {self.base} is a {architecture.family} of width "
+        f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
+        "the right one with nla_jax.load(…, base=…)"
+      )
     return architecture, params
-
-

@@ -3,6 +3,7 @@
 The functions here are the only way from vectors to explanations and from explanations to vectors; training,
 evaluation and the public API all call them.
 """
+
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -57,26 +58,50 @@ class Pair:
     """Answers for vectors [n, d_model], one for each of `sample_ids` [n·group]; see `nla_jax.decoding.explanations`."""
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
     vectors, sample_ids = sharding.put((vectors, sample_ids))
-    return sample(av_params, before, after, vectors, key, sample_ids, model=self.verbalizer,
-                  stop_id=self.prompts.stop_id, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
-                  greedy=greedy)
+    return sample(
+      av_params,
+      before,
+      after,
+      vectors,
+      key,
+      sample_ids,
+      model=self.verbalizer,
+      stop_id=self.prompts.stop_id,
+      max_new_tokens=self.max_new_tokens,
+      temperature=self.temperature,
+      greedy=greedy,
+    )
 
   def texts(self, rollout: Rollout) -> list[str | None]:
     """The explanation in each answer; None where it does not parse or hit the cap."""
-    tokens, lengths, finished = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
-    answers = self.tokenizer.batch_decode([row[:n] for row, n in zip(tokens, lengths)], skip_special_tokens=True)
+    tokens, lengths, finished = map(
+      sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished)
+    )
+    answers = self.tokenizer.batch_decode(
+      [row[:n] for row, n in zip(tokens, lengths)], skip_special_tokens=True
+    )
     return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
 
-  def explain(self, av_params, vectors: np.ndarray, key, *, batch: int = 64, greedy: bool = False,
-              on_batch=lambda n: None) -> tuple[list[str | None], np.ndarray]:
+  def explain(
+    self,
+    av_params,
+    vectors: np.ndarray,
+    key,
+    *,
+    batch: int = 64,
+    greedy: bool = False,
+    on_batch=lambda n: None,
+  ) -> tuple[list[str | None], np.ndarray]:
     """Explanations of vectors [n, d_model], in batches of one shape; returns them and each answer's tokens [n]."""
     texts, lengths, batch = [], [], sharding.rows_of_batch(batch)
     for start in range(0, len(vectors), batch):
-      rows = np.asarray(vectors[start:start + batch], np.float32)
+      rows = np.asarray(vectors[start : start + batch], np.float32)
       padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
-      rollout = self.roll_out(av_params, padded, key, np.arange(start, start + batch, dtype=np.int32), greedy=greedy)
-      texts += self.texts(rollout)[:len(rows)]
-      lengths.append(sharding.fetch(rollout.lengths)[:len(rows)])
+      rollout = self.roll_out(
+        av_params, padded, key, np.arange(start, start + batch, dtype=np.int32), greedy=greedy
+      )
+      texts += self.texts(rollout)[: len(rows)]
+      lengths.append(sharding.fetch(rollout.lengths)[: len(rows)])
       on_batch(len(rows))
     return texts, np.concatenate(lengths)
 
@@ -89,15 +114,18 @@ class Pair:
     rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
     limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
     if rows.tokens.shape[1] > limit:
-      raise NLAError(f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
-                     "shorten it")
+      raise NLAError(
+        f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
+        "shorten it"
+      )
     out, batch = [], sharding.rows_of_batch(batch)
     for start in range(0, len(texts), batch):
       index = np.minimum(np.arange(start, start + batch), len(texts) - 1)
       tokens, lengths = sharding.put((rows.tokens[index], rows.lengths[index]))
-      predicted = _reconstruct(ar_params, jnp.asarray(self.prompts.ar_before), tokens, lengths,
-                               model=self.reconstructor)
-      out.append(sharding.fetch(predicted)[:len(texts) - start])
+      predicted = _reconstruct(
+        ar_params, jnp.asarray(self.prompts.ar_before), tokens, lengths, model=self.reconstructor
+      )
+      out.append(sharding.fetch(predicted)[: len(texts) - start])
     return np.concatenate(out)
 
 
@@ -106,15 +134,38 @@ def _reconstruct(params, before, tokens, lengths, *, model: Reconstructor):
   return model.apply({"params": params}, before, tokens, lengths)
 
 
-def make_pair(architecture: Architecture, tokenizer, prompts: Prompts, *, layer: int, scale: float, mode: str, map: str,
-              max_new_tokens: int, dtype, remat: bool = True, temperature: float = 1.0, kernel: str = "auto") -> Pair:
+def make_pair(
+  architecture: Architecture,
+  tokenizer,
+  prompts: Prompts,
+  *,
+  layer: int,
+  scale: float,
+  mode: str,
+  map: str,
+  max_new_tokens: int,
+  dtype,
+  remat: bool = True,
+  temperature: float = 1.0,
+  kernel: str = "auto",
+) -> Pair:
   """Checks the choices and builds the modules. Raises NLAError."""
   if not 0 <= layer < architecture.n_layers:
     raise NLAError(f"config.layer={layer}: this model has blocks 0..{architecture.n_layers - 1}")
-  for name, value, known in (("inject.mode", mode, INJECT_MODES), ("inject.map", map, INJECT_MAPS),
-                             ("kernel", kernel, KERNELS)):
+  for name, value, known in (
+    ("inject.mode", mode, INJECT_MODES),
+    ("inject.map", map, INJECT_MAPS),
+    ("kernel", kernel, KERNELS),
+  ):
     if value not in known:
       raise NLAError(f"config.{name}={value!r}: expected one of {', '.join(known)}")
-  return Pair(Verbalizer(architecture, scale, mode, map, dtype, remat),
-              Reconstructor(architecture.lower(layer + 1), dtype, remat), prompts, tokenizer, layer, max_new_tokens,
-              temperature, kernel)
+  return Pair(
+    Verbalizer(architecture, scale, mode, map, dtype, remat),
+    Reconstructor(architecture.lower(layer + 1), dtype, remat),
+    prompts,
+    tokenizer,
+    layer,
+    max_new_tokens,
+    temperature,
+    kernel,
+  )

@@ -3,6 +3,7 @@
 Templates and the marker rule are the interchange contract's; a config may bring templates of its own, which then
 travel in the sidecar. Special-token strings inside documents and explanations are escaped, never interpreted.
 """
+
 import dataclasses
 import re
 
@@ -87,8 +88,10 @@ class Prompts:
     ids = encode(tokenizer, self.ar_template.format(explanation=text), special=True)
     shared = len(self.ar_before)
     if ids[:shared] != list(self.ar_before):
-      raise NLAError(f"the tokenizer merges the AR template's beginning with the explanation {text[:40]!r}; "
-                     "put a character that never merges before {explanation} in the template")
+      raise NLAError(
+        f"the tokenizer merges the AR template's beginning with the explanation {text[:40]!r}; "
+        "put a character that never merges before {explanation} in the template"
+      )
     return ids[shared:]
 
 
@@ -98,8 +101,10 @@ def find_marker(tokenizer) -> tuple[str, int]:
     ids = encode(tokenizer, chr(code))
     if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
       return chr(code), ids[0]
-  raise NLAError("no character in U+3200..U+33FF is a single token of this tokenizer, so there is no marker for the "
-                 "injected vector; name one with --config.prompts.marker=<a character that is one token>")
+  raise NLAError(
+    "no character in U+3200..U+33FF is a single token of this tokenizer, so there is no marker for the "
+    "injected vector; name one with --config.prompts.marker=<a character that is one token>"
+  )
 
 
 def _close_of_turn(tokenizer) -> tuple[int, ...]:
@@ -110,22 +115,35 @@ def _close_of_turn(tokenizer) -> tuple[int, ...]:
   special = set(tokenizer.all_special_ids)
   for index, token in enumerate(ids):
     if token in special:
-      return tuple(ids[:index + 1])
+      return tuple(ids[: index + 1])
   if tokenizer.eos_token_id is None:
-    raise NLAError("the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
-                   "sampling would never stop; give the tokenizer an eos_token")
+    raise NLAError(
+      "the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
+      "sampling would never stop; give the tokenizer an eos_token"
+    )
   return (*ids, tokenizer.eos_token_id)
 
 
-def make_prompts(tokenizer, av_template: str = AV_TEMPLATE, ar_template: str = AR_TEMPLATE,
-                 marker: str | None = None) -> Prompts:
+def make_prompts(
+  tokenizer,
+  av_template: str = AV_TEMPLATE,
+  ar_template: str = AR_TEMPLATE,
+  marker: str | None = None,
+) -> Prompts:
   """Builds and checks the prompts. Raises NLAError where a template or the tokenizer cannot serve."""
-  for name, template, field in (("av", av_template, "{injection_char}"), ("ar", ar_template, "{explanation}")):
+  for name, template, field in (
+    ("av", av_template, "{injection_char}"),
+    ("ar", ar_template, "{explanation}"),
+  ):
     if template.count(field) != 1:
-      raise NLAError(f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times")
+      raise NLAError(
+        f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times"
+      )
   if tokenizer.chat_template is None:
-    raise NLAError("this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model "
-                   "or set tokenizer.chat_template")
+    raise NLAError(
+      "this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model "
+      "or set tokenizer.chat_template"
+    )
   if marker is None:
     marker, marker_id = find_marker(tokenizer)
   else:
@@ -133,17 +151,32 @@ def make_prompts(tokenizer, av_template: str = AV_TEMPLATE, ar_template: str = A
     if len(ids) != 1:
       raise NLAError(f"the marker {marker!r} is {len(ids)} tokens, it must be exactly one")
     marker_id = ids[0]
-  text = tokenizer.apply_chat_template([{"role": "user", "content": av_template.format(injection_char=marker)}],
-                                       tokenize=False, add_generation_prompt=True)
+  text = tokenizer.apply_chat_template(
+    [{"role": "user", "content": av_template.format(injection_char=marker)}],
+    tokenize=False,
+    add_generation_prompt=True,
+  )
   ids = tokenizer(text, add_special_tokens=False)["input_ids"]
   slots = [i for i, token in enumerate(ids) if token == marker_id]
   if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
-    raise NLAError(f"the marker {marker!r} (id {marker_id}) must occur once inside the AV's prompt, "
-                   f"it occurs at {slots} of {len(ids)} tokens")
+    raise NLAError(
+      f"the marker {marker!r} (id {marker_id}) must occur once inside the AV's prompt, "
+      f"it occurs at {slots} of {len(ids)} tokens"
+    )
   slot = slots[0]
   head, tail = ar_template.split("{explanation}")
   # The last id of the beginning may merge with the explanation's first character, so it is not shared.
   ar_before = encode(tokenizer, head, special=True)[:-1]
-  return Prompts(av_template, ar_template, marker, marker_id, ids[slot - 1], ids[slot + 1],
-                 np.array(ids[:slot], np.int32), np.array(ids[slot:], np.int32), _close_of_turn(tokenizer),
-                 np.array(ar_before, np.int32), tuple(encode(tokenizer, tail)[1:]))
+  return Prompts(
+    av_template,
+    ar_template,
+    marker,
+    marker_id,
+    ids[slot - 1],
+    ids[slot + 1],
+    np.array(ids[:slot], np.int32),
+    np.array(ids[slot:], np.int32),
+    _close_of_turn(tokenizer),
+    np.array(ar_before, np.int32),
+    tuple(encode(tokenizer, tail)[1:]),
+  )

@@ -1,4 +1,5 @@
 """Explanations and activations as fixed-shape token rows: what the AV answers and what the AR reads."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class Inputs(NamedTuple):
 def _pad(rows: list[list[int]], length: int, fill: int) -> np.ndarray:
   out = np.full((len(rows), length), fill, np.int32)
   for i, row in enumerate(rows):
-    out[i, :len(row)] = row
+    out[i, : len(row)] = row
   return out
 
 
@@ -36,7 +37,9 @@ def encode_answers(prompts: Prompts, tokenizer, texts: list[str], multiple: int 
   return Answers(_pad(rows, length, prompts.stop_id), mask)
 
 
-def encode_inputs(prompts: Prompts, tokenizer, texts: list[str | None], length: int, grow: bool = False) -> Inputs:
+def encode_inputs(
+  prompts: Prompts, tokenizer, texts: list[str | None], length: int, grow: bool = False
+) -> Inputs:
   """AR inputs. A text that is None or longer than `length` tokens does not fit; its row reads an empty explanation.
 
   With `grow`, `length` is raised to hold the longest text (in steps of 32 tokens, so that few shapes are compiled).
@@ -47,7 +50,9 @@ def encode_inputs(prompts: Prompts, tokenizer, texts: list[str | None], length: 
     length = -(-max(map(len, rows)) // 32) * 32
   fits = np.array([text is not None and len(row) <= length for text, row in zip(texts, rows)], bool)
   rows = [row if fit else empty for row, fit in zip(rows, fits)]
-  return Inputs(_pad(rows, length, prompts.stop_id), np.array([len(row) for row in rows], np.int32), fits)
+  return Inputs(
+    _pad(rows, length, prompts.stop_id), np.array([len(row) for row in rows], np.int32), fits
+  )
 
 
 def ar_length(max_explanation_tokens: int, prompts: Prompts, tokenizer, multiple: int = 8) -> int:

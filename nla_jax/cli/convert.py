@@ -3,6 +3,7 @@
 A folder that is converted to has the sub-folders of a run's workdir, and with --config it is one: its extract and teach
 stages are closed, and `nla run` with the same config goes on with SFT.
 """
+
 import argparse
 import shlex
 from pathlib import Path
@@ -20,15 +21,32 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog="nla convert", usage=USAGE, description=__doc__)
   parser.add_argument("source", nargs="+", metavar="FROM")
   parser.add_argument("target", metavar="TO")
-  parser.add_argument("--model", help="the target, where the files do not name it or name it by another path")
-  parser.add_argument("--texts", nargs="+", default=[], metavar="FILE",
-                      help="to a store: base files with the texts of the same documents")
-  parser.add_argument("--held-out", type=float, default=0.1,
-                      help="to a store: share of documents to hold out (of the config where one is given)")
+  parser.add_argument(
+    "--model", help="the target, where the files do not name it or name it by another path"
+  )
+  parser.add_argument(
+    "--texts",
+    nargs="+",
+    default=[],
+    metavar="FILE",
+    help="to a store: base files with the texts of the same documents",
+  )
+  parser.add_argument(
+    "--held-out",
+    type=float,
+    default=0.1,
+    help="to a store: share of documents to hold out (of the config where one is given)",
+  )
   parser.add_argument("--seed", type=int, default=42, help="to a store: of the splits (likewise)")
-  parser.add_argument("--config", help="to a store: makes FOLDER a workdir of this config, so that `nla run` goes on")
-  parser.add_argument("--kind", default="base", choices=from_store.KINDS, help="to one file: which rows")
-  parser.add_argument("--no-texts", action="store_true", help="to av_sft, ar_sft, rl: leave the texts out")
+  parser.add_argument(
+    "--config", help="to a store: makes FOLDER a workdir of this config, so that `nla run` goes on"
+  )
+  parser.add_argument(
+    "--kind", default="base", choices=from_store.KINDS, help="to one file: which rows"
+  )
+  parser.add_argument(
+    "--no-texts", action="store_true", help="to av_sft, ar_sft, rl: leave the texts out"
+  )
   return parser.parse_args(arguments)
 
 
@@ -37,8 +55,10 @@ def main(arguments: list[str]) -> int:
   options = _parse(arguments)
   parquet = [path for path in options.source if path.endswith(".parquet")]
   if parquet and len(parquet) < len(options.source):
-    raise NLAError(f"cannot convert parquet files and {next(p for p in options.source if p not in parquet)} at once: "
-                   "give either parquet files or one store")
+    raise NLAError(
+      f"cannot convert parquet files and {next(p for p in options.source if p not in parquet)} at once: "
+      "give either parquet files or one store"
+    )
   if parquet:
     _to_store(options)
   else:
@@ -48,14 +68,24 @@ def main(arguments: list[str]) -> int:
 
 def _to_store(options: argparse.Namespace) -> None:
   if options.target.endswith(".parquet"):
-    raise NLAError(f"{options.target} names a parquet file, but parquet files are converted to a folder: name that")
+    raise NLAError(
+      f"{options.target} names a parquet file, but parquet files are converted to a folder: name that"
+    )
   if options.config is None:
-    facts = to_store.to_store(options.source, options.target, model=options.model, texts_from=options.texts,
-                                      held_out=options.held_out, seed=options.seed)
+    facts = to_store.to_store(
+      options.source,
+      options.target,
+      model=options.model,
+      texts_from=options.texts,
+      held_out=options.held_out,
+      seed=options.seed,
+    )
   else:
     facts = _to_workdir(options)
-  say(f"convert: {facts['rows']} rows of {facts['documents']} documents, {facts['explanations']} explained, in "
-      f"{options.target}; by split: {', '.join(f'{name} {n}' for name, n in facts['rows_by_split'].items())}")
+  say(
+    f"convert: {facts['rows']} rows of {facts['documents']} documents, {facts['explanations']} explained, in "
+    f"{options.target}; by split: {', '.join(f'{name} {n}' for name, n in facts['rows_by_split'].items())}"
+  )
 
 
 def _to_workdir(options: argparse.Namespace) -> dict:
@@ -67,20 +97,30 @@ def _to_workdir(options: argparse.Namespace) -> dict:
   config = load_config(options.config)
   side = DataFile(options.source[0]).sidecar
   if config.layer != side.layer_index:
-    raise NLAError(f"{options.config} is for layer {config.layer}, {options.source[0]} holds layer {side.layer_index}: "
-                   f"set config.layer = {side.layer_index} in a copy of the config")
+    raise NLAError(
+      f"{options.config} is for layer {config.layer}, {options.source[0]} holds layer {side.layer_index}: "
+      f"set config.layer = {side.layer_index} in a copy of the config"
+    )
   run = begin(config, Path(options.target))
   stage = run.open("extract")
-  facts = to_store.to_store(options.source, options.target, model=options.model or config.model,
-                                    texts_from=options.texts, held_out=config.data.held_out, seed=config.seed)
+  facts = to_store.to_store(
+    options.source,
+    options.target,
+    model=options.model or config.model,
+    texts_from=options.texts,
+    held_out=config.data.held_out,
+    seed=config.seed,
+  )
   if not stage.done:
     stage.finish(**facts)
   teach = run.open("teach")
   texts = from_store.open_source(options.target).texts
   unexplained = [row for row in run.store.rows("held_out").tolist() if row not in texts]
   if unexplained:
-    say(f"convert: {len(unexplained)} held-out rows have no explanation, so the stage teach stays open: "
-        "`nla teach` with config.teacher.provider=file can fill it")
+    say(
+      f"convert: {len(unexplained)} held-out rows have no explanation, so the stage teach stays open: "
+      "`nla teach` with config.teacher.provider=file can fill it"
+    )
   elif not teach.done:
     teach.finish(explanations=facts["explanations"])
   return facts
@@ -88,14 +128,19 @@ def _to_workdir(options: argparse.Namespace) -> dict:
 
 def _to_parquet(options: argparse.Namespace) -> None:
   if len(options.source) > 1:
-    raise NLAError(f"{len(options.source)} stores were given ({shlex.join(options.source)}): convert one at a time")
+    raise NLAError(
+      f"{len(options.source)} stores were given ({shlex.join(options.source)}): convert one at a time"
+    )
   source = from_store.open_source(options.source[0], options.model)
   target = Path(options.target)
   if target.suffix == ".parquet":
     kinds = {options.kind: target}
   else:
-    kinds = {kind: target / f"{kind if kind != 'explained' else 'base_explained'}.parquet"
-             for kind in from_store.KINDS if len(from_store.rows_of(source, kind))}
+    kinds = {
+      kind: target / f"{kind if kind != 'explained' else 'base_explained'}.parquet"
+      for kind in from_store.KINDS
+      if len(from_store.rows_of(source, kind))
+    }
   for kind, path in kinds.items():
     n = from_store.to_parquet(source, path, kind, texts=not options.no_texts)
     say(f"convert: {n} rows in {path}")

@@ -2,10 +2,11 @@
 
 Config keys are set as --config.key=value; a preset of the config file is chosen with --config.preset=name.
 """
+
 import importlib
 import os
-import pathlib
 import sys
+from pathlib import Path
 
 USAGE = """usage: nla STAGE --config=FILE.py --workdir=FOLDER [--config.key=value …]
 
@@ -20,8 +21,12 @@ besides: inspect PATH    what a model, a workdir, a store, a GGUF or a parquet f
          plan --config=… --topology=v5p:2x2x4   whether a run fits a slice that is not here, and what it costs
                          nla COMMAND --help shows how
 """
-COMMANDS = {"inspect": "nla_jax.cli.inspect", "convert": "nla_jax.cli.convert",
-            "push": "nla_jax.cli.push", "plan": "nla_jax.cli.plan"}
+COMMANDS = {
+  "inspect": "nla_jax.cli.inspect",
+  "convert": "nla_jax.cli.convert",
+  "push": "nla_jax.cli.push",
+  "plan": "nla_jax.cli.plan",
+}
 
 
 def _parse(arguments: list[str]):
@@ -33,30 +38,41 @@ def _parse(arguments: list[str]):
   from nla_jax.errors import NLAError
 
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values,
-                                  sys_argv=["nla", *arguments])
+  config_flags.DEFINE_config_file(
+    "config", None, "configuration file", flag_values=values, sys_argv=["nla", *arguments]
+  )
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-  flags.DEFINE_bool("distributed", False, "several processes, as the cluster says", flag_values=values)
+  flags.DEFINE_bool(
+    "distributed", False, "several processes, as the cluster says", flag_values=values
+  )
   flags.DEFINE_string("coordinator", None, "host:port of the first process", flag_values=values)
   flags.DEFINE_integer("processes", None, "how many processes there are", flag_values=values)
   flags.DEFINE_integer("process", None, "which of them this is", flag_values=values)
-  flags.DEFINE_integer("heartbeat", 60, "seconds of silence after which a process is dead", flag_values=values)
+  flags.DEFINE_integer(
+    "heartbeat", 60, "seconds of silence after which a process is dead", flag_values=values
+  )
   names = [argument for argument in arguments if argument.split("=")[0] in ("--config", "-config")]
-  if names and "=" in names[-1] and not pathlib.Path(names[-1].split("=", 1)[1]).is_file():
-    raise NLAError(f"no config file at {names[-1].split('=', 1)[1]}; configs/smollm2_135m.py is the one to start from")
+  if names and "=" in names[-1] and not Path(names[-1].split("=", 1)[1]).is_file():
+    raise NLAError(
+      f"no config file at {names[-1].split('=', 1)[1]}; configs/smollm2_135m.py is the one to start from"
+    )
   try:
     rest = values(["nla", *arguments])
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    raise NLAError(" ".join(str(error).split())[:400] + "; nla_jax/config.py lists all keys") from error
+    raise NLAError(
+      " ".join(str(error).split())[:400] + "; nla_jax/config.py lists all keys"
+    ) from error
   if values["config"].value is None or values.workdir is None or len(rest) != 2:
     raise NLAError("give one stage, --config=FILE.py and --workdir=FOLDER; `nla --help` shows how")
   holder = values["config"]
-  config = load_config(config_flags.get_config_filename(holder), config_flags.get_override_values(holder))
+  config = load_config(
+    config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
+  )
   if values.distributed or values.coordinator:
     from nla_jax.parallel import distributed
 
     distributed.initialize(values.coordinator, values.processes, values.process, values.heartbeat)
-  return rest[1], config, pathlib.Path(values.workdir)
+  return rest[1], config, Path(values.workdir)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,8 +109,11 @@ def main(arguments: list[str] | None = None) -> int:
   except OSError as error:
     if error.errno is None:
       raise
-    print(f"nla: {error.strerror}: {error.filename or workdir}; what was finished is kept, run the same command again "
-          "when this is mended", file=sys.stderr)
+    print(
+      f"nla: {error.strerror}: {error.filename or workdir}; what was finished is kept, run the same command again "
+      "when this is mended",
+      file=sys.stderr,
+    )
     return 2
   return 0
 

@@ -2,6 +2,7 @@
 
 A folder (or KvStore URL) with `explanations.parquet` (row int64, explanation string) and `manifest.json`, written last.
 """
+
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from nla_jax.errors import NLAError
 TABLE = "explanations.parquet"
 
 
-def write_explanations(path: str, rows: np.ndarray, texts: Sequence[str], fields: Mapping | None = None) -> dict:
+def write_explanations(
+  path: str, rows: np.ndarray, texts: Sequence[str], fields: Mapping | None = None
+) -> dict:
   """Writes the folder and returns its manifest: `fields`, n_rows and the table's sha256.
 
   Args:
@@ -28,18 +31,27 @@ def write_explanations(path: str, rows: np.ndarray, texts: Sequence[str], fields
   """
   rows = np.asarray(rows, np.int64)
   if rows.shape != (len(texts),) or len(np.unique(rows)) != len(rows):
-    raise ValueError(f"{len(texts)} explanations for rows of shape {rows.shape}, {len(np.unique(rows))} distinct")
+    raise ValueError(
+      f"{len(texts)} explanations for rows of shape {rows.shape}, {len(np.unique(rows))} distinct"
+    )
   empty = next((row for row, text in zip(rows, texts, strict=True) if not text.strip()), None)
   if empty is not None:
-    raise NLAError(f"the teacher's explanation of row {empty} is empty; leave the row out or ask the teacher again")
+    raise NLAError(
+      f"the teacher's explanation of row {empty} is empty; leave the row out or ask the teacher again"
+    )
   sink = pa.BufferOutputStream()
-  pq.write_table(pa.table({"row": pa.array(rows), "explanation": pa.array(texts, pa.string())}), sink,
-                 compression="zstd")
+  pq.write_table(
+    pa.table({"row": pa.array(rows), "explanation": pa.array(texts, pa.string())}),
+    sink,
+    compression="zstd",
+  )
   table = sink.getvalue().to_pybytes()
   manifest = {**(fields or {}), "n_rows": len(rows), "sha256": hashlib.sha256(table).hexdigest()}
   store = files.open_files(path)
   with files.writing(store.url + TABLE):
-    store.write(layout.MANIFEST, None).result()  # deletes it: the old one would vouch for the new table
+    store.write(
+      layout.MANIFEST, None
+    ).result()  # deletes it: the old one would vouch for the new table
     store.write(TABLE, table).result()
   files.write_json(store, layout.MANIFEST, manifest)
   return manifest
@@ -58,9 +70,9 @@ def read_explanations(path: str) -> dict[int, str]:
   manifest = read_manifest(path)
   found = files.open_files(path).read(TABLE).result()
   if found.state != "value" or hashlib.sha256(found.value).hexdigest() != manifest["sha256"]:
-    raise NLAError(f"{path}/{TABLE} is missing or damaged; delete {path}/{layout.MANIFEST} and run `nla teach` "
-                   "again")
+    raise NLAError(
+      f"{path}/{TABLE} is missing or damaged; delete {path}/{layout.MANIFEST} and run `nla teach` "
+      "again"
+    )
   table = pq.read_table(io.BytesIO(found.value))
   return dict(zip(table["row"].to_pylist(), table["explanation"].to_pylist(), strict=True))
-
-

@@ -3,6 +3,7 @@
 What Grain shuffles and batches are row indices; a batch is then fetched whole, in one read where the source can
 (`__getitems__`). Threads fetch ahead, Grain keeps the order, so nothing but `seed` decides what a step sees.
 """
+
 from collections.abc import Mapping, Sequence
 
 import grain
@@ -25,11 +26,18 @@ class StoreRows:
     NLAError: there is no row.
   """
 
-  def __init__(self, store: Store, rows: np.ndarray, names: Sequence[str] = ("activations",),
-               columns: Mapping[str, np.ndarray] | None = None):
+  def __init__(
+    self,
+    store: Store,
+    rows: np.ndarray,
+    names: Sequence[str] = ("activations",),
+    columns: Mapping[str, np.ndarray] | None = None,
+  ):
     if len(rows) == 0:
-      raise NLAError(f"no row of the store {store.path} is left to train on; lower config.data.held_out, take more "
-                     "documents, or give explanations of its activations")
+      raise NLAError(
+        f"no row of the store {store.path} is left to train on; lower config.data.held_out, take more "
+        "documents, or give explanations of its activations"
+      )
     self._store, self._names = store, tuple(names)
     self._columns = {"row": np.asarray(rows, np.int64), **(columns or {})}
 
@@ -45,9 +53,16 @@ class StoreRows:
     return given | {name: self._store.read(name, given["row"]) for name in self._names}
 
 
-def batches(source: Sequence[Mapping[str, np.ndarray]], *, batch_size: int, seed: int, epochs: int | None = None,
-            shuffle: bool = True, num_threads: int = 2,
-            part: np.ndarray | slice = slice(None)) -> grain.DatasetIterator:
+def batches(
+  source: Sequence[Mapping[str, np.ndarray]],
+  *,
+  batch_size: int,
+  seed: int,
+  epochs: int | None = None,
+  shuffle: bool = True,
+  num_threads: int = 2,
+  part: np.ndarray | slice = slice(None),
+) -> grain.DatasetIterator:
   """An iterator over batches {name: [batch_size, …]}, or the same part of each.
 
   Every epoch has its own order. Batches run on across the end of an epoch, so each row is seen `epochs` times; only
@@ -71,14 +86,20 @@ def batches(source: Sequence[Mapping[str, np.ndarray]], *, batch_size: int, seed
   if batch_size < 1:
     raise NLAError(f"the batch size is {batch_size}; give at least 1")
   if rows == 0 or (epochs is not None and rows * epochs < batch_size):
-    raise NLAError(f"{rows} row(s) over {epochs or 'any number of'} epoch(s) do not fill one batch of {batch_size}; "
-                   "give more data or a smaller batch size")
+    raise NLAError(
+      f"{rows} row(s) over {epochs or 'any number of'} epoch(s) do not fill one batch of {batch_size}; "
+      "give more data or a smaller batch size"
+    )
   if not 0 <= seed < 2**32:
     raise NLAError(f"the data seed is {seed}; give a whole number from 0 to {2**32 - 1}")
   indices = grain.MapDataset.range(rows)
   if shuffle:
     indices = indices.shuffle(seed=seed)
-  dataset = indices.repeat(epochs).batch(batch_size, drop_remainder=True).map(lambda batch: _fetch(source, batch[part]))
+  dataset = (
+    indices.repeat(epochs)
+    .batch(batch_size, drop_remainder=True)
+    .map(lambda batch: _fetch(source, batch[part]))
+  )
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
   return iter(dataset.to_iter_dataset(options))
 

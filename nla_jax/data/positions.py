@@ -3,6 +3,7 @@
 The generators are the interchange contract's, so a corpus cut into any shards, here or by the reference code, gives
 the same rows.
 """
+
 import hashlib
 import random
 from collections.abc import Collection, Iterable, Sequence
@@ -15,8 +16,15 @@ HELD_OUT = "held_out"
 FRACTIONS = (("av_sft", 0.25), ("ar_sft", 0.25), ("rl", 0.5))
 
 
-def choose_positions(doc_id: str, token_ids: Sequence[int], special_ids: Collection[int], *, seed: int = 42,
-                     per_document: int = 10, minimum: int = 50) -> list[int]:
+def choose_positions(
+  doc_id: str,
+  token_ids: Sequence[int],
+  special_ids: Collection[int],
+  *,
+  seed: int = 42,
+  per_document: int = 10,
+  minimum: int = 50,
+) -> list[int]:
   """Token indices of one document, ascending, drawn without replacement by a generator seeded by the document alone.
 
   Args:
@@ -36,8 +44,14 @@ def choose_positions(doc_id: str, token_ids: Sequence[int], special_ids: Collect
   return sorted(generator.sample(candidates, min(per_document, len(candidates))))
 
 
-def choose_rows(documents: Iterable[tuple[str, Sequence[int]]], special_ids: Collection[int], *, seed: int = 42,
-                per_document: int = 10, minimum: int = 50) -> tuple[np.ndarray, np.ndarray]:
+def choose_rows(
+  documents: Iterable[tuple[str, Sequence[int]]],
+  special_ids: Collection[int],
+  *,
+  seed: int = 42,
+  per_document: int = 10,
+  minimum: int = 50,
+) -> tuple[np.ndarray, np.ndarray]:
   """The rows of a whole corpus, ordered by document, then position.
 
   Args:
@@ -55,18 +69,27 @@ def choose_rows(documents: Iterable[tuple[str, Sequence[int]]], special_ids: Col
   """
   special, rows, longest, count = frozenset(special_ids), [], 0, 0
   for index, (doc_id, token_ids) in enumerate(documents):
-    chosen = choose_positions(doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=minimum)
+    chosen = choose_positions(
+      doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=minimum
+    )
     rows.extend((index, position) for position in chosen)
     longest, count = max(longest, len(token_ids)), count + 1
   if not rows:
-    raise NLAError(f"none of the {count} documents has a position to take: the longest has {longest} tokens and the "
-                   f"first position is {minimum}; give longer documents or a smaller minimum position")
+    raise NLAError(
+      f"none of the {count} documents has a position to take: the longest has {longest} tokens and the "
+      f"first position is {minimum}; give longer documents or a smaller minimum position"
+    )
   document, position = np.asarray(rows, np.int32).T
   return np.ascontiguousarray(document), np.ascontiguousarray(position)
 
 
-def split_groups(groups: Iterable[str], *, seed: int = 42, held_out: float = 0.1,
-                 fractions: Sequence[tuple[str, float]] = FRACTIONS) -> dict[str, str]:
+def split_groups(
+  groups: Iterable[str],
+  *,
+  seed: int = 42,
+  held_out: float = 0.1,
+  fractions: Sequence[tuple[str, float]] = FRACTIONS,
+) -> dict[str, str]:
   """The split of each group. Held-out groups are cut first; the rest is shuffled and cut by the contract.
 
   The held-out generator is its own, so which groups are held out does not depend on `fractions`. No split stays empty:
@@ -87,25 +110,29 @@ def split_groups(groups: Iterable[str], *, seed: int = 42, held_out: float = 0.1
   names = sorted(set(groups))
   shares = [share for _, share in fractions]
   if not 0 <= held_out < 1 or any(share < 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-    raise NLAError(f"the splits are held_out {held_out} and {dict(fractions)}; held_out must be in [0, 1) and the "
-                   "others at least 0, adding to 1")
+    raise NLAError(
+      f"the splits are held_out {held_out} and {dict(fractions)}; held_out must be in [0, 1) and the "
+      "others at least 0, adding to 1"
+    )
   needed = sum(share > 0 for share in shares) + (held_out > 0)
   if len(names) < needed:
-    raise NLAError(f"the corpus has {len(names)} group(s) and {needed} splits; give at least {needed} groups "
-                   "(a group is a document, or what the corpus names as its group)")
+    raise NLAError(
+      f"the corpus has {len(names)} group(s) and {needed} splits; give at least {needed} groups "
+      "(a group is a document, or what the corpus names as its group)"
+    )
 
   generator = random.Random(hashlib.sha256(f"{seed}|{HELD_OUT}".encode()).digest())
   order = list(names)
   generator.shuffle(order)
   wanted = max(1, round(held_out * len(names))) if held_out > 0 else 0
-  cut = set(order[:min(wanted, len(names) - (needed - (held_out > 0)))])
+  cut = set(order[: min(wanted, len(names) - (needed - (held_out > 0)))])
 
   rest = [name for name in names if name not in cut]
   random.Random(seed).shuffle(rest)
   splits = dict.fromkeys(sorted(cut), HELD_OUT)
   start = 0
   for (split, _), size in zip(fractions, _sizes(len(rest), shares), strict=True):
-    splits.update(dict.fromkeys(rest[start:start + size], split))
+    splits.update(dict.fromkeys(rest[start : start + size], split))
     start += size
   return splits
 

@@ -3,6 +3,7 @@
 With several processes each reads, cleans and tokenises its part of the corpus; the tokens then meet in files beside the
 store, and every process holds what one process alone would have made.
 """
+
 import dataclasses
 import hashlib
 import random
@@ -45,8 +46,9 @@ def select(config, tokenizer, folder: str) -> Selection:
     NLAError: the corpus cannot be read, or holds nothing long enough; in every process where it is so in one.
   """
   data, (index, count) = config.data, distributed.process()
-  part = distributed.together("read its part of the corpus",
-                              lambda: list(corpora.read_part(config.corpus, index, count)))
+  part = distributed.together(
+    "read its part of the corpus", lambda: list(corpora.read_part(config.corpus, index, count))
+  )
   place, total = _places(config.corpus, part)
   chosen = range(total)
   if data.max_documents and data.max_documents < total:
@@ -54,21 +56,33 @@ def select(config, tokenizer, folder: str) -> Selection:
   kept, longest = {}, 0
   for i, (_, document) in zip(place.tolist(), part, strict=True):
     if i in chosen:
-      tokens = np.array(encode(tokenizer, document.text, special=True)[:data.max_tokens], np.int32)
+      tokens = np.array(encode(tokenizer, document.text, special=True)[: data.max_tokens], np.int32)
       longest = max(longest, len(tokens))
       if len(tokens) > data.position_minimum:
         kept[i] = StoredDocument(document.id, document.group, "", tokens)
   documents = _meet(kept, folder)
   if not documents:
     longest = int(np.concatenate(distributed.gather(np.array([longest], np.int32))).max())
-    raise NLAError(f"none of the {len(chosen)} documents of {config.corpus} has more than {data.position_minimum} "
-                   f"tokens (the longest has {longest}); lower --config.data.position_minimum or give longer documents")
-  document, position = choose_rows([(one.id, one.tokens) for one in documents], tokenizer.all_special_ids,
-                                   seed=config.seed, per_document=data.positions_per_document,
-                                   minimum=data.position_minimum)
-  splits = split_groups([one.group for one in documents], seed=config.seed, held_out=data.held_out,
-                        fractions=[(name, data[name]) for name in ("av_sft", "ar_sft", "rl")])
-  return Selection([dataclasses.replace(one, split=splits[one.group]) for one in documents], document, position)
+    raise NLAError(
+      f"none of the {len(chosen)} documents of {config.corpus} has more than {data.position_minimum} "
+      f"tokens (the longest has {longest}); lower --config.data.position_minimum or give longer documents"
+    )
+  document, position = choose_rows(
+    [(one.id, one.tokens) for one in documents],
+    tokenizer.all_special_ids,
+    seed=config.seed,
+    per_document=data.positions_per_document,
+    minimum=data.position_minimum,
+  )
+  splits = split_groups(
+    [one.group for one in documents],
+    seed=config.seed,
+    held_out=data.held_out,
+    fractions=[(name, data[name]) for name in ("av_sft", "ar_sft", "rl")],
+  )
+  return Selection(
+    [dataclasses.replace(one, split=splits[one.group]) for one in documents], document, position
+  )
 
 
 def _places(source: str, part: list[tuple[int, corpora.Document]]) -> tuple[np.ndarray, int]:
@@ -76,8 +90,13 @@ def _places(source: str, part: list[tuple[int, corpora.Document]]) -> tuple[np.n
 
   Raises NLAError in every process where there is none, or two parts hold one id.
   """
-  marks = [np.frombuffer(hashlib.sha256(document.id.encode()).digest()[:8], np.int32) for _, document in part]
-  mine = np.column_stack([np.array([record for record, _ in part], np.int32), np.array(marks, np.int32).reshape(-1, 2)])
+  marks = [
+    np.frombuffer(hashlib.sha256(document.id.encode()).digest()[:8], np.int32)
+    for _, document in part
+  ]
+  mine = np.column_stack(
+    [np.array([record for record, _ in part], np.int32), np.array(marks, np.int32).reshape(-1, 2)]
+  )
   parts = distributed.gather(mine)
   whole = np.concatenate(parts)
   if not len(whole):
@@ -85,12 +104,14 @@ def _places(source: str, part: list[tuple[int, corpora.Document]]) -> tuple[np.n
   _, first, times = np.unique(whole[:, 1:], axis=0, return_index=True, return_counts=True)
   if times.max() > 1:
     twice = whole[first[times > 1][0], 1:]
-    names = (document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all())
+    names = (
+      document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all()
+    )
     raise corpora.twice(source, next(names, "that other processes name"))
   place = np.empty(len(whole), np.int64)
   place[np.argsort(whole[:, 0], kind="stable")] = np.arange(len(whole))
-  begin = sum(map(len, parts[:distributed.process()[0]]))
-  return place[begin:begin + len(part)], len(whole)
+  begin = sum(map(len, parts[: distributed.process()[0]]))
+  return place[begin : begin + len(part)], len(whole)
 
 
 def _meet(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
@@ -101,7 +122,9 @@ def _meet(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
   shared, name = files.open_files(folder), "{:05d}.parquet".format
   with files.writing(folder):
     shared.write(name(index), documents_to_parquet(list(kept.values()))).result()
-  places = np.concatenate(distributed.gather(np.array(list(kept), np.int32)))  # and all have written
+  places = np.concatenate(
+    distributed.gather(np.array(list(kept), np.int32))
+  )  # and all have written
   documents = [one for i in range(count) for one in Documents(shared.read(name(i)).result().value)]
   distributed.wait("tokens read")
   with files.writing(folder):

@@ -16,6 +16,7 @@ Draws are the model's own distribution (temperature only: no top-p, top-k or rep
 checkpoint's generation_config says). Each sample has its own random stream, folded from its id, so a draw depends
 neither on the batch it is in, nor on the size of the cache, nor on where it runs.
 """
+
 import functools
 from typing import NamedTuple
 
@@ -66,13 +67,17 @@ def draw(logits, uniform):
   width = 256
   blocks = -(-vocabulary // width)
   top = jnp.max(logits, axis=-1, keepdims=True)
-  weights = jnp.pad(jnp.exp(logits - top), ((0, 0), (0, blocks * width - vocabulary))).reshape(batch, blocks, width)
+  weights = jnp.pad(jnp.exp(logits - top), ((0, 0), (0, blocks * width - vocabulary))).reshape(
+    batch, blocks, width
+  )
   sums = jnp.sum(weights, axis=-1)
   before = jnp.cumsum(sums, axis=-1)
   total = before[:, -1]
   level = uniform * total
   block = jnp.minimum(jnp.sum(before <= level[:, None], axis=-1), blocks - 1)
-  inside = level - jnp.where(block > 0, jnp.take_along_axis(before, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0)
+  inside = level - jnp.where(
+    block > 0, jnp.take_along_axis(before, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0
+  )
   row = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]
   running = jnp.cumsum(row, axis=-1)
   # Rounding may leave `inside` at or above the block's last sum: the last entry with weight is then meant.
@@ -129,8 +134,21 @@ def leaf_copy(leaf, spec, dtype):
   return jax.sharding.reshard(leaf, spec) if sharding.has_mesh() else leaf
 
 
-def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer, stop_id: int, max_new_tokens: int,
-           temperature: float = 1.0, greedy: bool = False, bucket: int = BUCKET) -> Rollout:
+def sample(
+  params,
+  before,
+  after,
+  vectors,
+  key,
+  sample_ids,
+  *,
+  model: Verbalizer,
+  stop_id: int,
+  max_new_tokens: int,
+  temperature: float = 1.0,
+  greedy: bool = False,
+  bucket: int = BUCKET,
+) -> Rollout:
   """Explanations of a batch of activations.
 
   Args:
@@ -153,12 +171,24 @@ def sample(params, before, after, vectors, key, sample_ids, *, model: Verbalizer
   params = decode_copy(params, model.dtype)
   fixed = dict(model=model, stop_id=stop_id, greedy=greedy)
   sizes = cache_sizes(max_new_tokens, bucket)
-  state = prefill(params, before, after, vectors, key, sample_ids, temperature, max_new_tokens=max_new_tokens,
-                   room=sizes[0], **fixed)
+  state = prefill(
+    params,
+    before,
+    after,
+    vectors,
+    key,
+    sample_ids,
+    temperature,
+    max_new_tokens=max_new_tokens,
+    room=sizes[0],
+    **fixed,
+  )
   done = None  # answers of rows that were cut away
   for size in sizes:
     rows = state.token.shape[0]
-    state, going = decode(params, _grown(state, after.shape[0] + size), key, temperature, size, **fixed)
+    state, going = decode(
+      params, _grown(state, after.shape[0] + size), key, temperature, size, **fixed
+    )
     if size == sizes[-1] or not (going := int(sharding.fetch(going))):
       break
     if going <= rows // 2 and rows // 2 >= _FEWEST_ROWS and not sharding.has_mesh():
@@ -175,9 +205,24 @@ def cache_sizes(max_new_tokens: int, bucket: int = BUCKET) -> list[int]:
   return sizes
 
 
-@functools.partial(jax.jit, static_argnames=("model", "stop_id", "greedy", "max_new_tokens", "room"))
-def prefill(params, before, after, vectors, key, sample_ids, temperature, *, model: Verbalizer, stop_id: int,
-             greedy: bool, max_new_tokens: int, room: int) -> _State:
+@functools.partial(
+  jax.jit, static_argnames=("model", "stop_id", "greedy", "max_new_tokens", "room")
+)
+def prefill(
+  params,
+  before,
+  after,
+  vectors,
+  key,
+  sample_ids,
+  temperature,
+  *,
+  model: Verbalizer,
+  stop_id: int,
+  greedy: bool,
+  max_new_tokens: int,
+  room: int,
+) -> _State:
   """Every prompt in the cache, with room for `room` tokens of each answer, and each answer's first token."""
   n, batch = vectors.shape[0], sample_ids.shape[0]
   # XLA's CPU backend rewrites a whole bfloat16 buffer to update a slice of it (half of a decoding step, measured).
@@ -186,33 +231,55 @@ def prefill(params, before, after, vectors, key, sample_ids, temperature, *, mod
   hidden, cache = model.apply({"params": params}, before, after, vectors, cache, method="prefill")
 
   def each(x, axis, *axes):  # once for each answer
-    layout = sharding.activation(axes, (*x.shape[:axis], batch, *x.shape[axis + 1:]))
+    layout = sharding.activation(axes, (*x.shape[:axis], batch, *x.shape[axis + 1 :]))
     return x if batch == n else jnp.repeat(x, batch // n, axis=axis, out_sharding=layout)
 
   rows = lambda x: each(x, 1, None, "batch", None, "heads", None)
-  cache = cache._replace(keys=rows(cache.keys), values=rows(cache.values), valid=each(cache.valid, 0, "batch", None))
+  cache = cache._replace(
+    keys=rows(cache.keys), values=rows(cache.values), valid=each(cache.valid, 0, "batch", None)
+  )
   ids = sharding.place(sample_ids, "batch")
-  token, logprob = _choose(each(hidden, 0, "batch", None), params, _streams(key, ids), 0, temperature, model, greedy)
+  token, logprob = _choose(
+    each(hidden, 0, "batch", None), params, _streams(key, ids), 0, temperature, model, greedy
+  )
   shape = (batch, max_new_tokens)
-  out = Rollout(sharding.place(jnp.full(shape, stop_id, jnp.int32), "batch", None),
-                sharding.place(jnp.zeros(shape, jnp.float32), "batch", None),
-                sharding.place(jnp.zeros(batch, jnp.int32), "batch"), sharding.place(jnp.zeros(batch, bool), "batch"))
+  out = Rollout(
+    sharding.place(jnp.full(shape, stop_id, jnp.int32), "batch", None),
+    sharding.place(jnp.zeros(shape, jnp.float32), "batch", None),
+    sharding.place(jnp.zeros(batch, jnp.int32), "batch"),
+    sharding.place(jnp.zeros(batch, bool), "batch"),
+  )
   places = sharding.place(jnp.arange(batch, dtype=jnp.int32), "batch")
-  return _State(jnp.ones((), jnp.int32), token, _with_room(cache, after.shape[0] + room), places, ids,
-                _written(out, 0, token, logprob, stop_id))
+  return _State(
+    jnp.ones((), jnp.int32),
+    token,
+    _with_room(cache, after.shape[0] + room),
+    places,
+    ids,
+    _written(out, 0, token, logprob, stop_id),
+  )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop_id", "greedy"), donate_argnums=1)
-def decode(params, state: _State, key, temperature, until, *, model: Verbalizer, stop_id: int, greedy: bool):
+def decode(
+  params, state: _State, key, temperature, until, *, model: Verbalizer, stop_id: int, greedy: bool
+):
   """Tokens until every answer has ended or has `until` of them. Also how many rows go on, [] int32."""
   streams = _streams(key, state.ids)
 
   def body(state: _State) -> _State:
     hidden, cache = model.apply({"params": params}, state.token, state.cache, method="step")
     token, logprob = _choose(hidden, params, streams, state.step, temperature, model, greedy)
-    token, logprob = jnp.where(state.out.finished, stop_id, token), jnp.where(state.out.finished, 0.0, logprob)
-    return state._replace(step=state.step + 1, token=token, cache=cache,
-                          out=_written(state.out, state.step, token, logprob, stop_id))
+    token, logprob = (
+      jnp.where(state.out.finished, stop_id, token),
+      jnp.where(state.out.finished, 0.0, logprob),
+    )
+    return state._replace(
+      step=state.step + 1,
+      token=token,
+      cache=cache,
+      out=_written(state.out, state.step, token, logprob, stop_id),
+    )
 
   going = lambda state: (state.step < until) & ~jnp.all(state.out.finished)
   state = jax.lax.while_loop(going, body, state)
@@ -225,26 +292,37 @@ def _streams(key, ids):
 
 def _choose(hidden, params, streams, step, temperature, model: Verbalizer, greedy: bool):
   """The next token of each row and its log-probability, from hidden states [rows, d_model]."""
-  logits = einsum("bd,vd->bv", hidden, unembedding(params["transformer"]), model.dtype, "batch", "vocabulary")
+  logits = einsum(
+    "bd,vd->bv", hidden, unembedding(params["transformer"]), model.dtype, "batch", "vocabulary"
+  )
   logits = sharding.place(logits, "batch", None)
   if greedy:
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return token, jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
-  return draw(logits / temperature, jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(streams))
+  return draw(
+    logits / temperature,
+    jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(streams),
+  )
 
 
 def _written(out: Rollout, step, token, logprob, stop_id: int) -> Rollout:
   """The answers with the token of this step."""
   here = jnp.arange(out.tokens.shape[1]) == step
-  return Rollout(jnp.where(here, token[:, None], out.tokens), jnp.where(here, logprob[:, None], out.logprobs),
-                 out.lengths + ~out.finished, out.finished | (token == stop_id))
+  return Rollout(
+    jnp.where(here, token[:, None], out.tokens),
+    jnp.where(here, logprob[:, None], out.logprobs),
+    out.lengths + ~out.finished,
+    out.finished | (token == stop_id),
+  )
 
 
 def _with_room(cache: Cache, length: int) -> Cache:
   """The cache with room for `length` tokens of each row."""
   more = length - cache.valid.shape[1]
   pad = lambda x, axis: jnp.pad(x, [(0, more if i == axis else 0) for i in range(x.ndim)])
-  return cache._replace(keys=pad(cache.keys, 2), values=pad(cache.values, 2), valid=pad(cache.valid, 1))
+  return cache._replace(
+    keys=pad(cache.keys, 2), values=pad(cache.values, 2), valid=pad(cache.valid, 1)
+  )
 
 
 @functools.partial(jax.jit, static_argnames="length")
@@ -253,15 +331,24 @@ def _enlarge(cache: Cache, length: int) -> Cache:
 
 
 def _grown(state: _State, length: int) -> _State:
-  return state if state.cache.valid.shape[1] == length else state._replace(cache=_enlarge(state.cache, length))
+  return (
+    state
+    if state.cache.valid.shape[1] == length
+    else state._replace(cache=_enlarge(state.cache, length))
+  )
 
 
 @jax.jit
 def _halved(state: _State) -> _State:
   """Half of the rows, those that go on among them."""
-  kept = jnp.argsort(state.out.finished)[:state.token.shape[0] // 2]  # stable: False first, in order
-  cache = state.cache._replace(keys=state.cache.keys[:, kept], values=state.cache.values[:, kept],
-                               valid=state.cache.valid[kept])
+  kept = jnp.argsort(state.out.finished)[
+    : state.token.shape[0] // 2
+  ]  # stable: False first, in order
+  cache = state.cache._replace(
+    keys=state.cache.keys[:, kept],
+    values=state.cache.values[:, kept],
+    valid=state.cache.valid[kept],
+  )
   rows = jax.tree.map(lambda x: x[kept], (state.token, state.place, state.ids, state.out))
   return _State(state.step, rows[0], cache, *rows[1:])
 

@@ -2,6 +2,7 @@
 
 Each gives the vectors, texts or predictions that stand in for the real ones; `harness` scores them all alike.
 """
+
 import numpy as np
 
 from nla_jax.autoencoder.fve import normalise
@@ -23,11 +24,17 @@ def other_rows(n: int, groups: np.ndarray, seed: int) -> np.ndarray:
 def nearest_rows(vectors: np.ndarray, training: np.ndarray) -> np.ndarray:
   """For each vector [n, d] the index of the training vector [m, d] with the highest cosine."""
   units = normalise(training)
-  return np.concatenate([np.argmax(normalise(vectors[i:i + _CHUNK]) @ units.T, axis=1)
-                         for i in range(0, len(vectors), _CHUNK)])
+  return np.concatenate(
+    [
+      np.argmax(normalise(vectors[i : i + _CHUNK]) @ units.T, axis=1)
+      for i in range(0, len(vectors), _CHUNK)
+    ]
+  )
 
 
-def mean_per_last_token(training: np.ndarray, training_tokens: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def mean_per_last_token(
+  training: np.ndarray, training_tokens: np.ndarray, tokens: np.ndarray
+) -> np.ndarray:
   """For each last token [n] the mean direction of the training vectors [m, d] that share it; [n, d].
 
   A token that training does not have gets the mean direction of all.
@@ -38,4 +45,6 @@ def mean_per_last_token(training: np.ndarray, training_tokens: np.ndarray, token
   np.add.at(sums, member, units)
   means = sums / np.bincount(member)[:, None]
   place = np.minimum(np.searchsorted(known, tokens), len(known) - 1)
-  return np.where((known[place] == tokens)[:, None], means[place], units.mean(axis=0)).astype(np.float32)
+  return np.where((known[place] == tokens)[:, None], means[place], units.mean(axis=0)).astype(
+    np.float32
+  )

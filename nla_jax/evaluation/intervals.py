@@ -1,4 +1,4 @@
-"""The uncertainty of a measured number: cluster bootstraps over document groups, paired where two numbers share rows."""
+"""The uncertainty of a measured number: cluster bootstraps over document groups, paired where rows are shared."""
 
 import dataclasses
 import math
@@ -29,7 +29,11 @@ class Estimate:
 
   def to_dict(self) -> dict[str, Any]:
     """JSON form: {"value": float, "ci95": [low, high] or None, "n": int}."""
-    return {"value": self.value, "ci95": None if self.ci95 is None else list(self.ci95), "n": self.n}
+    return {
+      "value": self.value,
+      "ci95": None if self.ci95 is None else list(self.ci95),
+      "n": self.n,
+    }
 
 
 def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int = 0) -> Estimate:
@@ -71,7 +75,9 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
   uniform = np.full(len(sizes), 1.0 / len(sizes))
   means = []
   for start in range(0, samples, _CHUNK):
-    draws = generator.multinomial(len(sizes), uniform, size=min(_CHUNK, samples - start))  # [chunk, groups]
+    draws = generator.multinomial(
+      len(sizes), uniform, size=min(_CHUNK, samples - start)
+    )  # [chunk, groups]
     means.append((draws @ sums) / (draws @ sizes))
   low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
   return Estimate(value=value, ci95=(float(low), float(high)), n=n)
@@ -87,7 +93,9 @@ def bootstrap(mse: Any, groups: Any, b: float, *, samples: int = 2000, seed: int
   return _as_fve(estimate, offset=1.0, b=b)
 
 
-def paired_bootstrap(mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0) -> Estimate:
+def paired_bootstrap(
+  mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0
+) -> Estimate:
   """FVE of A less FVE of B on the same rows, with the interval of the difference; b is held fixed.
 
   The same groups are drawn for both, so what is hard about a document cancels: much tighter than comparing
@@ -95,7 +103,9 @@ def paired_bootstrap(mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: 
   """
   mse_a, mse_b = np.asarray(mse_a, np.float64), np.asarray(mse_b, np.float64)
   if mse_a.shape != mse_b.shape:
-    raise NLAError(f"a paired comparison needs the same rows on both sides, got {mse_a.shape} and {mse_b.shape}")
+    raise NLAError(
+      f"a paired comparison needs the same rows on both sides, got {mse_a.shape} and {mse_b.shape}"
+    )
   estimate = bootstrap_mean(mse_a - mse_b, groups, samples=samples, seed=seed)
   return _as_fve(estimate, offset=0.0, b=b)
 
@@ -103,6 +113,12 @@ def paired_bootstrap(mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: 
 def _as_fve(estimate: Estimate, *, offset: float, b: float) -> Estimate:
   """offset - estimate / b, which swaps the interval's ends."""
   if not (math.isfinite(b) and b > 0):
-    raise NLAError(f"the FVE baseline must be a positive number, got {b}; take it from baseline_variance(golds)")
-  ci95 = None if estimate.ci95 is None else (offset - estimate.ci95[1] / b, offset - estimate.ci95[0] / b)
+    raise NLAError(
+      f"the FVE baseline must be a positive number, got {b}; take it from baseline_variance(golds)"
+    )
+  ci95 = (
+    None
+    if estimate.ci95 is None
+    else (offset - estimate.ci95[1] / b, offset - estimate.ci95[0] / b)
+  )
   return Estimate(value=offset - estimate.value / b, ci95=ci95, n=estimate.n)

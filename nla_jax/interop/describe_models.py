@@ -1,4 +1,5 @@
 """What a model's files say without its weights being read: a Hugging Face directory, an AV, an AR, a GGUF file."""
+
 import contextlib
 import dataclasses
 import json
@@ -52,7 +53,10 @@ def describe_model(path: Path) -> Description:
     found.kind = "an AV or AR whose sidecar cannot be used"
     with found.noting():
       side = sidecar.read_model_sidecar(path)
-      found.kind = {"av": "an activation verbalizer (AV)", "ar": "an activation reconstructor (AR)"}[side.role]
+      found.kind = {
+        "av": "an activation verbalizer (AV)",
+        "ar": "an activation reconstructor (AR)",
+      }[side.role]
       found.facts |= _of_sidecar(side)
   with found.noting():
     architecture = huggingface.architecture_from_config(huggingface.read_config(path))
@@ -61,32 +65,44 @@ def describe_model(path: Path) -> Description:
     tokenizer = huggingface.read_tokenizer(path)
     found.facts |= _of_tokenizer(tokenizer, found, needs_chat=side is None or side.role == "av")
   with found.noting():
-    found.facts |= _of_tensors(path, architecture, found, headless=side is not None and side.role == "ar")
+    found.facts |= _of_tensors(
+      path, architecture, found, headless=side is not None and side.role == "ar"
+    )
   if side is None:
     return found
   if tokenizer is not None:
     with found.noting():
       side.verify(tokenizer)
   if architecture is not None and side.d_model != architecture.d_model:
-    found.missing.append(f"the sidecar says d_model {side.d_model}, config.json {architecture.d_model}: they belong to "
-                         "different checkpoints")
+    found.missing.append(
+      f"the sidecar says d_model {side.d_model}, config.json {architecture.d_model}: they belong to "
+      "different checkpoints"
+    )
   if side.role == "ar":
     _check_ar(path, side, architecture, found)
   elif (path / directories.INJECTION_FILE).is_file():
     found.facts["injection map"] = f"affine, in {directories.INJECTION_FILE}"
   elif "injection" in side.training:
-    found.missing.append(f"{directories.INJECTION_FILE}, the learned injection map that the sidecar names: copy it from the "
-                         "export")
+    found.missing.append(
+      f"{directories.INJECTION_FILE}, the learned injection map that the sidecar names: copy it from the "
+      "export"
+    )
   return found
 
 
-def _check_ar(path: Path, side: sidecar.ModelSidecar, architecture: Architecture | None, found: Description) -> None:
+def _check_ar(
+  path: Path, side: sidecar.ModelSidecar, architecture: Architecture | None, found: Description
+) -> None:
   if architecture is not None and architecture.n_layers != side.layer_index + 1:
-    found.missing.append(f"an AR for the output of block {side.layer_index} has {side.layer_index + 1} blocks, this "
-                         f"one has {architecture.n_layers}: cut it to blocks 0..{side.layer_index}")
+    found.missing.append(
+      f"an AR for the output of block {side.layer_index} has {side.layer_index + 1} blocks, this "
+      f"one has {architecture.n_layers}: cut it to blocks 0..{side.layer_index}"
+    )
   head = path / directories.HEAD_FILE
   if not head.is_file():
-    found.missing.append(f"{directories.HEAD_FILE}, the value head: fetch it, nothing can be reconstructed without it")
+    found.missing.append(
+      f"{directories.HEAD_FILE}, the value head: fetch it, nothing can be reconstructed without it"
+    )
     return
   with found.noting():
     shapes = {name: entry.shape for name, entry in tensor_files.read_header(head).items()}
@@ -106,15 +122,20 @@ def describe_gguf(path: Path) -> Description:
     found.facts["family"] = header.get("general.architecture")
     kinds = Counter(tensor.tensor_type.name for tensor in tensors.values())
     found.facts["stored as"] = ", ".join(f"{n} tensors {kind}" for kind, n in kinds.most_common())
-    found.facts["parameters"] = _count(sum(int(np.prod(tensor.shape)) for tensor in tensors.values()))
+    found.facts["parameters"] = _count(
+      sum(int(np.prod(tensor.shape)) for tensor in tensors.values())
+    )
     found.facts["size"] = size_in_words(path.stat().st_size)
     found.facts["licence"] = header.get("general.license")
     with found.noting():
       architecture = gguf.architecture_from_header(header, tensors, path)
       found.facts |= _of_architecture(architecture)
       wanted = [leaf.gguf for leaf in parameter_names.model_leaves(architecture, headless=False)]
-      wanted += [leaf.gguf.format(layer=layer) for layer in range(architecture.n_layers)
-                 for leaf in parameter_names.block_leaves(architecture)]
+      wanted += [
+        leaf.gguf.format(layer=layer)
+        for layer in range(architecture.n_layers)
+        for leaf in parameter_names.block_leaves(architecture)
+      ]
       _note_absent(found, [name for name in wanted if name not in tensors])
     with found.noting():
       found.facts |= _of_tokenizer(tokenizer_from_header(header), found, needs_chat=True)
@@ -122,39 +143,63 @@ def describe_gguf(path: Path) -> Description:
 
 
 def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
-  facts = {"base model": side.base_checkpoint, "stage": side.stage,
-           "layer": None if side.layer_index is None else f"{side.layer_index} (output of this block, 0-based)",
-           "injection scale α": side.injection_scale, "mse scale": side.mse_scale}
+  facts = {
+    "base model": side.base_checkpoint,
+    "stage": side.stage,
+    "layer": None
+    if side.layer_index is None
+    else f"{side.layer_index} (output of this block, 0-based)",
+    "injection scale α": side.injection_scale,
+    "mse scale": side.mse_scale,
+  }
   if side.tokens is not None:
     t = side.tokens
-    facts["marker"] = f"{t.injection_char} id {t.injection_token_id} between {t.left_id} and {t.right_id}"
+    facts["marker"] = (
+      f"{t.injection_char} id {t.injection_token_id} between {t.left_id} and {t.right_id}"
+    )
     facts["AR suffix ids"] = None if t.suffix_ids is None else list(t.suffix_ids)
-  facts |= {"AV template": side.av_template, "AR template": side.ar_template,
-            "trained on": ", ".join(side.trained_on), "made": " by ".join(filter(None, (side.created_at,
-                                                                                       side.created_by)))}
+  facts |= {
+    "AV template": side.av_template,
+    "AR template": side.ar_template,
+    "trained on": ", ".join(side.trained_on),
+    "made": " by ".join(filter(None, (side.created_at, side.created_by))),
+  }
   return facts | {f"training.{name}": value for name, value in side.training.items()}
 
 
 def _of_architecture(architecture: Architecture) -> dict[str, object]:
   a = architecture
-  facts = {"family": a.family, "blocks": f"{a.n_layers} (0..{a.n_layers - 1})", "d_model": a.d_model,
-           "heads": f"{a.n_heads} of width {a.head_dim}, {a.n_kv_heads} for keys and values", "d_ff": a.d_ff,
-           "vocabulary": a.vocab_size, "positions": a.max_positions, "tied embeddings": a.tied,
-           "rope": f"theta {a.rope_theta:g}" + (f", {a.rope_scaling.kind} × {a.rope_scaling.factor:g}"
-                                                if a.rope_scaling else "")}
+  facts = {
+    "family": a.family,
+    "blocks": f"{a.n_layers} (0..{a.n_layers - 1})",
+    "d_model": a.d_model,
+    "heads": f"{a.n_heads} of width {a.head_dim}, {a.n_kv_heads} for keys and values",
+    "d_ff": a.d_ff,
+    "vocabulary": a.vocab_size,
+    "positions": a.max_positions,
+    "tied embeddings": a.tied,
+    "rope": f"theta {a.rope_theta:g}"
+    + (f", {a.rope_scaling.kind} × {a.rope_scaling.factor:g}" if a.rope_scaling else ""),
+  }
   if a.windows:
     local = sum(window > 0 for window in a.windows)
-    facts["attention"] = f"{local} blocks in a window of {max(a.windows)}, {a.n_layers - local} over everything"
+    facts["attention"] = (
+      f"{local} blocks in a window of {max(a.windows)}, {a.n_layers - local} over everything"
+    )
   return facts
 
 
 def _of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[str, object]:
-  facts = {"tokenizer": f"{len(tokenizer)} tokens, pads on the {tokenizer.padding_side}, "
-           + ("begins with " + tokenizer.bos_token if emits_bos(tokenizer) else "no BOS")}
+  facts = {
+    "tokenizer": f"{len(tokenizer)} tokens, pads on the {tokenizer.padding_side}, "
+    + ("begins with " + tokenizer.bos_token if emits_bos(tokenizer) else "no BOS")
+  }
   facts["chat template"] = tokenizer.chat_template is not None
   if needs_chat and tokenizer.chat_template is None:
-    found.missing.append("a chat template, which the AV's prompt needs: use an instruction-tuned model or set "
-                         "tokenizer.chat_template")
+    found.missing.append(
+      "a chat template, which the AV's prompt needs: use an instruction-tuned model or set "
+      "tokenizer.chat_template"
+    )
   try:
     marker, marker_id = prompts.find_marker(tokenizer)
     facts["first marker"] = f"{marker} id {marker_id}"
@@ -163,40 +208,60 @@ def _of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[st
   return facts
 
 
-def _of_tensors(path: Path, architecture: Architecture | None, found: Description, *, headless: bool) -> dict:
+def _of_tensors(
+  path: Path, architecture: Architecture | None, found: Description, *, headless: bool
+) -> dict:
   files = tensor_files.weight_files(path)
-  headers = {name: (entry.shape, entry.dtype) for file in files for name, entry in
-             tensor_files.read_header(file).items()}
+  headers = {
+    name: (entry.shape, entry.dtype)
+    for file in files
+    for name, entry in tensor_files.read_header(file).items()
+  }
   kinds = Counter(dtype for _, dtype in headers.values())
   size = size_in_words(sum(file.stat().st_size for file in files))
-  facts = {"weights": f"{len(headers)} tensors in {len(files)} file(s), {size}",
-           "stored as": ", ".join(f"{n} tensors {kind}" for kind, n in kinds.most_common()),
-           "parameters": _count(sum(int(np.prod(shape)) for shape, _ in headers.values()))}
+  facts = {
+    "weights": f"{len(headers)} tensors in {len(files)} file(s), {size}",
+    "stored as": ", ".join(f"{n} tensors {kind}" for kind, n in kinds.most_common()),
+    "parameters": _count(sum(int(np.prod(shape)) for shape, _ in headers.values())),
+  }
   if architecture is None:
     return facts
   root = huggingface._root(set(headers), path)
   heads = [name for name in headers if name.endswith("lm_head.weight")]
-  there = lambda name: root + name.removeprefix("model.") if name.startswith("model.") else (heads or [name])[0]
-  wanted = [(leaf.hf, leaf) for leaf in parameter_names.model_leaves(architecture, headless=headless)]
-  wanted += [(leaf.hf.format(layer=layer), leaf) for layer in range(architecture.n_layers)
-             for leaf in parameter_names.block_leaves(architecture)]
+  there = lambda name: (
+    root + name.removeprefix("model.") if name.startswith("model.") else (heads or [name])[0]
+  )
+  wanted = [
+    (leaf.hf, leaf) for leaf in parameter_names.model_leaves(architecture, headless=headless)
+  ]
+  wanted += [
+    (leaf.hf.format(layer=layer), leaf)
+    for layer in range(architecture.n_layers)
+    for leaf in parameter_names.block_leaves(architecture)
+  ]
   _note_absent(found, [name for name, _ in wanted if there(name) not in headers])
   for name, leaf in wanted:
     shape = headers.get(there(name), (None, None))[0]
     if shape is not None and shape != leaf.file_shape(architecture):
-      found.missing.append(f"{name} has shape {list(shape)}, config.json asks for "
-                           f"{list(leaf.file_shape(architecture))}: the files belong to different models")
+      found.missing.append(
+        f"{name} has shape {list(shape)}, config.json asks for "
+        f"{list(leaf.file_shape(architecture))}: the files belong to different models"
+      )
       break
   above = [name for name in headers if name.startswith(f"{root}layers.{architecture.n_layers}.")]
   if above:
-    found.missing.append(f"config.json says {architecture.n_layers} blocks, the files hold more ({above[0]}): set "
-                         "num_hidden_layers to the files' number")
+    found.missing.append(
+      f"config.json says {architecture.n_layers} blocks, the files hold more ({above[0]}): set "
+      "num_hidden_layers to the files' number"
+    )
   return facts
 
 
 def _note_absent(found: Description, names: list[str]) -> None:
   if names:
-    found.missing.append(f"{len(names)} tensor(s), the first is {names[0]}: the files are incomplete, fetch them again")
+    found.missing.append(
+      f"{len(names)} tensor(s), the first is {names[0]}: the files are incomplete, fetch them again"
+    )
 
 
 def _count(n: int) -> str:
@@ -206,7 +271,7 @@ def _count(n: int) -> str:
 def size_in_words(n: int) -> str:
   """Bytes as 1.23 GB."""
   power = min(len(str(n)) - 1, 12) // 3
-  return f"{n / 1000 ** power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+  return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def is_model(path: Path) -> bool:

@@ -3,6 +3,7 @@
 `Architecture` is frozen and hashable, so it can be a static argument of a jitted function. The two-way tables
 between these values and a Hugging Face `config.json` (and a GGUF header) live in `nla_jax.interop`.
 """
+
 import dataclasses
 
 

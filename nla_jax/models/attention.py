@@ -1,4 +1,5 @@
 """Rotary positions, masks, and attention over several sources of keys with one softmax."""
+
 import jax
 import jax.numpy as jnp
 
@@ -14,7 +15,9 @@ def _inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | Non
     return frequencies
   if scaling.kind == "linear":
     return frequencies / scaling.factor
-  turns = scaling.original_max_positions * frequencies / (2 * jnp.pi)  # rotations within the original context
+  turns = (
+    scaling.original_max_positions * frequencies / (2 * jnp.pi)
+  )  # rotations within the original context
   blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
   blend = jnp.clip(blend, 0.0, 1.0)
   return frequencies * (blend + (1 - blend) / scaling.factor)
@@ -60,9 +63,15 @@ def attend(q, sources, scale: float, dtype):
   """
   batch, length, heads, head_dim = q.shape
   kv_heads = sources[0][0].shape[-2]
-  if kv_heads % sharding.size("tensor"):  # key heads are whole on every device: give each query head its own
-    own = lambda x: sharding.place(jnp.repeat(x, heads // kv_heads, axis=-2),
-                                   *(("batch", None) if x.ndim == 4 else (None,)), "heads", None)
+  if kv_heads % sharding.size(
+    "tensor"
+  ):  # key heads are whole on every device: give each query head its own
+    own = lambda x: sharding.place(
+      jnp.repeat(x, heads // kv_heads, axis=-2),
+      *(("batch", None) if x.ndim == 4 else (None,)),
+      "heads",
+      None,
+    )
     sources = [(own(keys), own(values), mask) for keys, values, mask in sources]
     kv_heads = heads
   q = q.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
@@ -77,6 +86,8 @@ def attend(q, sources, scale: float, dtype):
   out, start = 0.0, 0
   for (_, values, _), size in zip(sources, sizes):
     form = "bkgst,btkh->bskgh" if values.ndim == 4 else "bkgst,tkh->bskgh"
-    out = out + einsum(form, weights[..., start:start + size], values, dtype, "batch", None, "heads", None, None)
+    out = out + einsum(
+      form, weights[..., start : start + size], values, dtype, "batch", None, "heads", None, None
+    )
     start += size
   return out.reshape(batch, length, heads, head_dim)

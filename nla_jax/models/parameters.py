@@ -1,4 +1,5 @@
 """Parameter trees of a `Transformer`: fresh, cut to their first blocks, rounded for products."""
+
 import jax
 import jax.numpy as jnp
 

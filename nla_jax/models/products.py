@@ -6,6 +6,7 @@ cores, jax 0.10.2) while the same product with a bfloat16 *result* is slower tha
 float32 result. Plain autodiff would multiply a float32 cotangent with a bfloat16 operand, which runs at float32
 speed everywhere; hence the custom derivative.
 """
+
 import functools
 
 import jax
@@ -30,8 +31,13 @@ def from_bits(x):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _rounded_einsum(subscripts: str, dtype, axes, a, b):
-  return jnp.einsum(subscripts, a.astype(dtype), sharding.gather(from_bits(b).astype(dtype)),
-                    preferred_element_type=jnp.float32, out_sharding=_layout(subscripts, axes, a, b))
+  return jnp.einsum(
+    subscripts,
+    a.astype(dtype),
+    sharding.gather(from_bits(b).astype(dtype)),
+    preferred_element_type=jnp.float32,
+    out_sharding=_layout(subscripts, axes, a, b),
+  )
 
 
 def _layout(subscripts, axes, a, b):
@@ -53,10 +59,20 @@ def _backward(subscripts, dtype, axes, saved, g):
   left, right = inputs.split(",")
   g = g.astype(dtype)
   like = lambda x: jax.typeof(x).sharding if sharding.has_mesh() else None
-  da = jnp.einsum(f"{out},{right}->{left}", g, sharding.gather(b.astype(dtype)), preferred_element_type=jnp.float32,
-                  out_sharding=like(a))
-  db = jnp.einsum(f"{left},{out}->{right}", a.astype(dtype), g, preferred_element_type=jnp.float32,
-                  out_sharding=like(b))
+  da = jnp.einsum(
+    f"{out},{right}->{left}",
+    g,
+    sharding.gather(b.astype(dtype)),
+    preferred_element_type=jnp.float32,
+    out_sharding=like(a),
+  )
+  db = jnp.einsum(
+    f"{left},{out}->{right}",
+    a.astype(dtype),
+    g,
+    preferred_element_type=jnp.float32,
+    out_sharding=like(b),
+  )
   return da.astype(a.dtype), db.astype(b.dtype)
 
 

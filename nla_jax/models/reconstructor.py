@@ -1,4 +1,5 @@
 """The activation reconstructor (AR): the target's first K+1 blocks and a linear head, read at the last token."""
+
 from typing import Any
 
 import flax.linen as nn

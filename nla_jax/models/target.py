@@ -1,4 +1,5 @@
 """The target: a frozen language model whose residual stream is read after block K."""
+
 from typing import NamedTuple
 
 import jax
@@ -25,8 +26,17 @@ class Reading(NamedTuple):
   next_logprobs: jax.Array | None = None
 
 
-def read(params, tokens, row, position, *, architecture: Architecture, layer: int, top_k: int = 0,
-         dtype=jnp.float32) -> Reading:
+def read(
+  params,
+  tokens,
+  row,
+  position,
+  *,
+  architecture: Architecture,
+  layer: int,
+  top_k: int = 0,
+  dtype=jnp.float32,
+) -> Reading:
   """Activations at chosen positions of a right-padded batch.
 
   Args:
@@ -42,8 +52,12 @@ def read(params, tokens, row, position, *, architecture: Architecture, layer: in
   if top_k == 0:
     model = Transformer(architecture, layer, dtype)
     return Reading(_pick(model.apply({"params": params}, tokens).hidden, row, position))
-  output = Transformer(architecture, None, dtype, collect=(layer,)).apply({"params": params}, tokens)
-  logits = einsum("nd,vd->nv", _pick(output.hidden, row, position), unembedding(params), dtype, "batch", None)
+  output = Transformer(architecture, None, dtype, collect=(layer,)).apply(
+    {"params": params}, tokens
+  )
+  logits = einsum(
+    "nd,vd->nv", _pick(output.hidden, row, position), unembedding(params), dtype, "batch", None
+  )
   logprobs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), top_k)
   return Reading(_pick(output.residuals[0], row, position), ids.astype(jnp.int32), logprobs)
 

@@ -1,4 +1,5 @@
 """Log-probability and entropy of chosen tokens without an array of all logits."""
+
 from typing import NamedTuple
 
 import jax
@@ -27,7 +28,9 @@ def _kernel_device() -> str | None:
   return None if unable else device.platform
 
 
-def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512, kernel: str = "auto") -> TokenScores:
+def token_scores(
+  hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512, kernel: str = "auto"
+) -> TokenScores:
   """Scores of chosen tokens without a [batch, length, vocabulary] array: a block or a chunk of logits lives at a time.
 
   Args:
@@ -42,11 +45,17 @@ def token_scores(hidden, matrix, targets, dtype=jnp.float32, *, chunk: int = 512
   """
   device = _kernel_device()
   if kernel == "on" or (kernel == "auto" and device == "tpu"):
-    from nla_jax.kernels.token_scores import token_scores as by_kernel  # Pallas takes most of a second to import
+    from nla_jax.kernels.token_scores import (
+      token_scores as by_kernel,  # Pallas takes most of a second to import
+    )
 
-    return TokenScores(*by_kernel(hidden, matrix, targets, dtype, form=device or "tpu", interpret=device is None))
+    return TokenScores(
+      *by_kernel(hidden, matrix, targets, dtype, form=device or "tpu", interpret=device is None)
+    )
   batch, length, d = hidden.shape
-  columns = max(chunk * sharding.size(sharding.BATCH) // batch, 1)  # of every row: each device has rows of each chunk
+  columns = max(
+    chunk * sharding.size(sharding.BATCH) // batch, 1
+  )  # of every row: each device has rows of each chunk
   chunks = -(-length // columns)
   width = -(-length // chunks)  # as even as can be
   pad = chunks * width - length

@@ -7,6 +7,7 @@ so the result (and its gradient) equals that of the unshared forward.
 
 Parameter tree: see `init_params`. Shapes in comments: [batch, length, d_model], P prefix tokens, T cached tokens.
 """
+
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -118,19 +119,22 @@ class Block(nn.Module):
     ones = nn.initializers.zeros if a.norm_offset else nn.initializers.ones
     zeros = nn.initializers.zeros
     table = {
-        "attention_norm": (ones, (a.d_model,)),
-        "query": (INIT, (a.d_model, a.n_heads, a.head_dim)),
-        "key": (INIT, (a.d_model, a.n_kv_heads, a.head_dim)),
-        "value": (INIT, (a.d_model, a.n_kv_heads, a.head_dim)),
-        "output": (INIT, (a.n_heads, a.head_dim, a.d_model)),
-        "mlp_norm": (ones, (a.d_model,)),
-        "gate": (INIT, (a.d_model, a.d_ff)),
-        "up": (INIT, (a.d_model, a.d_ff)),
-        "down": (INIT, (a.d_ff, a.d_model)),
+      "attention_norm": (ones, (a.d_model,)),
+      "query": (INIT, (a.d_model, a.n_heads, a.head_dim)),
+      "key": (INIT, (a.d_model, a.n_kv_heads, a.head_dim)),
+      "value": (INIT, (a.d_model, a.n_kv_heads, a.head_dim)),
+      "output": (INIT, (a.n_heads, a.head_dim, a.d_model)),
+      "mlp_norm": (ones, (a.d_model,)),
+      "gate": (INIT, (a.d_model, a.d_ff)),
+      "up": (INIT, (a.d_model, a.d_ff)),
+      "down": (INIT, (a.d_ff, a.d_model)),
     }
     if a.attention_bias:
-      table |= {"query_bias": (zeros, (a.n_heads, a.head_dim)), "key_bias": (zeros, (a.n_kv_heads, a.head_dim)),
-                "value_bias": (zeros, (a.n_kv_heads, a.head_dim))}
+      table |= {
+        "query_bias": (zeros, (a.n_heads, a.head_dim)),
+        "key_bias": (zeros, (a.n_kv_heads, a.head_dim)),
+        "value_bias": (zeros, (a.n_kv_heads, a.head_dim)),
+      }
     if a.qk_norm:
       table |= {"query_norm": (ones, (a.head_dim,)), "key_norm": (ones, (a.head_dim,))}
     if a.sandwich_norm:
@@ -147,7 +151,9 @@ class Block(nn.Module):
     prefix_keys, prefix_values = layer.prefix_keys, layer.prefix_values
     if prefix is not None:
       q, k, v = self._project(prefix, *map(pick, context.prefix_rotary))
-      prefix = self._finish(prefix, attend(q, [(k, v, pick(context.prefix_mask))], scale, self.dtype))
+      prefix = self._finish(
+        prefix, attend(q, [(k, v, pick(context.prefix_mask))], scale, self.dtype)
+      )
       prefix_keys, prefix_values = k[0], v[0]
     if prefix_keys is not None:
       sources.append((prefix_keys, prefix_values, pick(context.cross_mask)))
@@ -168,15 +174,21 @@ class Block(nn.Module):
     if residuals is not None:
       wanted = jnp.array(self.collect) == layer.index
       residuals = jnp.where(wanted[:, None, None, None], x[None], residuals)
-    kept = (prefix_keys, prefix_values) if state.prefix is not None and keys is not None else (None, None)
+    kept = (
+      (prefix_keys, prefix_values)
+      if state.prefix is not None and keys is not None
+      else (None, None)
+    )
     return _State(x, prefix, keys, values, residuals), kept
 
   def _project(self, x, cos, sin):
     """Rotated queries, keys and values: [batch, length, heads, head_dim]."""
     a, w = self.architecture, self.weights
     h = rms_norm(x, w["attention_norm"], a.rms_eps, a.norm_offset)
-    q, k, v = (einsum("bsd,dhk->bshk", h, w[name], self.dtype, "batch", None, "heads", None)
-               for name in ("query", "key", "value"))
+    q, k, v = (
+      einsum("bsd,dhk->bshk", h, w[name], self.dtype, "batch", None, "heads", None)
+      for name in ("query", "key", "value")
+    )
     if a.attention_bias:
       q, k, v = (y + w[name] for y, name in ((q, "query_bias"), (k, "key_bias"), (v, "value_bias")))
     if a.qk_norm:
@@ -188,11 +200,16 @@ class Block(nn.Module):
     """Attention's output projection and the MLP, each added to the residual stream `x`."""
     a, w = self.architecture, self.weights
     norm = lambda y, name: rms_norm(y, w[name], a.rms_eps, a.norm_offset)
-    product = lambda form, y, name, *axes: einsum(form, y, w[name], self.dtype, "batch", None, *axes)
+    product = lambda form, y, name, *axes: einsum(
+      form, y, w[name], self.dtype, "batch", None, *axes
+    )
     y = product("bshk,hkd->bsd", attended, "output", None)
     x = x + (norm(y, "post_attention_norm") if a.sandwich_norm else y)
     h = norm(x, "mlp_norm")
-    gate, up = product("bsd,df->bsf", h, "gate", "hidden"), product("bsd,df->bsf", h, "up", "hidden")
+    gate, up = (
+      product("bsd,df->bsf", h, "gate", "hidden"),
+      product("bsd,df->bsf", h, "up", "hidden"),
+    )
     gate = nn.silu(gate) if a.activation == "silu" else nn.gelu(gate, approximate=True)
     y = product("bsf,fd->bsd", gate * up, "down", None)
     return x + (norm(y, "post_mlp_norm") if a.sandwich_norm else y)
@@ -231,14 +248,21 @@ class Transformer(nn.Module):
     return self.architecture.n_layers if self.stop_layer is None else self.stop_layer + 1
 
   @nn.compact
-  def __call__(self, tokens, *, prefix=None, injection: Injection | None = None, valid=None,
-               cache: Cache | None = None) -> Output:
+  def __call__(
+    self,
+    tokens,
+    *,
+    prefix=None,
+    injection: Injection | None = None,
+    valid=None,
+    cache: Cache | None = None,
+  ) -> Output:
     """Args:
-      tokens: [batch, length] int32.
-      prefix: [P] int32 tokens that every row begins with, computed once; not together with padding on the left.
-      injection: vectors to put into `tokens`' positions (never into the prefix).
-      valid: [batch, length] bool, False at padding (either side); None means no padding.
-      cache: from `empty_cache` or an earlier call; `tokens` follow what it holds.
+    tokens: [batch, length] int32.
+    prefix: [P] int32 tokens that every row begins with, computed once; not together with padding on the left.
+    injection: vectors to put into `tokens`' positions (never into the prefix).
+    valid: [batch, length] bool, False at padding (either side); None means no padding.
+    cache: from `empty_cache` or an earlier call; `tokens` follow what it holds.
     """
     a = self.architecture
     embedding = self.param("embedding", INIT, (a.vocab_size, a.d_model))
@@ -248,17 +272,31 @@ class Transformer(nn.Module):
     prefix_x = None if prefix is None else self._embed(embedding, prefix[None])
 
     context = self._context(tokens, prefix, valid, cache, injection)
-    kinds = jnp.zeros(self.depth, jnp.int32) if a.windows is None else jnp.array(
-        [int(w > 0) for w in a.windows[:self.depth]], jnp.int32)
+    kinds = (
+      jnp.zeros(self.depth, jnp.int32)
+      if a.windows is None
+      else jnp.array([int(w > 0) for w in a.windows[: self.depth]], jnp.int32)
+    )
     cached_prefix = (None, None) if cache is None else (cache.prefix_keys, cache.prefix_values)
     layers = _Layer(jnp.arange(self.depth), kinds, *cached_prefix)
-    residuals = sharding.place(jnp.zeros((len(self.collect), *x.shape), x.dtype), None, "batch", None, None) \
-        if self.collect else None
-    state = _State(x, prefix_x, *((None, None) if cache is None else (cache.keys, cache.values)), residuals)
+    residuals = (
+      sharding.place(jnp.zeros((len(self.collect), *x.shape), x.dtype), None, "batch", None, None)
+      if self.collect
+      else None
+    )
+    state = _State(
+      x, prefix_x, *((None, None) if cache is None else (cache.keys, cache.values)), residuals
+    )
 
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
-    scan = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth,
-                   in_axes=(0, nn.broadcast), out_axes=0)
+    scan = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      length=self.depth,
+      in_axes=(0, nn.broadcast),
+      out_axes=0,
+    )
     inject_after = 1 if self.inject_mode == "add" else None
     layers_of_blocks = scan(a, self.dtype, inject_after, self.collect, name="layers")
     state, (prefix_keys, prefix_values) = layers_of_blocks(state, layers, context)
@@ -266,25 +304,37 @@ class Transformer(nn.Module):
     hidden = state.x
     if self.stop_layer is None:
       ones = nn.initializers.zeros if a.norm_offset else nn.initializers.ones
-      hidden = rms_norm(hidden, self.param("final_norm", ones, (a.d_model,)), a.rms_eps, a.norm_offset)
+      hidden = rms_norm(
+        hidden, self.param("final_norm", ones, (a.d_model,)), a.rms_eps, a.norm_offset
+      )
       if not a.tied:
         self.param("unembedding", INIT, (a.vocab_size, a.d_model))
     if cache is not None:
       if prefix is None:
         prefix_keys, prefix_values = cached_prefix
-      cache = Cache(state.keys, state.values, cache.filled + tokens.shape[1],
-                    self._valid_after(tokens, valid, cache), prefix_keys, prefix_values)
+      cache = Cache(
+        state.keys,
+        state.values,
+        cache.filled + tokens.shape[1],
+        self._valid_after(tokens, valid, cache),
+        prefix_keys,
+        prefix_values,
+      )
     return Output(hidden, state.residuals, cache)
 
   def _embed(self, embedding, tokens):
     layout = sharding.activation(("batch", None, None), (*tokens.shape, embedding.shape[1]))
-    x = from_bits(sharding.gather(embedding).at[tokens].get(out_sharding=layout)).astype(jnp.float32)
+    x = from_bits(sharding.gather(embedding).at[tokens].get(out_sharding=layout)).astype(
+      jnp.float32
+    )
     return x * self.architecture.embedding_scale
 
   @staticmethod
   def _valid_after(tokens, valid, cache: Cache):
     now = jnp.ones(tokens.shape, bool) if valid is None else valid
-    return jax.lax.dynamic_update_slice(cache.valid, sharding.place(now, "batch", None), (0, cache.filled))
+    return jax.lax.dynamic_update_slice(
+      cache.valid, sharding.place(now, "batch", None), (0, cache.filled)
+    )
 
   def _context(self, tokens, prefix, valid, cache, injection) -> _Context:
     """Rotary tables and masks, once for all layers. Padding takes no position: positions count valid tokens."""
@@ -303,14 +353,20 @@ class Transformer(nn.Module):
       key_positions = jnp.maximum(jnp.cumsum(now, axis=1) - 1, 0) + shared
     else:
       key_valid = self._valid_after(tokens, valid, cache)
-      seen = jnp.sum(cache.valid & (jnp.arange(cache.valid.shape[1]) < cache.filled), axis=1, keepdims=True)
+      seen = jnp.sum(
+        cache.valid & (jnp.arange(cache.valid.shape[1]) < cache.filled), axis=1, keepdims=True
+      )
       first = cache.filled
       key_positions = jnp.maximum(jnp.cumsum(key_valid, axis=1) - 1, 0) + shared
     positions = jnp.maximum(jnp.cumsum(now, axis=1) - 1, 0) + seen + shared  # [batch or 1, length]
 
     rotary = lambda p: rotary_tables(a, p)
-    order = first + jnp.arange(length)[:, None] >= jnp.arange(key_valid.shape[1])[None, :]  # [length, T]
-    mask = jnp.stack([order & key_valid[:, None, :] & band_mask(positions, key_positions, w) for w in windows])
+    order = (
+      first + jnp.arange(length)[:, None] >= jnp.arange(key_valid.shape[1])[None, :]
+    )  # [length, T]
+    mask = jnp.stack(
+      [order & key_valid[:, None, :] & band_mask(positions, key_positions, w) for w in windows]
+    )
     prefix_rotary = prefix_mask = cross_mask = None
     if shared:
       where = jnp.arange(shared)[None]
@@ -319,15 +375,24 @@ class Transformer(nn.Module):
         prefix_rotary = rotary(where)
         causal = where[0][:, None] >= where[0][None, :]
         prefix_mask = jnp.stack([causal & band_mask(where, where, w) for w in windows])
-    return _Context(rotary(positions), mask, prefix_rotary, prefix_mask, cross_mask, injection,
-                    None if cache is None else cache.filled)
+    return _Context(
+      rotary(positions),
+      mask,
+      prefix_rotary,
+      prefix_mask,
+      cross_mask,
+      injection,
+      None if cache is None else cache.filled,
+    )
 
 
 def empty_cache(architecture: Architecture, batch: int, length: int, dtype=jnp.float32) -> Cache:
   """A cache for `length` tokens of each of `batch` rows (a shared prefix is held beside it, not inside)."""
   shape = (architecture.n_layers, batch, length, architecture.n_kv_heads, architecture.head_dim)
   empty = lambda: sharding.place(jnp.zeros(shape, dtype), None, "batch", None, "heads", None)
-  return Cache(empty(), empty(), jnp.zeros((), jnp.int32),
-               sharding.place(jnp.zeros((batch, length), bool), "batch", None))
-
-
+  return Cache(
+    empty(),
+    empty(),
+    jnp.zeros((), jnp.int32),
+    sharding.place(jnp.zeros((batch, length), bool), "batch", None),
+  )

@@ -1,4 +1,5 @@
 """The activation verbalizer (AV): a language model that reads one vector in its prompt and writes about it."""
+
 from typing import Any
 
 import flax.linen as nn
@@ -55,7 +56,9 @@ class Verbalizer(nn.Module):
   remat: bool = False
 
   def setup(self):
-    self.transformer = Transformer(self.architecture, None, self.dtype, self.remat, self.inject_mode)
+    self.transformer = Transformer(
+      self.architecture, None, self.dtype, self.remat, self.inject_mode
+    )
     self.injection = InjectionMap(self.scale, self.inject_map == "affine")
 
   def __call__(self, before, after, vectors, response):
@@ -72,12 +75,14 @@ class Verbalizer(nn.Module):
     """
     tokens = jnp.concatenate([self._rows(after, response.shape[0]), response[:, :-1]], axis=1)
     hidden = self.transformer(tokens, prefix=before, injection=self._inject(tokens, vectors)).hidden
-    return hidden[:, after.shape[0] - 1:]
+    return hidden[:, after.shape[0] - 1 :]
 
   def prefill(self, before, after, vectors, cache: Cache):
     """The prompt's last hidden state [batch, d_model] and the cache that holds the prompt."""
     tokens = self._rows(after, vectors.shape[0])
-    output = self.transformer(tokens, prefix=before, injection=self._inject(tokens, vectors), cache=cache)
+    output = self.transformer(
+      tokens, prefix=before, injection=self._inject(tokens, vectors), cache=cache
+    )
     return output.hidden[:, -1], output.cache
 
   def step(self, tokens, cache: Cache):
@@ -86,7 +91,9 @@ class Verbalizer(nn.Module):
     return output.hidden[:, 0], output.cache
 
   def _inject(self, tokens, vectors) -> Injection:
-    slot = sharding.place(jnp.broadcast_to(jnp.arange(tokens.shape[1]) == 0, tokens.shape), "batch", None)
+    slot = sharding.place(
+      jnp.broadcast_to(jnp.arange(tokens.shape[1]) == 0, tokens.shape), "batch", None
+    )
     return Injection(slot, self.injection(vectors))
 
   @staticmethod

@@ -1,4 +1,5 @@
 """Who holds which part of an array, and how several devices and processes act as one."""
+
 import os
 
 import jax
@@ -7,4 +8,6 @@ import jax
 # until all devices have come to it. A program may have two that do not wait for each other, one of them in a loop: with
 # a thread a device, seven of eight devices stood in an all-reduce and the eighth in an all-gather, for ever.
 if jax.config.jax_num_cpu_devices > 1:
-  os.environ.setdefault("PJRT_NPROC", str(max(8 * jax.config.jax_num_cpu_devices, os.cpu_count() or 1)))
+  os.environ.setdefault(
+    "PJRT_NPROC", str(max(8 * jax.config.jax_num_cpu_devices, os.cpu_count() or 1))
+  )

@@ -4,10 +4,11 @@ jax.distributed starts them (it knows Cloud TPU, Kubernetes, SLURM and MPI by it
 program on the same config; files that all need are written by the first one, between two `wait`s, on a file system
 that all share. With one process every function here is trivial.
 """
+
 import hashlib
-import pathlib
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -24,8 +25,12 @@ class PreemptedError(Exception):
   """Raised at a step that all processes share, after the run was saved there."""
 
 
-def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None,
-               heartbeat_seconds: int = 60) -> None:
+def initialize(
+  coordinator: str | None = None,
+  processes: int | None = None,
+  process: int | None = None,
+  heartbeat_seconds: int = 60,
+) -> None:
   """Joins the other processes; before anything else uses jax.
 
   Args:
@@ -38,11 +43,15 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
     NLAError: the cluster could not be made out, or the others did not come.
   """
   try:
-    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds)
+    jax.distributed.initialize(
+      coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds
+    )
   except (ValueError, RuntimeError, TypeError) as error:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise NLAError(f"this process could not join the others ({reason}): start it under SLURM, Kubernetes, MPI or on a "
-                   "TPU pod, or give --coordinator=HOST:PORT --processes=N --process=I") from error
+    raise NLAError(
+      f"this process could not join the others ({reason}): start it under SLURM, Kubernetes, MPI or on a "
+      "TPU pod, or give --coordinator=HOST:PORT --processes=N --process=I"
+    ) from error
   _state.update(index=jax.process_index(), count=jax.process_count())
 
 
@@ -81,8 +90,10 @@ def gather(rows: np.ndarray) -> list[np.ndarray]:
 
   lengths = multihost_utils.process_allgather(np.int32(len(rows)))
   padded = np.zeros((max(lengths.max(), 1), *rows.shape[1:]), rows.dtype)
-  padded[:len(rows)] = rows
-  return [part[:n] for part, n in zip(multihost_utils.process_allgather(padded), lengths, strict=True)]
+  padded[: len(rows)] = rows
+  return [
+    part[:n] for part, n in zip(multihost_utils.process_allgather(padded), lengths, strict=True)
+  ]
 
 
 def together(what: str, function: Callable[[], T]) -> T:
@@ -105,14 +116,16 @@ def check_same(what: str, value: str) -> None:
   all_ = np.stack(gather(np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32)))
   other = np.flatnonzero((all_ != all_[0]).any(axis=1))
   if len(other):
-    raise NLAError(f"the processes do not have the same {what}: process {other[0]} differs from process 0. Start all "
-                   "of them with the same command and the same installation")
+    raise NLAError(
+      f"the processes do not have the same {what}: process {other[0]} differs from process 0. Start all "
+      "of them with the same command and the same installation"
+    )
 
 
 def code_version() -> str:
   """Versions of jax and of this package's own sources, by hash."""
   digest = hashlib.sha256()
-  for path in sorted(pathlib.Path(__file__).parents[1].rglob("*.py")):
+  for path in sorted(Path(__file__).parents[1].rglob("*.py")):
     digest.update(path.read_bytes())
   return f"{jax.__version__} {digest.hexdigest()}"
 

@@ -3,6 +3,7 @@
 The host arrays may be memory-mapped files, so a process reads only the bytes that its devices hold, and a stack of
 layers never exists on the host: it is a buffer on the devices that is filled in place, one layer after another.
 """
+
 from collections.abc import Callable
 
 import jax
@@ -26,12 +27,15 @@ def place(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.Array, bool
   placed = _copy(array, sharding)
   if placed.dtype == dtype:
     return placed, bool(jax.jit(_all_finite)(placed))
-  placed, finite = jax.jit(_cast, static_argnums=1, out_shardings=(sharding, _whole(sharding)))(placed, np.dtype(dtype))
+  placed, finite = jax.jit(_cast, static_argnums=1, out_shardings=(sharding, _whole(sharding)))(
+    placed, np.dtype(dtype)
+  )
   return placed, bool(finite)
 
 
-def stack(read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: Sharding,
-          dtype) -> tuple[jax.Array, np.ndarray]:
+def stack(
+  read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: Sharding, dtype
+) -> tuple[jax.Array, np.ndarray]:
   """Host arrays of one shape on the devices, stacked along a new leading axis.
 
   Beside the result there is never more than one of the arrays, on the host or on the devices.
@@ -59,7 +63,9 @@ def stack(read: Callable[[int], np.ndarray], shape: tuple[int, ...], sharding: S
 
 def _whole(sharding: Sharding) -> Sharding:
   """On the same devices, but every one holds all."""
-  return sharding if isinstance(sharding, SingleDeviceSharding) else NamedSharding(sharding.mesh, P())
+  return (
+    sharding if isinstance(sharding, SingleDeviceSharding) else NamedSharding(sharding.mesh, P())
+  )
 
 
 def _of_one(sharding: Sharding) -> Sharding:

@@ -1,4 +1,5 @@
 """Which dtype matrix products round their operands to."""
+
 import jax
 import jax.numpy as jnp
 

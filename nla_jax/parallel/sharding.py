@@ -7,6 +7,7 @@ on four tensor shards, a batch of one prompt), so every model runs on every mesh
 Without a mesh in context (`jax.set_mesh`) every function here answers None or returns its input: the same model code
 runs on one device with nothing to set up.
 """
+
 import math
 
 import jax
@@ -18,24 +19,30 @@ BATCH = ("data", "fsdp")
 
 # Leaf name -> spec of the unstacked leaf; leaves below "layers" get a leading None for the layer axis.
 PARAMETERS = {
-    "embedding": P("tensor", "fsdp"),
-    "unembedding": P("tensor", "fsdp"),
-    "query": P("fsdp", "tensor", None),
-    "key": P("fsdp", "tensor", None),
-    "value": P("fsdp", "tensor", None),
-    "output": P("tensor", None, "fsdp"),
-    "query_bias": P("tensor", None),
-    "key_bias": P("tensor", None),
-    "value_bias": P("tensor", None),
-    "gate": P("fsdp", "tensor"),
-    "up": P("fsdp", "tensor"),
-    "down": P("tensor", "fsdp"),
-    "matrix": P("fsdp", None),
-    "weight": P("fsdp", None),
+  "embedding": P("tensor", "fsdp"),
+  "unembedding": P("tensor", "fsdp"),
+  "query": P("fsdp", "tensor", None),
+  "key": P("fsdp", "tensor", None),
+  "value": P("fsdp", "tensor", None),
+  "output": P("tensor", None, "fsdp"),
+  "query_bias": P("tensor", None),
+  "key_bias": P("tensor", None),
+  "value_bias": P("tensor", None),
+  "gate": P("fsdp", "tensor"),
+  "up": P("fsdp", "tensor"),
+  "down": P("tensor", "fsdp"),
+  "matrix": P("fsdp", None),
+  "weight": P("fsdp", None),
 }
 
 # Logical axis of an activation -> mesh axes.
-ACTIVATIONS = {None: None, "batch": BATCH, "heads": "tensor", "hidden": "tensor", "vocabulary": "tensor"}
+ACTIVATIONS = {
+  None: None,
+  "batch": BATCH,
+  "heads": "tensor",
+  "hidden": "tensor",
+  "vocabulary": "tensor",
+}
 
 
 def has_mesh() -> bool:
@@ -46,7 +53,9 @@ def has_mesh() -> bool:
 def size(axes) -> int:
   """Devices along a mesh axis (or several) of the mesh in context; 1 without one."""
   sizes = jax.sharding.get_abstract_mesh().shape
-  return math.prod(sizes.get(axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+  return math.prod(
+    sizes.get(axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes or ())
+  )
 
 
 def _fitted(spec, shape) -> P:
@@ -110,7 +119,9 @@ def rows_of_batch(n: int) -> int:
 
 def batch_sharding(shape) -> NamedSharding:
   """Of an array whose leading axis is rows, on the mesh in context."""
-  return NamedSharding(jax.sharding.get_mesh(), _fitted((BATCH, *(None,) * (len(shape) - 1)), shape))
+  return NamedSharding(
+    jax.sharding.get_mesh(), _fitted((BATCH, *(None,) * (len(shape) - 1)), shape)
+  )
 
 
 def local_rows(n: int) -> np.ndarray | slice:

@@ -4,6 +4,7 @@ A collective inside a loop counts as often as the loop runs. Bytes are those tha
 ring algorithms: of a result of n bytes in a group of g, an all-gather brings n(g-1)/g, a reduce-scatter n(g-1), an
 all-reduce 2n(g-1)/g, an all-to-all n(g-1)/g, a permutation n.
 """
+
 import collections
 import math
 import re
@@ -11,18 +12,33 @@ from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _RECEIVED = {
-    "all-gather": lambda n, g: n * (g - 1) / g,
-    "all-reduce": lambda n, g: 2 * n * (g - 1) / g,
-    "reduce-scatter": lambda n, g: n * (g - 1),
-    "all-to-all": lambda n, g: n * (g - 1) / g,
-    "collective-permute": lambda n, g: n,
+  "all-gather": lambda n, g: n * (g - 1) / g,
+  "all-reduce": lambda n, g: 2 * n * (g - 1) / g,
+  "reduce-scatter": lambda n, g: n * (g - 1),
+  "all-to-all": lambda n, g: n * (g - 1) / g,
+  "collective-permute": lambda n, g: n,
 }
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
-          "u64": 8, "f64": 8}
+_BYTES = {
+  "pred": 1,
+  "s8": 1,
+  "u8": 1,
+  "s16": 2,
+  "u16": 2,
+  "bf16": 2,
+  "f16": 2,
+  "s32": 4,
+  "u32": 4,
+  "f32": 4,
+  "s64": 8,
+  "u64": 8,
+  "f64": 8,
+}
 _SHAPE = re.compile(r"\b(" + "|".join(_BYTES) + r")\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\-]*)\((.*)$")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 
 
@@ -55,7 +71,9 @@ class _Instruction(NamedTuple):
 
 def shapes_of(text: str) -> list[tuple[str, tuple[int, ...]]]:
   """All (dtype, shape) that a piece of HLO text names."""
-  return [(dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in _SHAPE.findall(text)]
+  return [
+    (dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in _SHAPE.findall(text)
+  ]
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
@@ -80,14 +98,20 @@ def collectives(text: str, devices: int) -> list[Collective]:
       key = channel[1] if channel else f"{name}/{instruction.name}"
       shapes = shapes_of(instruction.result)
       if instruction.opcode.endswith("-start") and kind != "all-reduce":
-        shapes = shapes[len(shapes) // 2:] if len(shapes) > 1 else shapes  # (operands, results)
+        shapes = shapes[len(shapes) // 2 :] if len(shapes) > 1 else shapes  # (operands, results)
       size = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in shapes)
       operation = re.search(r'op_name="([^"]*)"', instruction.rest)
       operation = operation[1] if operation else ""
       # A collective from before a loop that is hidden, piece by piece, behind the loop's products still runs once.
       hidden = "chain_id" in instruction.rest and "while/body" not in operation
-      one = Collective(kind, _RECEIVED[kind](size, _group_size(instruction.rest, devices)), 1 if hidden else times,
-                       in_loop and not hidden, tuple(shapes), operation)
+      one = Collective(
+        kind,
+        _RECEIVED[kind](size, _group_size(instruction.rest, devices)),
+        1 if hidden else times,
+        in_loop and not hidden,
+        tuple(shapes),
+        operation,
+      )
       if key not in found or found[key].received * found[key].times < one.received * one.times:
         found[key] = one
   return list(found.values())
@@ -137,7 +161,7 @@ def _times(computations: dict[str, list[_Instruction]], entry: str) -> dict[str,
 
 def _trips(rest: str, computations: dict[str, list[_Instruction]]) -> int:
   """A loop's trips: what the compiler knows, or the constant that its condition compares with."""
-  known = re.search(r'known_trip_count[^\d]*(\d+)', rest)
+  known = re.search(r"known_trip_count[^\d]*(\d+)", rest)
   if known:
     return int(known[1])
   condition = re.search(r"condition=%?([\w.\-]+)", rest)
@@ -165,8 +189,12 @@ def _group_size(rest: str, devices: int) -> int:
   iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest)
   if iota:
     return int(iota[2])
-  named = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\([^)]*\)+)? ?\{([^}]*)\}", rest)
+  named = re.search(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\([^)]*\)+)? ?\{([^}]*)\}", rest
+  )
   if named:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-    return math.prod(int(sizes[axis.split(":")[0].strip("' ")]) for axis in named[2].split(",") if axis.strip())
+    return math.prod(
+      int(sizes[axis.split(":")[0].strip("' ")]) for axis in named[2].split(",") if axis.strip()
+    )
   return devices

@@ -1,4 +1,5 @@
 """`nla plan --suggest`: which mesh and how many rows a step are worth trying on a slice."""
+
 import itertools
 
 from nla_jax.errors import NLAError
@@ -31,12 +32,25 @@ def suggest(config, topology: Topology, names: tuple[str, ...], tries: int) -> s
         continue
       seconds = sum(one.seconds for one in made.compiled)
       rate = 3600 * made.compiled[0].program.rows / seconds
-      found.append((rate, f"{title}: {needed} a device, {seconds:.2f} s a step at the roofline, "
-                          f"{rate:,.0f} rows an hour"))
+      found.append(
+        (
+          rate,
+          f"{title}: {needed} a device, {seconds:.2f} s a step at the roofline, "
+          f"{rate:,.0f} rows an hour",
+        )
+      )
       break
   ranked = [line for _, line in sorted(found, reverse=True)]
-  return "\n".join([f"{topology.name}, {topology.count} chips; fitting, fastest first:", *(ranked or ["none"]),
-                    "not:", *lines] if lines else [f"{topology.name}, fastest first:", *ranked])
+  return "\n".join(
+    [
+      f"{topology.name}, {topology.count} chips; fitting, fastest first:",
+      *(ranked or ["none"]),
+      "not:",
+      *lines,
+    ]
+    if lines
+    else [f"{topology.name}, fastest first:", *ranked]
+  )
 
 
 def _meshes(topology: Topology):

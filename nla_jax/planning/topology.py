@@ -1,4 +1,5 @@
 """Slices and nodes that are not here: their devices, described by the compiler that serves them, and meshes of them."""
+
 import importlib.util
 import os
 import re
@@ -11,8 +12,12 @@ from nla_jax.parallel.mesh import arrange
 from nla_jax.planning.chips import CHIPS, Chip
 
 # libtpu is to describe and compile alone: not to look for chips, nor to complain that there are none.
-_LIBTPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-           "TPU_WORKER_HOSTNAMES": "localhost"}
+_LIBTPU = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
 
 
 class Topology(NamedTuple):
@@ -49,8 +54,10 @@ def describe(name: str) -> Topology:
   """
   match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:\*(\d+))?", name)
   if match is None or match[1] not in CHIPS:
-    raise NLAError(f"the topology {name!r} is not known: expected CHIP:SHAPE, such as v5e:4x4, v5p:2x2x2, v6e:8x8*2 "
-                   f"(two slices), h100:8 or h100:4x8 (four nodes of eight); chips are {', '.join(CHIPS)}")
+    raise NLAError(
+      f"the topology {name!r} is not known: expected CHIP:SHAPE, such as v5e:4x4, v5p:2x2x2, v6e:8x8*2 "
+      f"(two slices), h100:8 or h100:4x8 (four nodes of eight); chips are {', '.join(CHIPS)}"
+    )
   kind, shape, slices = match[1], match[2], int(match[3] or 1)
   chip = CHIPS[kind]
   _check_compiler(chip)
@@ -60,15 +67,23 @@ def describe(name: str) -> Topology:
     wanted = {"topology_name": f"{kind}:{shape}"}
     wanted |= {"chip_config_name": chip.target} if chip.target else {}
     wanted |= {"num_slices": slices} if slices > 1 else {}
-    wanted |= {"chips_per_host_bounds": [1, 1, 1]} if set(shape.split("x")) == {"1"} else {}  # one chip of a host
+    wanted |= (
+      {"chips_per_host_bounds": [1, 1, 1]} if set(shape.split("x")) == {"1"} else {}
+    )  # one chip of a host
   else:
     nodes, _, gpus = shape.rpartition("x")
-    wanted = {"topology_name": kind, "target_config": chip.target, "topology": f"1x{nodes or 1}x{gpus}"}
+    wanted = {
+      "topology_name": kind,
+      "target_config": chip.target,
+      "topology": f"1x{nodes or 1}x{gpus}",
+    }
   try:
     found = topologies.get_topology_desc(platform=chip.platform, **wanted)
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-    raise NLAError(f"there is no topology {name!r} ({str(error).splitlines()[0]}): shapes of {kind} are "
-                   f"{', '.join(chip.slices)} and larger multiples") from error
+    raise NLAError(
+      f"there is no topology {name!r} ({str(error).splitlines()[0]}): shapes of {kind} are "
+      f"{', '.join(chip.slices)} and larger multiples"
+    ) from error
   return Topology(name, chip, list(found.devices))
 
 
@@ -86,14 +101,18 @@ def _check_compiler(chip: Chip) -> None:
   except ValueError:  # a module set to None
     found = False
   if not found:
-    raise NLAError(f"plans for these chips are compiled by {maker}, which is not installed: pip install "
-                   f"'nla_jax[{extra}]'; no accelerator is needed")
+    raise NLAError(
+      f"plans for these chips are compiled by {maker}, which is not installed: pip install "
+      f"'nla_jax[{extra}]'; no accelerator is needed"
+    )
 
 
 def mesh_of_topology(topology: Topology, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
   """The mesh (data, fsdp, tensor) over all devices; fsdp = 0 takes what is left. Slices lie along `data`."""
   fsdp = fsdp or max(topology.count // (data * tensor), 1)
   if data * fsdp * tensor != topology.count:
-    raise NLAError(f"config.mesh asks for {data} × {fsdp} × {tensor} = {data * fsdp * tensor} devices, {topology.name} "
-                   f"has {topology.count}: set --config.mesh.data, .fsdp and .tensor to match")
+    raise NLAError(
+      f"config.mesh asks for {data} × {fsdp} × {tensor} = {data * fsdp * tensor} devices, {topology.name} "
+      f"has {topology.count}: set --config.mesh.data, .fsdp and .tensor to match"
+    )
   return arrange(topology.devices, data, fsdp, tensor)

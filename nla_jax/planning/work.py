@@ -4,6 +4,7 @@ XLA's own cost analysis counts the body of a loop once, so the counting is done 
 traced program, backward passes and recomputation included, as often as its loops run. Arrays carry their sharding in
 their types (Explicit axes), so the count is that of one device, work done by every replica included.
 """
+
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -61,8 +62,11 @@ def _sum(some: Iterable[tuple[core.JaxprEqn, int]]) -> Work:
 
 def _jaxprs(equation) -> list:
   """The jaxprs among an equation's parameters."""
-  leaves = [leaf for value in equation.params.values()
-            for leaf in (value if isinstance(value, (tuple, list)) else (value,))]
+  leaves = [
+    leaf
+    for value in equation.params.values()
+    for leaf in (value if isinstance(value, (tuple, list)) else (value,))
+  ]
   opened = [leaf.jaxpr if isinstance(leaf, core.ClosedJaxpr) else leaf for leaf in leaves]
   return [leaf for leaf in opened if isinstance(leaf, core.Jaxpr)]
 
@@ -77,7 +81,9 @@ def product_work(equation: core.JaxprEqn) -> Work:
   whole = 2.0 * math.prod(arrays[2].shape) * math.prod(arrays[0].shape[axis] for axis in contracted)
   shares = {}
   for layout in filter(None, map(_layout, arrays)):
-    cuts = [axis for axes in layout.spec for axis in ((axes,) if isinstance(axes, str) else axes or ())]
+    cuts = [
+      axis for axes in layout.spec for axis in ((axes,) if isinstance(axes, str) else axes or ())
+    ]
     shares |= {axis: layout.mesh.shape[axis] for axis in cuts}
   return Work(whole / math.prod(shares.values()), sum(map(_local_bytes, arrays)))
 
@@ -85,7 +91,11 @@ def product_work(equation: core.JaxprEqn) -> Work:
 def _layout(aval) -> jax.sharding.NamedSharding | None:
   """How an array is cut; None where it is one device's already (no mesh, or inside `shard_map`)."""
   sharding = getattr(aval, "sharding", None)
-  if not isinstance(sharding, jax.sharding.NamedSharding) or sharding.mesh.empty or sharding.mesh.manual_axes:
+  if (
+    not isinstance(sharding, jax.sharding.NamedSharding)
+    or sharding.mesh.empty
+    or sharding.mesh.manual_axes
+  ):
     return None
   return sharding
 

@@ -1,6 +1,7 @@
 """The pair that a run trained."""
+
 import json
-import pathlib
+from pathlib import Path
 
 from nla_jax import workdir
 from nla_jax.autoencoder.nla import NLA
@@ -10,9 +11,9 @@ from nla_jax.run.run import Run
 from nla_jax.training.checkpoint import load_params
 
 
-def load_run(folder: pathlib.Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
+def load_run(folder: Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
   """The pair of a run's stage (`rl`, or `sft` for the pair before it)."""
-  folder = pathlib.Path(folder)
+  folder = Path(folder)
   if run is None:
     run = Run(load_config(folder / workdir.CONFIG), folder)
   pair = run.pair(run.parent("sft").facts["injection_scale"])

@@ -1,9 +1,10 @@
 """One config in one workdir: what every stage reads, each part loaded when it is first asked for."""
+
 import dataclasses
 import functools
 import json
 import os
-import pathlib
+from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
@@ -22,15 +23,21 @@ from nla_jax.run.warm_start import adopt
 from nla_jax.workdir import FOLDERS
 
 _SECTIONS = {
-    "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
-    "teach": ("teacher",),
-    "sft": ("init", "prompts", "inject", "av", "ar", "remat"),
-    "rl": ("rl",),
-    "eval": ("evaluation",),
-    "export": ("export_dtype",),
+  "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
+  "teach": ("teacher",),
+  "sft": ("init", "prompts", "inject", "av", "ar", "remat"),
+  "rl": ("rl",),
+  "eval": ("evaluation",),
+  "export": ("export_dtype",),
 }
-_PARENTS = {"extract": (), "teach": ("extract",), "sft": ("extract", "teach"), "rl": ("sft",), "eval": ("sft", "rl"),
-            "export": ("eval",)}
+_PARENTS = {
+  "extract": (),
+  "teach": ("extract",),
+  "sft": ("extract", "teach"),
+  "rl": ("sft",),
+  "eval": ("sft", "rl"),
+  "export": ("eval",),
+}
 
 
 @dataclasses.dataclass
@@ -43,17 +50,19 @@ class Run:
   """
 
   config: ConfigDict
-  workdir: pathlib.Path
+  workdir: Path
 
   def __post_init__(self):
-    self.workdir = pathlib.Path(self.workdir).absolute()
+    self.workdir = Path(self.workdir).absolute()
 
-  def path(self, stage: str) -> pathlib.Path:
+  def path(self, stage: str) -> Path:
     return self.workdir / FOLDERS[stage]
 
   def open(self, stage: str) -> Stage:
     parents = {parent: self.parent(parent).digest for parent in _PARENTS[stage]}
-    return open_stage(self.path(stage), {**section(self.config, _SECTIONS[stage]), "made_from": parents})
+    return open_stage(
+      self.path(stage), {**section(self.config, _SECTIONS[stage]), "made_from": parents}
+    )
 
   def parent(self, stage: str) -> Stage:
     return closed_stage(self.path(stage), stage)
@@ -89,24 +98,39 @@ class Run:
 
   def pair(self, scale: float) -> Pair:
     c = self.config
-    return make_pair(self.pretrained.architecture, self.pretrained.tokenizer, self.prompts, layer=c.layer, scale=scale,
-                     mode=c.inject.mode, map=c.inject.map, max_new_tokens=c.rl.max_new_tokens, dtype=self.dtype,
-                     remat=c.remat, temperature=c.rl.temperature, kernel=c.kernel)
+    return make_pair(
+      self.pretrained.architecture,
+      self.pretrained.tokenizer,
+      self.prompts,
+      layer=c.layer,
+      scale=scale,
+      mode=c.inject.mode,
+      map=c.inject.map,
+      max_new_tokens=c.rl.max_new_tokens,
+      dtype=self.dtype,
+      remat=c.remat,
+      temperature=c.rl.temperature,
+      kernel=c.kernel,
+    )
 
   def context(self, row: int, tokens: int = 60) -> str:
     """The words up to and including a row's token."""
     document = self.store.documents[int(self.store.read("document", [row])[0])]
     position = int(self.store.read("position", [row])[0])
-    return self.pretrained.tokenizer.decode(document.tokens[max(position + 1 - tokens, 0):position + 1])
+    return self.pretrained.tokenizer.decode(
+      document.tokens[max(position + 1 - tokens, 0) : position + 1]
+    )
 
 
-def begin(config: ConfigDict, workdir: pathlib.Path) -> Run:
+def begin(config: ConfigDict, workdir: Path) -> Run:
   """Makes the workdir, keeps the config in it, and sets jax's compilation cache."""
   if config.init:
     adopt(config)
   run = Run(config, workdir)
   run.workdir.mkdir(parents=True, exist_ok=True)
   write_json(run.workdir / "config.json", json.loads(config.to_json()))
-  jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR",
-                                                                str(run.workdir / "compiled")))
+  jax.config.update(
+    "jax_compilation_cache_dir",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(run.workdir / "compiled")),
+  )
   return run

@@ -3,14 +3,15 @@
 A stage whose manifest matches what is asked for is skipped; one that was begun with the same request goes on where it
 was; anything else is an error that names the field that differs, never a silent reuse.
 """
+
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
-import pathlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from nla_jax.errors import NLAError
@@ -19,7 +20,7 @@ from nla_jax.parallel import distributed
 MANIFEST, REQUEST = "manifest.json", "request.json"
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
   """Writes durably: a crash leaves the old file or the new one. Only the first process writes."""
   if not distributed.is_first():
     return
@@ -30,8 +31,9 @@ def write_json(path: pathlib.Path, value: Any) -> None:
       file.flush()
       os.fsync(file.fileno())
   except OSError as error:
-    raise NLAError(f"could not write {path}: {error.strerror}; free some space and run the same command "
-                   "again") from error
+    raise NLAError(
+      f"could not write {path}: {error.strerror}; free some space and run the same command again"
+    ) from error
   os.replace(temporary, path)
 
 
@@ -59,7 +61,7 @@ class Stage:
     done: the manifest matches the request.
   """
 
-  path: pathlib.Path
+  path: Path
   request: dict
   done: bool
   _begun: float = 0.0
@@ -69,8 +71,10 @@ class Stage:
     seconds = time.time() - self._begun + self.earlier_seconds()
     names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {name: importlib.metadata.version(name) for name in names}
-    write_json(self.path / MANIFEST, {"request": self.request, "facts": facts, "versions": versions,
-                                      "seconds": round(seconds, 1)})
+    write_json(
+      self.path / MANIFEST,
+      {"request": self.request, "facts": facts, "versions": versions, "seconds": round(seconds, 1)},
+    )
     self.done = True
     distributed.wait(f"finished {self.path.name}")
 
@@ -100,7 +104,7 @@ class Stage:
     return digest(self.request)
 
 
-def open_stage(path: pathlib.Path, request: dict) -> Stage:
+def open_stage(path: Path, request: dict) -> Stage:
   """The stage at `path`, to be made from `request`. Raises NLAError where the folder holds something else."""
   request = json.loads(json.dumps(request))
   path.mkdir(parents=True, exist_ok=True)
@@ -111,8 +115,10 @@ def open_stage(path: pathlib.Path, request: dict) -> Stage:
     found = json.loads(file.read_text())
     found = found["request"] if name == MANIFEST else found
     if found != request:
-      raise NLAError(f"{path} was made from something else: {'; '.join(_differences(request, found))}. Give another "
-                     "--workdir, ask for what was made, or delete that folder and those of the stages after it")
+      raise NLAError(
+        f"{path} was made from something else: {'; '.join(_differences(request, found))}. Give another "
+        "--workdir, ask for what was made, or delete that folder and those of the stages after it"
+      )
   done, begun = (path / MANIFEST).exists(), (path / REQUEST).exists()
   distributed.wait(f"opened {path.name}")  # all have looked before one writes
   if not begun:
@@ -121,10 +127,12 @@ def open_stage(path: pathlib.Path, request: dict) -> Stage:
   return Stage(path, request, done, time.time())
 
 
-def closed_stage(path: pathlib.Path, made_by: str) -> Stage:
+def closed_stage(path: Path, made_by: str) -> Stage:
   """A finished stage to read from. Raises NLAError saying which command makes it."""
   file = path / MANIFEST
   if not file.exists():
-    raise NLAError(f"{path} is not there or not finished; `nla {made_by}` with the same --config and --workdir "
-                   "makes it")
+    raise NLAError(
+      f"{path} is not there or not finished; `nla {made_by}` with the same --config and --workdir "
+      "makes it"
+    )
   return Stage(path, json.loads(file.read_text())["request"], True)

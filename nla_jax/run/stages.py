@@ -5,11 +5,12 @@
 
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
+
 import functools
 import json
-import pathlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -43,33 +44,50 @@ def check(run: Run) -> None:
   """What can be known before the first expensive step. Raises NLAError."""
   c = run.config
   if not c.model or not c.corpus:
-    raise NLAError("the config names no model or no corpus: give --config.model=… and --config.corpus=…")
+    raise NLAError(
+      "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
+    )
   for name in ("av", "ar"):
     if c[name].parts < 1 or c[name].batch % c[name].parts:
-      raise NLAError(f"config.{name}.parts={c[name].parts} does not divide config.{name}.batch={c[name].batch}")
+      raise NLAError(
+        f"config.{name}.parts={c[name].parts} does not divide config.{name}.batch={c[name].batch}"
+      )
   rl_lib.check_settings(c.rl)
   if c.teacher.provider not in ("readout", "file"):
     raise NLAError(f"config.teacher.provider={c.teacher.provider!r}: expected readout or file")
   if c.teacher.provider == "readout" and c.data.next_tokens < c.teacher.next_tokens:
-    raise NLAError(f"the readout teacher names {c.teacher.next_tokens} next tokens and extraction keeps "
-                   f"{c.data.next_tokens}; raise --config.data.next_tokens")
-  if c.teacher.provider == "file" and not pathlib.Path(c.teacher.path).is_file():
-    raise NLAError(f"the teacher's file {c.teacher.path!r} does not exist; check --config.teacher.path")
-  layers, positions = run.pretrained.architecture.n_layers, run.pretrained.architecture.max_positions
+    raise NLAError(
+      f"the readout teacher names {c.teacher.next_tokens} next tokens and extraction keeps "
+      f"{c.data.next_tokens}; raise --config.data.next_tokens"
+    )
+  if c.teacher.provider == "file" and not Path(c.teacher.path).is_file():
+    raise NLAError(
+      f"the teacher's file {c.teacher.path!r} does not exist; check --config.teacher.path"
+    )
+  layers, positions = (
+    run.pretrained.architecture.n_layers,
+    run.pretrained.architecture.max_positions,
+  )
   if not 0 <= c.layer < layers:
     raise NLAError(f"config.layer={c.layer}: {c.model} has blocks 0..{layers - 1}")
   around = len(run.prompts.answer_ids(run.pretrained.tokenizer, ""))
   if c.rl.max_new_tokens < c.teacher.max_tokens + around:
-    raise NLAError(f"config.rl.max_new_tokens={c.rl.max_new_tokens} cannot hold the teacher's explanations: "
-                   f"{c.teacher.max_tokens} tokens and {around} around them; raise it or lower "
-                   "--config.teacher.max_tokens")
+    raise NLAError(
+      f"config.rl.max_new_tokens={c.rl.max_new_tokens} cannot hold the teacher's explanations: "
+      f"{c.teacher.max_tokens} tokens and {around} around them; raise it or lower "
+      "--config.teacher.max_tokens"
+    )
   prompt = len(run.prompts.before) + len(run.prompts.after)
   if prompt + c.rl.max_new_tokens > positions:
-    raise NLAError(f"config.rl.max_new_tokens={c.rl.max_new_tokens} and the AV's prompt of {prompt} tokens are more "
-                   f"than the {positions} positions that {c.model} was made for; lower it")
+    raise NLAError(
+      f"config.rl.max_new_tokens={c.rl.max_new_tokens} and the AV's prompt of {prompt} tokens are more "
+      f"than the {positions} positions that {c.model} was made for; lower it"
+    )
   if c.data.max_tokens > positions:
-    raise NLAError(f"config.data.max_tokens={c.data.max_tokens}: {c.model} was made for {positions} positions; lower "
-                   "it")
+    raise NLAError(
+      f"config.data.max_tokens={c.data.max_tokens}: {c.model} was made for {positions} positions; lower "
+      "it"
+    )
   check_mesh(run.pretrained.architecture, c)
   run.pair(1.0)
   run.dtype  # noqa: B018 - raises on an unknown setting
@@ -80,7 +98,11 @@ def extract(run: Run) -> None:
   stage = run.open("extract")
   if stage.done:
     return
-  stage.finish(**extraction.extract(run.config, run.pretrained, run.base_params, str(stage.path / "store"), run.dtype))
+  stage.finish(
+    **extraction.extract(
+      run.config, run.pretrained, run.base_params, str(stage.path / "store"), run.dtype
+    )
+  )
 
 
 def teach(run: Run) -> None:
@@ -98,15 +120,25 @@ def teach(run: Run) -> None:
     tokenizer = run.pretrained.tokenizer
     groups: dict[str, list[str]] = {}
     for one in documents:
-      groups.setdefault(one.group, []).append(tokenizer.decode(one.tokens, skip_special_tokens=True))
+      groups.setdefault(one.group, []).append(
+        tokenizer.decode(one.tokens, skip_special_tokens=True)
+      )
     topics = readout.TopicWords(["\n".join(texts) for texts in groups.values()])
     following = store.read("next_tokens", slice(None))
-    texts = [readout.readout(tokenizer, documents[i].tokens[:p + 1], following[row], topics, settings)
-             for row, (i, p) in enumerate(track(zip(document, position), "teach", "row", total=len(store)))]
+    texts = [
+      readout.readout(tokenizer, documents[i].tokens[: p + 1], following[row], topics, settings)
+      for row, (i, p) in enumerate(track(zip(document, position), "teach", "row", total=len(store)))
+    ]
   if distributed.is_first():
     explanations.write_explanations(str(stage.path / "texts"), np.arange(len(store)), texts)
-  lengths = [len(ids) for ids in run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-  stage.finish(explanations=len(texts), tokens_mean=round(float(np.mean(lengths)), 1), tokens_max=int(max(lengths)))
+  lengths = [
+    len(ids) for ids in run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]
+  ]
+  stage.finish(
+    explanations=len(texts),
+    tokens_mean=round(float(np.mean(lengths)), 1),
+    tokens_max=int(max(lengths)),
+  )
 
 
 def _watched(run: Run) -> np.ndarray:
@@ -117,7 +149,9 @@ def _watched(run: Run) -> np.ndarray:
 def injection_scale(run: Run) -> float:
   """α: the config's, or the 75th percentile of the norms of all activations that are trained on."""
   store = run.store
-  norms = store.read("norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")]))
+  norms = store.read(
+    "norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")])
+  )
   return run.config.inject.scale or float(np.quantile(norms, 0.75))
 
 
@@ -135,33 +169,64 @@ def sft(run: Run) -> None:
   scale = injection_scale(run)
   pair = run.pair(scale)
   watched = _watched(run)
-  watched_vectors, watched_texts = store.read("activations", watched), [run.texts[row] for row in watched.tolist()]
-  split = {name: np.array([row for row in store.rows(name).tolist() if row in run.texts])
-           for name in ("av_sft", "ar_sft")}
+  watched_vectors, watched_texts = (
+    store.read("activations", watched),
+    [run.texts[row] for row in watched.tolist()],
+  )
+  split = {
+    name: np.array([row for row in store.rows(name).tolist() if row in run.texts])
+    for name in ("av_sft", "ar_sft")
+  }
 
   def fit(name: str, settings, params, loss, examples: StoreRows, watch: Callable):
     folder = stage.path / name
     if distributed.agree((folder / "params").exists()):
       return
     trained = sft_lib.fit(
-        sft_lib.Run(f"sft {name}", folder, settings, c.seed, c.checkpoint_every, c.guard_limit, stage.note_progress),
-        params, functools.partial(loss, pair=pair), examples, watch)
+      sft_lib.Run(
+        f"sft {name}",
+        folder,
+        settings,
+        c.seed,
+        c.checkpoint_every,
+        c.guard_limit,
+        stage.note_progress,
+      ),
+      params,
+      functools.partial(loss, pair=pair),
+      examples,
+      watch,
+    )
     save_params(folder / "params", trained)
     drop_checkpoints(folder / "checkpoints")
     stage.note_progress()
 
   rows = split["ar_sft"]
   inputs = pair.inputs([run.texts[row] for row in rows.tolist()])
-  fit("ar", c.ar, sharding.put_params(reconstructor_params(run.base_params(c.layer), c.layer)), sft_lib.ar_loss,
-      StoreRows(store, rows, columns={"tokens": inputs.tokens, "lengths": inputs.lengths}),
-      sft_lib.watch_ar(pair, watched_vectors, watched_texts, baseline_variance(watched_vectors)))
+  fit(
+    "ar",
+    c.ar,
+    sharding.put_params(reconstructor_params(run.base_params(c.layer), c.layer)),
+    sft_lib.ar_loss,
+    StoreRows(store, rows, columns={"tokens": inputs.tokens, "lengths": inputs.lengths}),
+    sft_lib.watch_ar(pair, watched_vectors, watched_texts, baseline_variance(watched_vectors)),
+  )
   rows = split["av_sft"]
   answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
   d = pair.verbalizer.architecture.d_model
-  fit("av", c.av, sharding.put_params(verbalizer_params(run.base_params(), d, c.inject.map)), sft_lib.av_loss,
-      StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask}),
-      sft_lib.watch_av(pair, watched_vectors, encode_answers(run.prompts, pair.tokenizer, watched_texts)))
-  stage.finish(injection_scale=scale, av_examples=c.av.steps * c.av.batch, ar_examples=c.ar.steps * c.ar.batch)
+  fit(
+    "av",
+    c.av,
+    sharding.put_params(verbalizer_params(run.base_params(), d, c.inject.map)),
+    sft_lib.av_loss,
+    StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask}),
+    sft_lib.watch_av(
+      pair, watched_vectors, encode_answers(run.prompts, pair.tokenizer, watched_texts)
+    ),
+  )
+  stage.finish(
+    injection_scale=scale, av_examples=c.av.steps * c.av.batch, ar_examples=c.ar.steps * c.ar.batch
+  )
 
 
 def rl(run: Run) -> None:
@@ -178,9 +243,20 @@ def rl(run: Run) -> None:
     gold = StoreRows(store, taught, columns={"tokens": inputs.tokens, "lengths": inputs.lengths})
   before = {name: load_params(run.path("sft") / name / "params") for name in ("av", "ar")}
   trained = rl_lib.train(
-      pair, c.rl, before["av"], before["ar"], StoreRows(store, rows), run.context,
-      baseline_variance(store.read("activations", rows)), gold=gold, folder=stage.path, seed=c.seed,
-      checkpoint_every=c.checkpoint_every, guard_limit=c.guard_limit, note_progress=stage.note_progress)
+    pair,
+    c.rl,
+    before["av"],
+    before["ar"],
+    StoreRows(store, rows),
+    run.context,
+    baseline_variance(store.read("activations", rows)),
+    gold=gold,
+    folder=stage.path,
+    seed=c.seed,
+    checkpoint_every=c.checkpoint_every,
+    guard_limit=c.guard_limit,
+    note_progress=stage.note_progress,
+  )
   for name, params in trained.items():
     save_params(stage.path / name / "params", params)
   drop_checkpoints(stage.path / "checkpoints")
@@ -195,8 +271,16 @@ def evaluate(run: Run) -> None:
   c = run.config
   nla = load_run(run.workdir, run=run)
   before = load_run(run.workdir, run=run, stage="sft")
-  result = harness.evaluate(nla, run.store, texts=run.texts, before_rl=before, rows=c.evaluation.rows, seed=c.seed,
-                            batch=c.evaluation.batch, bootstrap_samples=c.evaluation.bootstrap)
+  result = harness.evaluate(
+    nla,
+    run.store,
+    texts=run.texts,
+    before_rl=before,
+    rows=c.evaluation.rows,
+    seed=c.seed,
+    batch=c.evaluation.batch,
+    bootstrap_samples=c.evaluation.bootstrap,
+  )
   write_json(stage.path / "metrics.json", result.metrics)
   stage.finish(rows=len(result.rows))
   write_json(stage.path / "examples.json", result.examples(c.evaluation.examples))
@@ -211,12 +295,26 @@ def export(run: Run) -> None:
   if stage.done:
     return
   nla = load_run(run.workdir, run=run)
-  export_pair(nla, stage.path, base=run.config.model, stage="rl", trained_on=run.config.corpus,
-             metrics=json.loads((run.path("eval") / "metrics.json").read_text()), dtype=run.config.export_dtype)
+  export_pair(
+    nla,
+    stage.path,
+    base=run.config.model,
+    stage="rl",
+    trained_on=run.config.corpus,
+    metrics=json.loads((run.path("eval") / "metrics.json").read_text()),
+    dtype=run.config.export_dtype,
+  )
   stage.finish()
 
 
-FUNCTIONS = {"extract": extract, "teach": teach, "sft": sft, "rl": rl, "eval": evaluate, "export": export}
+FUNCTIONS = {
+  "extract": extract,
+  "teach": teach,
+  "sft": sft,
+  "rl": rl,
+  "eval": evaluate,
+  "export": export,
+}
 
 
 def run_stages(run: Run, names: tuple[str, ...]) -> None:
@@ -233,7 +331,11 @@ def _run_stages(run: Run, names: tuple[str, ...]) -> None:
     begun = time.time()
     done_before = (run.path(name) / "manifest.json").exists()
     FUNCTIONS[name](run)
-    say(f"{name}: already done, {run.path(name)}" if done_before else f"{name}: done in {time.time() - begun:.0f} s")
+    say(
+      f"{name}: already done, {run.path(name)}"
+      if done_before
+      else f"{name}: done in {time.time() - begun:.0f} s"
+    )
 
 
 def run_all(run: Run) -> None:
@@ -241,7 +343,10 @@ def run_all(run: Run) -> None:
   run_stages(run, STAGES)
   report.write_run_report(run)
   rows = report.timing(run)
-  say("where the time went: " + ", ".join(f"{row['stage']} {row['seconds']:.0f} s" for row in rows)
-      + f"; in all {sum(row['seconds'] for row in rows) / 60:.1f} min")
+  say(
+    "where the time went: "
+    + ", ".join(f"{row['stage']} {row['seconds']:.0f} s" for row in rows)
+    + f"; in all {sum(row['seconds'] for row in rows) / 60:.1f} min"
+  )
   say(harness.table(json.loads((run.path("eval") / "metrics.json").read_text())))
   say(f"report: {run.workdir / 'report.html'}   exported: {run.path('export')}")

@@ -1,5 +1,6 @@
 """Training a pair further that exists already: `config.init` names it, and it takes the place of SFT."""
-import pathlib
+
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -16,14 +17,22 @@ def adopt(config: ConfigDict) -> None:
   """Puts into `config` what the pair `config.init` was trained with: layer, prompts, marker, injection, and the base
   model where none is named. They belong to the weights, so they win over what the config says."""
   folders = [str(folder) for folder in pair_directories(config.init, weights=False)]
-  av, ar = sidecar.read_model_sidecar(folders[0], "av"), sidecar.read_model_sidecar(folders[1], "ar")
+  av, ar = (
+    sidecar.read_model_sidecar(folders[0], "av"),
+    sidecar.read_model_sidecar(folders[1], "ar"),
+  )
   config.model = config.model or av.base_checkpoint
   config.layer = ar.layer_index
   config.prompts.update(av=av.av_template, ar=ar.ar_template, marker=av.tokens.injection_char)
-  affine = (pathlib.Path(folders[0]) / INJECTION_FILE).exists()
-  config.inject.update(scale=float(av.injection_scale), map="affine" if affine else "scalar",
-                       mode=av.training.get("inject_mode", "replace"))
-  say(f"init: layer {config.layer}, α {config.inject.scale:g}, prompts and marker are those of {config.init}")
+  affine = (Path(folders[0]) / INJECTION_FILE).exists()
+  config.inject.update(
+    scale=float(av.injection_scale),
+    map="affine" if affine else "scalar",
+    mode=av.training.get("inject_mode", "replace"),
+  )
+  say(
+    f"init: layer {config.layer}, α {config.inject.scale:g}, prompts and marker are those of {config.init}"
+  )
 
 
 def load_initial(config: ConfigDict, pretrained) -> NLA:
@@ -32,6 +41,8 @@ def load_initial(config: ConfigDict, pretrained) -> NLA:
   ours, base = nla.pair.verbalizer.architecture, pretrained.architecture
   for field in ("family", "vocab_size", "d_model", "n_layers"):
     if getattr(ours, field) != getattr(base, field):
-      raise NLAError(f"config.init={config.init} is of {field} {getattr(ours, field)}, config.model={config.model} of "
-                     f"{getattr(base, field)}: name the model that the pair was trained on")
+      raise NLAError(
+        f"config.init={config.init} is of {field} {getattr(ours, field)}, config.model={config.model} of "
+        f"{getattr(base, field)}: name the model that the pair was trained on"
+      )
   return nla

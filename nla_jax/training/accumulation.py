@@ -1,4 +1,5 @@
 """The gradient of a mean over a batch, one part of the rows after the other: the same gradient in less memory."""
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ class Gradient(NamedTuple):
   grads: Any
 
 
-def gradient(loss: Callable, params, batch, *, parts: int = 1, weight: Callable = lambda part: 1.0) -> Gradient:
+def gradient(
+  loss: Callable, params, batch, *, parts: int = 1, weight: Callable = lambda part: 1.0
+) -> Gradient:
   """Value and gradient of a loss that is a weighted mean over rows.
 
   Args:
@@ -44,7 +47,9 @@ def gradient(loss: Callable, params, batch, *, parts: int = 1, weight: Callable 
   def add(totals, part):
     (value, (means, rows)), grads = differentiate(params, part)
     share = jnp.asarray(weight(part), jnp.float32)
-    return jax.tree.map(lambda total, x: total + share * x, totals, (1.0, value, means, grads)), rows
+    return jax.tree.map(
+      lambda total, x: total + share * x, totals, (1.0, value, means, grads)
+    ), rows
 
   cut = jax.tree.map(lambda x: _cut(x, parts), batch)
   _, (means, _) = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], cut))

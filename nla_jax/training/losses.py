@@ -1,4 +1,5 @@
 """Losses as functions of arrays. Natural logarithms; float32 throughout."""
+
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,9 @@ AVERAGES = ("sample", "token")
 def masked_mean(x, mask, axis=None):
   """Mean of x where mask is True (0 where nothing is). The one masked mean: every token average goes through it."""
   mask = mask.astype(jnp.float32)
-  return jnp.sum(jnp.where(mask > 0, x, 0.0), axis=axis) / jnp.maximum(jnp.sum(mask, axis=axis), 1.0)
+  return jnp.sum(jnp.where(mask > 0, x, 0.0), axis=axis) / jnp.maximum(
+    jnp.sum(mask, axis=axis), 1.0
+  )
 
 
 def weight_of(mask):
@@ -52,9 +55,22 @@ class PolicyLoss(NamedTuple):
   ratio_max: jax.Array
 
 
-def policy_loss(scores: TokenScores, old_logprob, reference_logprob, advantages, mask, *, clip: float = 0.2,
-                clip_high: float = 0.0, dual_clip: float = 0.0, importance=None, kl_weight: float = 0.01,
-                kl_kind: str = "k2", entropy_weight: float = 0.0, average: str = "sample") -> PolicyLoss:
+def policy_loss(
+  scores: TokenScores,
+  old_logprob,
+  reference_logprob,
+  advantages,
+  mask,
+  *,
+  clip: float = 0.2,
+  clip_high: float = 0.0,
+  dual_clip: float = 0.0,
+  importance=None,
+  kl_weight: float = 0.01,
+  kl_kind: str = "k2",
+  entropy_weight: float = 0.0,
+  average: str = "sample",
+) -> PolicyLoss:
   """Clipped policy-gradient loss with KL to the reference as a loss term.
 
   k2 is ½(log π − log π_ref)², k3 is r − 1 − log r with r = π_ref/π. k1 as a loss has zero expected gradient on policy:
@@ -84,11 +100,22 @@ def policy_loss(scores: TokenScores, old_logprob, reference_logprob, advantages,
     surrogate = surrogate * importance
   gap = scores.logprob - reference_logprob
   kl = 0.5 * gap * gap if kl_kind == "k2" else jnp.exp(-gap) - 1 + gap
-  per_token = -surrogate + (0.0 if kl_kind == "k1" else kl_weight * kl) - entropy_weight * scores.entropy
-  mean = (lambda x: masked_mean(x, mask)) if average == "token" else lambda x: jnp.mean(masked_mean(x, mask, axis=1))
+  per_token = (
+    -surrogate + (0.0 if kl_kind == "k1" else kl_weight * kl) - entropy_weight * scores.entropy
+  )
+  mean = (
+    (lambda x: masked_mean(x, mask))
+    if average == "token"
+    else lambda x: jnp.mean(masked_mean(x, mask, axis=1))
+  )
   clipped = ((ratio < 1 - clip) | (ratio > 1 + (clip_high or clip))).astype(jnp.float32)
-  return PolicyLoss(mean(per_token), mean(kl), mean(scores.entropy), mean(clipped),
-                    jnp.max(jnp.where(mask, ratio, 0.0), axis=1))
+  return PolicyLoss(
+    mean(per_token),
+    mean(kl),
+    mean(scores.entropy),
+    mean(clipped),
+    jnp.max(jnp.where(mask, ratio, 0.0), axis=1),
+  )
 
 
 def importance_weights(old_logprob, sampler_logprob, cap: float):

@@ -1,4 +1,5 @@
 """What an explanation is worth: how well the AR rebuilds the vector from it, less what its length and manner cost."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def reconstruction_reward(errors, failed, kind: str = "mse") -> np.ndarray:
 def repeated_share(text: str) -> float:
   """Share of a text's three-word sequences that occurred before in it, in [0, 1]."""
   words = text.split()
-  grams = [tuple(words[i:i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
+  grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
   return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -36,8 +37,14 @@ def manner_cost(texts: Sequence[str | None], lengths: np.ndarray, rl) -> np.ndar
   """Reward [n] lost for length above a target (per token), for repetition and for other scripts (per share)."""
   cost = rl.length_cost * np.maximum(np.asarray(lengths) - rl.length_target, 0)
   if rl.repeat_cost or rl.non_ascii_cost:
-    cost = cost + np.array([0.0 if text is None else rl.repeat_cost * repeated_share(text)
-                            + rl.non_ascii_cost * non_ascii_share(text) for text in texts])
+    cost = cost + np.array(
+      [
+        0.0
+        if text is None
+        else rl.repeat_cost * repeated_share(text) + rl.non_ascii_cost * non_ascii_share(text)
+        for text in texts
+      ]
+    )
   return cost.astype(np.float32)
 
 
@@ -48,5 +55,7 @@ def truncate(texts: Sequence[str | None], tokenizer, seed: int) -> list[str | No
   for text, share in zip(texts, random.random(len(texts))):
     ids = [] if text is None else tokenizer(text, add_special_tokens=False)["input_ids"]
     keep = 1 + int(share * len(ids))
-    cut.append(text if keep >= len(ids) else tokenizer.decode(ids[:keep], skip_special_tokens=True).strip())
+    cut.append(
+      text if keep >= len(ids) else tokenizer.decode(ids[:keep], skip_special_tokens=True).strip()
+    )
   return cut

@@ -12,10 +12,11 @@ One step:
 The first `ar_steps` steps leave the AV as it is: B·G different activations get one explanation each and only the AR
 learns, since it has to meet the AV's own text before its judgement is worth anything.
 """
+
 import functools
-import pathlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +37,13 @@ from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.accumulation import gradient
 from nla_jax.training.alarms import Watch
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
-from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
+from nla_jax.training.optimizer import (
+  TrainState,
+  check_guard,
+  create_state,
+  guarded_update,
+  make_optimizer,
+)
 
 
 class PolicyBatch(NamedTuple):
@@ -63,35 +70,60 @@ class PolicyBatch(NamedTuple):
 
 def token_logprobs(params, vectors, tokens, pair: Pair) -> token_scores.TokenScores:
   """The AV's scores of its answers."""
-  hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
-                                 vectors, tokens)
-  return token_scores.token_scores(hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype,
-                             kernel=pair.kernel)
+  hidden = pair.verbalizer.apply(
+    {"params": params},
+    jnp.asarray(pair.prompts.before),
+    jnp.asarray(pair.prompts.after),
+    vectors,
+    tokens,
+  )
+  return token_scores.token_scores(
+    hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype, kernel=pair.kernel
+  )
 
 
 def check_settings(rl) -> None:
   """Raises NLAError for settings that cannot work, before anything is loaded."""
   if rl.group < 2 and rl.steps > rl.ar_steps:
-    raise NLAError(f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations")
-  for name, n in (("epochs", rl.epochs), ("minibatches", rl.minibatches), ("av.parts", rl.av.parts),
-                  ("ar.parts", rl.ar.parts)):
+    raise NLAError(
+      f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations"
+    )
+  for name, n in (
+    ("epochs", rl.epochs),
+    ("minibatches", rl.minibatches),
+    ("av.parts", rl.av.parts),
+    ("ar.parts", rl.ar.parts),
+  ):
     if n < 1:
       raise NLAError(f"config.rl.{name}={n}: at least 1 is needed")
   if (rl.activations * rl.group) % rl.minibatches:
-    raise NLAError(f"config.rl.minibatches={rl.minibatches} does not divide the {rl.activations * rl.group} samples "
-                   "of a step (activations × group)")
-  for name, n in (("av", rl.activations * rl.group // rl.minibatches), ("ar", rl.activations * rl.group)):
+    raise NLAError(
+      f"config.rl.minibatches={rl.minibatches} does not divide the {rl.activations * rl.group} samples "
+      "of a step (activations × group)"
+    )
+  for name, n in (
+    ("av", rl.activations * rl.group // rl.minibatches),
+    ("ar", rl.activations * rl.group),
+  ):
     if n % rl[name].parts:
-      raise NLAError(f"config.rl.{name}.parts={rl[name].parts} does not divide the {n} explanations of an update")
-  for name, value, known in (("reward", rl.reward, rewards_lib.REWARDS), ("kl", rl.kl, losses.KL_KINDS),
-                             ("advantage", rl.advantage, losses.ADVANTAGES), ("average", rl.average, losses.AVERAGES)):
+      raise NLAError(
+        f"config.rl.{name}.parts={rl[name].parts} does not divide the {n} explanations of an update"
+      )
+  for name, value, known in (
+    ("reward", rl.reward, rewards_lib.REWARDS),
+    ("kl", rl.kl, losses.KL_KINDS),
+    ("advantage", rl.advantage, losses.ADVANTAGES),
+    ("average", rl.average, losses.AVERAGES),
+  ):
     if value not in known:
       raise NLAError(f"config.rl.{name}={value!r}: expected one of {', '.join(known)}")
 
 
 def frozen(params, dtype):
   """A copy of parameters that stays when they are trained on, its matrices as products read them."""
-  return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, rounded(params, dtype), params)
+  return jax.tree.map(
+    lambda new, old: jnp.copy(new) if new is old else new, rounded(params, dtype), params
+  )
 
 
 def gold_rows(rl) -> int:
@@ -105,7 +137,9 @@ class Learner:
 
   def __init__(self, pair: Pair, rl, reference_params):
     self.pair, self.rl, self.reference = pair, rl, reference_params
-    self.av_optimizer = make_optimizer(rl.av, max(rl.steps - rl.ar_steps, 1) * rl.epochs * rl.minibatches)
+    self.av_optimizer = make_optimizer(
+      rl.av, max(rl.steps - rl.ar_steps, 1) * rl.epochs * rl.minibatches
+    )
     self.ar_optimizer = make_optimizer(rl.ar, rl.steps)
     self.scores = jax.jit(functools.partial(token_logprobs, pair=pair))
     self.update_av = jax.jit(self._update_av, donate_argnums=0)
@@ -115,14 +149,22 @@ class Learner:
 
   def create(self, av_params, ar_params) -> dict[str, Any]:
     """What a checkpoint holds: both train states and, where the reward is a lagged AR's, its parameters."""
-    create = lambda optimizer: jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)
+    create = lambda optimizer: jax.jit(
+      functools.partial(create_state, optimizer=optimizer), donate_argnums=0
+    )
     lagged = {"lagged_ar": jax.tree.map(jnp.copy, ar_params)} if self.rl.ar_ema else {}
-    return {"av": create(self.av_optimizer)(av_params), "ar": create(self.ar_optimizer)(ar_params), **lagged}
+    return {
+      "av": create(self.av_optimizer)(av_params),
+      "ar": create(self.ar_optimizer)(ar_params),
+      **lagged,
+    }
 
   def errors(self, params, tokens, lengths, golds):
     """mse_nrm [n] of an AR's reconstructions."""
     pair = self.pair
-    predicted = pair.reconstructor.apply({"params": params}, jnp.asarray(pair.prompts.ar_before), tokens, lengths)
+    predicted = pair.reconstructor.apply(
+      {"params": params}, jnp.asarray(pair.prompts.ar_before), tokens, lengths
+    )
     return mse_nrm(predicted, golds)
 
   def _follow(self, lagged, live):
@@ -137,10 +179,16 @@ class Learner:
       errors = self.errors(params, tokens, lengths, golds)
       return losses.masked_mean(errors, good), ((), errors)
 
-    found = gradient(loss, state.params, (tokens, lengths, golds, good), parts=self.rl.ar.parts,
-                     weight=lambda part: losses.weight_of(part[-1]))
-    state, norm = guarded_update(state, found.grads, self.ar_optimizer, self.rl.ar.clip,
-                                 self.rl.ar.skip_above)
+    found = gradient(
+      loss,
+      state.params,
+      (tokens, lengths, golds, good),
+      parts=self.rl.ar.parts,
+      weight=lambda part: losses.weight_of(part[-1]),
+    )
+    state, norm = guarded_update(
+      state, found.grads, self.ar_optimizer, self.rl.ar.clip, self.rl.ar.skip_above
+    )
     return state, found.rows, norm
 
   def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight):
@@ -148,32 +196,60 @@ class Learner:
 
     def loss(params, batch: PolicyBatch):
       scores = token_logprobs(params, batch.vectors, batch.tokens, self.pair)
-      old = jax.lax.stop_gradient(scores.logprob) if batch.old_logprob is None else batch.old_logprob
-      importance = (losses.importance_weights(old, batch.sampler_logprob, rl.importance_cap) if rl.importance_cap
-                    else None)
-      result = losses.policy_loss(scores, old, batch.reference_logprob, batch.advantages, batch.mask, clip=rl.clip,
-                                  clip_high=rl.clip_high, dual_clip=rl.dual_clip, importance=importance,
-                                  kl_weight=kl_weight, kl_kind=rl.kl, entropy_weight=rl.entropy_weight,
-                                  average=rl.average)
+      old = (
+        jax.lax.stop_gradient(scores.logprob) if batch.old_logprob is None else batch.old_logprob
+      )
+      importance = (
+        losses.importance_weights(old, batch.sampler_logprob, rl.importance_cap)
+        if rl.importance_cap
+        else None
+      )
+      result = losses.policy_loss(
+        scores,
+        old,
+        batch.reference_logprob,
+        batch.advantages,
+        batch.mask,
+        clip=rl.clip,
+        clip_high=rl.clip_high,
+        dual_clip=rl.dual_clip,
+        importance=importance,
+        kl_weight=kl_weight,
+        kl_kind=rl.kl,
+        entropy_weight=rl.entropy_weight,
+        average=rl.average,
+      )
       means = {"kl": result.kl, "entropy": result.entropy, "clip_fraction": result.clip_fraction}
       return result.loss, (means, (result.ratio_max, scores.logprob))
 
-    tokens = (lambda part: losses.weight_of(part.mask)) if rl.average == "token" else lambda part: 1.0
+    tokens = (
+      (lambda part: losses.weight_of(part.mask)) if rl.average == "token" else lambda part: 1.0
+    )
     found = gradient(loss, state.params, batch, parts=rl.av.parts, weight=tokens)
-    state, norm = guarded_update(state, found.grads, self.av_optimizer, rl.av.clip, rl.av.skip_above)
+    state, norm = guarded_update(
+      state, found.grads, self.av_optimizer, rl.av.clip, rl.av.skip_above
+    )
     ratio_max, logprob = found.rows
     return state, found.means | {"ratio_max": jnp.max(ratio_max), "av_gradient_norm": norm}, logprob
 
-  def improve(self, state: TrainState, rollout: Rollout, vectors, rewards, kl_weight: float, seed: int):
+  def improve(
+    self, state: TrainState, rollout: Rollout, vectors, rewards, kl_weight: float, seed: int
+  ):
     """All of a step's AV updates. Returns the state and metrics."""
     rl, n = self.rl, len(vectors)
-    tokens, lengths, sampled = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.logprobs))
+    tokens, lengths, sampled = map(
+      sharding.fetch, (rollout.tokens, rollout.lengths, rollout.logprobs)
+    )
     mask = np.arange(tokens.shape[1])[None] < lengths[:, None]
-    score = lambda params: sharding.fetch(self.scores(params, *sharding.put((vectors, tokens))).logprob)
+    score = lambda params: sharding.fetch(
+      self.scores(params, *sharding.put((vectors, tokens))).logprob
+    )
     reference = score(self.reference)
     if rl.kl == "k1":
       rewards = rewards - kl_weight * np.sum((sampled - reference) * mask, axis=1)
-    advantages = np.asarray(losses.group_advantages(rewards.astype(np.float32), rl.group, rl.advantage))
+    advantages = np.asarray(
+      losses.group_advantages(rewards.astype(np.float32), rl.group, rl.advantage)
+    )
     on_policy = rl.epochs * rl.minibatches == 1
     old = None if on_policy else score(state.params)
     whole = PolicyBatch(vectors, tokens, mask, advantages, old, sampled, reference)
@@ -189,9 +265,22 @@ class Learner:
     return state, metrics | {"sampler_gap": difference.mean()}
 
 
-def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: Callable[[int], str], baseline: float, *,
-          gold: StoreRows | None = None, folder: pathlib.Path, seed: int, checkpoint_every: int, guard_limit: int,
-          note_progress: Callable[[], None]) -> dict[str, Any]:
+def train(
+  pair: Pair,
+  rl,
+  av_params,
+  ar_params,
+  examples: StoreRows,
+  contexts: Callable[[int], str],
+  baseline: float,
+  *,
+  gold: StoreRows | None = None,
+  folder: Path,
+  seed: int,
+  checkpoint_every: int,
+  guard_limit: int,
+  note_progress: Callable[[], None],
+) -> dict[str, Any]:
   """Runs the loop; returns {"av": params, "ar": params}.
 
   Args:
@@ -233,23 +322,30 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
     batch = next(stream)
     take = np.arange(per_step) % len(batch["row"])
     if both:  # the first activations of the loader's batch, each for a whole group
-      take = np.repeat(take[:rl.activations], rl.group)
+      take = np.repeat(take[: rl.activations], rl.group)
     vectors, rows = batch["activations"][take], batch["row"][take]
     key = jax.random.fold_in(jax.random.key(seed), step)
-    each = vectors[::rl.group] if both else vectors  # once for all of its explanations
+    each = vectors[:: rl.group] if both else vectors  # once for all of its explanations
     rollout = jax.block_until_ready(
-        pair.roll_out(states["av"].params, each, key, np.arange(per_step, dtype=np.int32)))
+      pair.roll_out(states["av"].params, each, key, np.arange(per_step, dtype=np.int32))
+    )
     clock.append(time.time())
     texts = pair.texts(rollout)
-    read = rewards_lib.truncate(texts, pair.tokenizer, seed * 1_000_003 + step) if rl.truncate else texts
+    read = (
+      rewards_lib.truncate(texts, pair.tokenizer, seed * 1_000_003 + step) if rl.truncate else texts
+    )
     inputs = pair.inputs(read)
     given = (inputs.tokens, inputs.lengths, vectors)
     lagged = learner.judge(states["lagged_ar"], *sharding.put(given)) if rl.ar_ema else None
     fits = inputs.fits
     if n_gold:
       taught = next(gold_stream)
-      given = tuple(np.concatenate(both_) for both_ in zip(given, (taught["tokens"], taught["lengths"],
-                                                                   taught["activations"].astype(np.float32))))
+      given = tuple(
+        np.concatenate(both_)
+        for both_ in zip(
+          given, (taught["tokens"], taught["lengths"], taught["activations"].astype(np.float32))
+        )
+      )
       fits = np.concatenate([fits, np.ones(n_gold, bool)])
     states["ar"], live, ar_norm = learner.update_ar(states["ar"], *sharding.put((*given, fits)))
     if rl.ar_ema:
@@ -260,14 +356,20 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
     rewards = rewards_lib.reconstruction_reward(errors, ~inputs.fits, rl.reward)
     rewards = rewards - rewards_lib.manner_cost(texts, lengths, rl)
     good = inputs.fits
-    metrics = {"reward": rewards.mean(), "length": lengths.mean(), "parse_rate": good.mean(),
-               "capped": 1 - finished.mean(), "ar_gradient_norm": ar_norm}
+    metrics = {
+      "reward": rewards.mean(),
+      "length": lengths.mean(),
+      "parse_rate": good.mean(),
+      "capped": 1 - finished.mean(),
+      "ar_gradient_norm": ar_norm,
+    }
     if good.any():
       metrics["fve"] = 1 - errors[good].mean() / baseline
       metrics["duplicates"] = 1 - len(set(texts) - {None}) / sum(text is not None for text in texts)
     if both:
-      states["av"], more = learner.improve(states["av"], rollout, vectors, rewards, kl_weight,
-                                           seed=seed * 1_000_003 + step)
+      states["av"], more = learner.improve(
+        states["av"], rollout, vectors, rewards, kl_weight, seed=seed * 1_000_003 + step
+      )
       metrics |= more | {"kl_weight": kl_weight}
       if rl.kl_target:
         kl_weight = losses.adapted_kl_weight(kl_weight, float(more["kl"]), rl.kl_target)
@@ -276,7 +378,9 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
     metrics |= dict(zip(("seconds_rollout", "seconds_ar", "seconds_av"), np.diff(clock)))
     metrics |= {"av_skipped": states["av"].skipped, "ar_skipped": states["ar"].skipped}
     log.write(step, **metrics)
-    progress.advance(**{name: float(metrics[name]) for name in ("reward", "fve", "length") if name in metrics})
+    progress.advance(
+      **{name: float(metrics[name]) for name in ("reward", "fve", "length") if name in metrics}
+    )
     if step % rl.sample_every == 0:
       context, shown = contexts(int(rows[0])), texts[0] or "(no explanation could be read)"
       samples.write(step, context=context, explanation=shown, reward=float(rewards[0]))
@@ -288,8 +392,15 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
       check_guard(states[name], guard_limit, f"rl ({name})")
     stop = distributed.preempted()
     if (stop or (step + 1) % checkpoint_every == 0) and step + 1 < rl.steps:
-      checkpoints.save(step + 1, states, {"step": step + 1, "kl_weight": kl_weight,
-                                          "loaders": [encode_loader(one.get_state()) for one in streams]})
+      checkpoints.save(
+        step + 1,
+        states,
+        {
+          "step": step + 1,
+          "kl_weight": kl_weight,
+          "loaders": [encode_loader(one.get_state()) for one in streams],
+        },
+      )
       note_progress()
     if stop:
       checkpoints.close()
@@ -299,4 +410,3 @@ def train(pair: Pair, rl, av_params, ar_params, examples: StoreRows, contexts: C
   progress.close()
   checkpoints.close()
   return {name: states[name].params for name in ("av", "ar")}
-

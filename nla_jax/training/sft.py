@@ -2,9 +2,10 @@
 
 Both are one loop over Grain batches with a guarded AdamW update; they differ in their loss.
 """
+
 import functools
-import pathlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,13 @@ from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
 from nla_jax.training.accumulation import gradient
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
-from nla_jax.training.optimizer import TrainState, check_guard, create_state, guarded_update, make_optimizer
+from nla_jax.training.optimizer import (
+  TrainState,
+  check_guard,
+  create_state,
+  guarded_update,
+  make_optimizer,
+)
 
 
 def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
@@ -33,16 +40,27 @@ def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
 
 def av_scores(params, batch: dict[str, jax.Array], pair: Pair) -> token_scores.TokenScores:
   """Scores of the answers' tokens [n, length], as in `av_loss`."""
-  hidden = pair.verbalizer.apply({"params": params}, jnp.asarray(pair.prompts.before), jnp.asarray(pair.prompts.after),
-                                 batch["activations"], batch["tokens"])
-  return token_scores.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], pair.verbalizer.dtype,
-                             kernel=pair.kernel)
+  hidden = pair.verbalizer.apply(
+    {"params": params},
+    jnp.asarray(pair.prompts.before),
+    jnp.asarray(pair.prompts.after),
+    batch["activations"],
+    batch["tokens"],
+  )
+  return token_scores.token_scores(
+    hidden,
+    unembedding(params["transformer"]),
+    batch["tokens"],
+    pair.verbalizer.dtype,
+    kernel=pair.kernel,
+  )
 
 
 def ar_loss(params, batch: dict[str, jax.Array], pair: Pair):
   """Mean mse_nrm. batch: activations [n, d], tokens [n, length], lengths [n]."""
-  predicted = pair.reconstructor.apply({"params": params}, jnp.asarray(pair.prompts.ar_before), batch["tokens"],
-                                       batch["lengths"])
+  predicted = pair.reconstructor.apply(
+    {"params": params}, jnp.asarray(pair.prompts.ar_before), batch["tokens"], batch["lengths"]
+  )
   return jnp.mean(mse_nrm(predicted, batch["activations"]))
 
 
@@ -60,7 +78,7 @@ class Run(NamedTuple):
   """
 
   name: str
-  folder: pathlib.Path
+  folder: Path
   settings: Any
   seed: int
   checkpoint_every: int
@@ -70,19 +88,28 @@ class Run(NamedTuple):
 
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, settings):
   """The compiled update (state, batch) -> (state, loss, gradient norm); the state is donated."""
-  tokens = lambda part: losses.weight_of(part["mask"]) if "mask" in part else 1.0  # what a loss is the mean over
+  tokens = lambda part: (
+    losses.weight_of(part["mask"]) if "mask" in part else 1.0
+  )  # what a loss is the mean over
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(state: TrainState, batch):
-    found = gradient(lambda params, part: (loss(params, part), ((), ())), state.params, batch, parts=settings.parts,
-                     weight=tokens)
+    found = gradient(
+      lambda params, part: (loss(params, part), ((), ())),
+      state.params,
+      batch,
+      parts=settings.parts,
+      weight=tokens,
+    )
     state, norm = guarded_update(state, found.grads, optimizer, settings.clip, settings.skip_above)
     return state, found.value, norm
 
   return update
 
 
-def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[Any], dict[str, float]]):
+def fit(
+  run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[Any], dict[str, float]]
+):
   """Trains `params` on `loss(params, batch)` and returns them.
 
   `watch(params)` is what the curve shows besides the loss; it is called six times, first and last step included.
@@ -95,8 +122,10 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
   checkpoints = Checkpoints(run.folder / "checkpoints")
   rows = min(settings.batch, len(examples))
   if rows % settings.parts:
-    raise NLAError(f"{run.name}: {settings.parts} parts (config.{run.name.split()[-1]}.parts) do not divide a batch of "
-                   f"{rows} examples")
+    raise NLAError(
+      f"{run.name}: {settings.parts} parts (config.{run.name.split()[-1]}.parts) do not divide a batch of "
+      f"{rows} examples"
+    )
   stream = batches(examples, batch_size=rows, seed=run.seed, part=sharding.local_rows(rows))
   start, found = 0, checkpoints.restore(state)
   if found is not None:
@@ -114,11 +143,15 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
     check_guard(state, run.guard_limit, run.name)
     stop = distributed.preempted()
     if (stop or (step + 1) % run.checkpoint_every == 0) and step + 1 < settings.steps:
-      checkpoints.save(step + 1, state, {"step": step + 1, "loader": encode_loader(stream.get_state())})
+      checkpoints.save(
+        step + 1, state, {"step": step + 1, "loader": encode_loader(stream.get_state())}
+      )
       run.note_progress()
     if stop:
       checkpoints.close()
-      raise distributed.PreemptedError(f"{run.name} stopped after step {step + 1} of {settings.steps}")
+      raise distributed.PreemptedError(
+        f"{run.name} stopped after step {step + 1} of {settings.steps}"
+      )
   log.write(settings.steps, **watch(state.params))
   log.close()
   progress.close()
@@ -126,14 +159,20 @@ def fit(run: Run, params, loss: Callable, examples: StoreRows, watch: Callable[[
   return state.params
 
 
-def watch_av(pair: Pair, vectors: np.ndarray, answers, batch: int = 16) -> Callable[[Any], dict[str, float]]:
+def watch_av(
+  pair: Pair, vectors: np.ndarray, answers, batch: int = 16
+) -> Callable[[Any], dict[str, float]]:
   """The AV's held-out loss with each row's own vector and with the next row's: how much it reads from the vector."""
   score = jax.jit(functools.partial(av_loss, pair=pair))
 
   def watch(params) -> dict[str, float]:
     def mean(given: np.ndarray) -> float:
       parts = [slice(i, i + batch) for i in _starts(len(given), batch)]
-      rows = lambda part: {"activations": given[part], "tokens": answers.tokens[part], "mask": answers.mask[part]}
+      rows = lambda part: {
+        "activations": given[part],
+        "tokens": answers.tokens[part],
+        "mask": answers.mask[part],
+      }
       return float(np.mean([score(params, sharding.put(rows(part))) for part in parts]))
 
     return {"loss_own": mean(vectors), "loss_shuffled": mean(np.roll(vectors, 1, axis=0))}
@@ -141,7 +180,9 @@ def watch_av(pair: Pair, vectors: np.ndarray, answers, batch: int = 16) -> Calla
   return watch
 
 
-def watch_ar(pair: Pair, vectors: np.ndarray, texts: list[str], baseline: float) -> Callable[[Any], dict[str, float]]:
+def watch_ar(
+  pair: Pair, vectors: np.ndarray, texts: list[str], baseline: float
+) -> Callable[[Any], dict[str, float]]:
   """The AR's FVE on the teacher's text of held-out activations."""
 
   def watch(params) -> dict[str, float]:

@@ -47,7 +47,9 @@ def test_b_is_the_error_of_the_best_constant(golds):
 
 def test_b_equals_the_contracts_formula_at_scale_sqrt_d(golds):
   scaled = golds / np.linalg.norm(golds, axis=-1, keepdims=True) * 4.0  # sqrt(16)
-  assert fve.baseline_variance(golds) == pytest.approx(np.mean((scaled - scaled.mean(0)) ** 2), rel=1e-5)
+  assert fve.baseline_variance(golds) == pytest.approx(
+    np.mean((scaled - scaled.mean(0)) ** 2), rel=1e-5
+  )
 
 
 def test_mse_nrm_is_two_times_one_minus_cosine_and_equals_the_contracts_mean_over_dims(golds):
@@ -89,7 +91,9 @@ def test_a_zero_prediction_scores_one_and_has_a_finite_gradient():
 def test_traced_jax_agrees_with_numpy(golds):
   b = fve.baseline_variance(golds)
   traced = jax.jit(lambda p, g: fve.fve(fve.mse_nrm(p, g), b))(golds[::-1], golds)
-  assert float(traced) == pytest.approx(float(fve.fve(fve.mse_nrm(golds[::-1], golds), b)), rel=1e-4)
+  assert float(traced) == pytest.approx(
+    float(fve.fve(fve.mse_nrm(golds[::-1], golds), b)), rel=1e-4
+  )
 
 
 def test_bfloat16_input_is_measured_in_float32(golds):
@@ -144,7 +148,10 @@ def test_groups_may_be_names_and_the_order_of_rows_does_not_matter():
   mse, groups = clustered(np.random.default_rng(3), 20, 3, 0.2, 0.1)
   names = np.array([f"page {group:03d}" for group in groups])
   order = np.random.default_rng(4).permutation(len(mse))
-  by_number, by_name = intervals.bootstrap(mse, groups, 0.9), intervals.bootstrap(mse[order], names[order], 0.9)
+  by_number, by_name = (
+    intervals.bootstrap(mse, groups, 0.9),
+    intervals.bootstrap(mse[order], names[order], 0.9),
+  )
   np.testing.assert_allclose(by_number.ci95, by_name.ci95)
 
 
@@ -177,7 +184,11 @@ def test_a_paired_difference_is_tighter_than_its_two_sides():
 def test_one_document_gives_no_interval_rather_than_a_false_one():
   estimate = intervals.bootstrap(np.array([0.1, 0.2]), np.array([9, 9]), 1.0)
   assert estimate.ci95 is None
-  assert json.loads(json.dumps(estimate.to_dict())) == {"value": pytest.approx(0.85), "ci95": None, "n": 2}
+  assert json.loads(json.dumps(estimate.to_dict())) == {
+    "value": pytest.approx(0.85),
+    "ci95": None,
+    "n": 2,
+  }
 
 
 @pytest.mark.parametrize(

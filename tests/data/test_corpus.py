@@ -1,4 +1,5 @@
 """Documents come out in order, whole, and bad input is told in one line."""
+
 import hashlib
 import importlib.util
 import itertools
@@ -15,8 +16,9 @@ from nla_jax.data.corpora.corpus import Document, read_corpus, read_part
 from nla_jax.errors import NLAError
 
 demo = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("gensim", "mwparserfromhell")),
-    reason="needs the extra `demo` (gensim's Wikipedia sample, mwparserfromhell)")
+  any(importlib.util.find_spec(name) is None for name in ("gensim", "mwparserfromhell")),
+  reason="needs the extra `demo` (gensim's Wikipedia sample, mwparserfromhell)",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,30 @@ def test_the_sample_holds_thousands_of_paragraphs_of_prose(wikipedia):
 
 @demo
 def test_no_markup_is_left_in_the_sample(wikipedia):
-  for mark in ("{{", "}}", "[[", "]]", "<ref", "</", "'''", "==", "\x00", "|-", "()", "( ", "&nbsp;", "thumb|"):
+  for mark in (
+    "{{",
+    "}}",
+    "[[",
+    "]]",
+    "<ref",
+    "</",
+    "'''",
+    "==",
+    "\x00",
+    "|-",
+    "()",
+    "( ",
+    "&nbsp;",
+    "thumb|",
+  ):
     assert [document.id for document in wikipedia if mark in document.text] == []
 
 
 @demo
 def test_the_sample_is_the_same_every_time(wikipedia):
-  digest = lambda documents: hashlib.sha256("\x01".join(d.id + d.text for d in documents).encode()).hexdigest()
+  digest = lambda documents: hashlib.sha256(
+    "\x01".join(d.id + d.text for d in documents).encode()
+  ).hexdigest()
   first = list(itertools.islice(read_corpus("wikipedia-sample"), 500))
   assert digest(first) == digest(wikipedia[:500])
   assert list(read_corpus("wikipedia-sample", max_documents=7)) == wikipedia[:7]
@@ -56,12 +75,17 @@ def test_gensim_is_not_imported(wikipedia):
 
 @demo
 def test_only_the_words_of_sentences_are_kept():
-  words = "The quick brown fox jumps over the lazy dog near the quiet river while the farmer watches from afar. " * 3
-  wikitext = ("{{Infobox|name=secret}}\n[[File:a.png|thumb|A [[caption]] that is dropped]]\n"
-              f"'''Fox''' ({{{{IPA|x}}}}; {{{{lang|la|Vulpes}}}}) is [[animal|a beast]].<ref>No</ref> {words}\n\n"
-              f"== Heading ==\n* {words}\n# {words}\n{{|\n| {words}\n|}}\n"
-              f"It weighs {{{{convert|5|kg}}}}&nbsp;or more. {words}\n"
-              "[[Category:Foxes]]\n\nToo short.\n")
+  words = (
+    "The quick brown fox jumps over the lazy dog near the quiet river while the farmer watches from afar. "
+    * 3
+  )
+  wikitext = (
+    "{{Infobox|name=secret}}\n[[File:a.png|thumb|A [[caption]] that is dropped]]\n"
+    f"'''Fox''' ({{{{IPA|x}}}}; {{{{lang|la|Vulpes}}}}) is [[animal|a beast]].<ref>No</ref> {words}\n\n"
+    f"== Heading ==\n* {words}\n# {words}\n{{|\n| {words}\n|}}\n"
+    f"It weighs {{{{convert|5|kg}}}}&nbsp;or more. {words}\n"
+    "[[Category:Foxes]]\n\nToo short.\n"
+  )
   first, second = corpus_wikipedia.paragraphs(wikitext)
   assert first == f"Fox (Vulpes) is a beast. {words.strip()}"
   assert second == f"It weighs 5 kg or more. {words.strip()}"
@@ -69,8 +93,13 @@ def test_only_the_words_of_sentences_are_kept():
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
   real = importlib.util.find_spec
-  for name, advice in (("gensim", "pip install --no-deps gensim"), ("mwparserfromhell", "extra `demo`")):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, name=name: None if asked == name else real(asked))
+  for name, advice in (
+    ("gensim", "pip install --no-deps gensim"),
+    ("mwparserfromhell", "extra `demo`"),
+  ):
+    monkeypatch.setattr(
+      importlib.util, "find_spec", lambda asked, name=name: None if asked == name else real(asked)
+    )
     if real("mwparserfromhell") is None and name == "gensim":
       continue
     with pytest.raises(NLAError, match=advice):
@@ -85,7 +114,9 @@ def test_a_missing_datasets_package_is_told(monkeypatch):
 
 def test_a_hub_source_reads_a_local_folder_through_datasets(tmp_path):
   pytest.importorskip("datasets")
-  (tmp_path / "train.jsonl").write_text('{"text": "one", "group": "g"}\n{"text": "two", "group": "g"}\n')
+  (tmp_path / "train.jsonl").write_text(
+    '{"text": "one", "group": "g"}\n{"text": "two", "group": "g"}\n'
+  )
   documents = list(read_corpus(f"hf://{tmp_path}:train"))
   assert [(d.text, d.group) for d in documents] == [("one", "g"), ("two", "g")]
   assert len({d.id for d in documents}) == 2
@@ -97,20 +128,35 @@ def test_a_text_file_gives_a_document_for_each_paragraph(tmp_path):
   path = tmp_path / "book.txt"
   path.write_text("One\ntwo.\n\n \nThree.\n\n\nFour", encoding="utf-8")
   assert list(read_corpus(str(path))) == [
-      Document("book#0", "One\ntwo.", "book#0"), Document("book#1", "Three.", "book#1"),
-      Document("book#2", "Four", "book#2")]
+    Document("book#0", "One\ntwo.", "book#0"),
+    Document("book#1", "Three.", "book#1"),
+    Document("book#2", "Four", "book#2"),
+  ]
 
 
 def test_ids_and_groups_are_optional(tmp_path):
   rows = [{"text": "a", "id": 7, "group": "g"}, {"text": "b"}, {"text": "c", "group": "g"}]
   lines, table = tmp_path / "x.jsonl", tmp_path / "x.parquet"
   lines.write_text("\n".join(map(json.dumps, rows)))
-  pq.write_table(pa.Table.from_pylist([{"text": r["text"], "id": str(r["id"]) if "id" in r else None,
-                                        "group": r.get("group")} for r in rows]), table)
+  pq.write_table(
+    pa.Table.from_pylist(
+      [
+        {"text": r["text"], "id": str(r["id"]) if "id" in r else None, "group": r.get("group")}
+        for r in rows
+      ]
+    ),
+    table,
+  )
   assert list(read_corpus(str(lines))) == [
-      Document("7", "a", "g"), Document("x#2", "b", "x#2"), Document("x#3", "c", "g")]
+    Document("7", "a", "g"),
+    Document("x#2", "b", "x#2"),
+    Document("x#3", "c", "g"),
+  ]
   assert list(read_corpus(str(table))) == [
-      Document("7", "a", "g"), Document("x#1", "b", "x#1"), Document("x#2", "c", "g")]
+    Document("7", "a", "g"),
+    Document("x#1", "b", "x#1"),
+    Document("x#2", "c", "g"),
+  ]
 
 
 def _joined(source: str, count: int) -> list[Document]:
@@ -126,7 +172,9 @@ def test_the_parts_of_a_corpus_are_the_corpus(tmp_path, kind, count):
   if kind == "parquet":
     pq.write_table(pa.table({"text": texts}), path)
   else:
-    path.write_text("\n\n".join(texts if kind == "txt" else [json.dumps({"text": text}) for text in texts]))
+    path.write_text(
+      "\n\n".join(texts if kind == "txt" else [json.dumps({"text": text}) for text in texts])
+    )
   joined = _joined(str(path), count)
   assert joined == list(read_corpus(str(path))) and [document.text for document in joined] == texts
 
@@ -141,7 +189,9 @@ def test_a_part_may_be_empty(tmp_path):
   assert list(read_part(str(tmp_path / "x.txt"), 1, 2)) == []
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
+@pytest.mark.parametrize(
+  ("name", "content", "message"),
+  [
     ("x.jsonl", b'{"text": "a"}\n{"text": oops}\n', "line 2 is not JSON"),
     ("x.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is a JSON list"),
     ("x.jsonl", b'{"text": "a"}\n\n{"words": "b"}\n', "line 3 has nothing as 'text'"),
@@ -152,7 +202,8 @@ def test_a_part_may_be_empty(tmp_path):
     ("x.txt", b"caf\xe9\n", "not UTF-8"),
     ("x.parquet", b"PAR0 no parquet", "cannot be read as parquet"),
     ("x.csv", b"text\na\n", "no known kind"),
-])
+  ],
+)
 def test_bad_files_are_named_with_the_place(tmp_path, name, content, message):
   path = tmp_path / name
   path.write_bytes(content)

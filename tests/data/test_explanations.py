@@ -1,4 +1,5 @@
 """Explanations belong to rows; a file from elsewhere is matched or refused."""
+
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from nla_jax.data.explanations import read_explanations, read_manifest, write_ex
 from nla_jax.data.teachers.file import match_rows, read_teacher_file
 from nla_jax.errors import NLAError
 
-TEXTS = ["Next: a\n\nEnds: \"b\"", "ℵ and <explanation>", " spaced "]
+TEXTS = ['Next: a\n\nEnds: "b"', "ℵ and <explanation>", " spaced "]
 
 
 def test_explanations_come_back_by_row(tmp_path):
@@ -39,7 +40,9 @@ def test_unfinished_damaged_and_empty_explanations_are_told(tmp_path):
 @pytest.mark.parametrize("text", ["explanation", "api_explanation"])
 def test_teacher_files_are_read_in_both_formats_and_spellings(tmp_path, place, text):
   numbers = [50, 51] if place == "position" else [51, 52]
-  rows = [{"doc_id": "a", place: number, text: f"t{i}", "other": 1} for i, number in enumerate(numbers)]
+  rows = [
+    {"doc_id": "a", place: number, text: f"t{i}", "other": 1} for i, number in enumerate(numbers)
+  ]
   pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
   (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
   for name in ("t.parquet", "t.jsonl"):
@@ -49,21 +52,29 @@ def test_teacher_files_are_read_in_both_formats_and_spellings(tmp_path, place, t
 
 
 def test_missing_rows_are_counted_and_the_first_is_named():
-  with pytest.raises(NLAError, match="explains 1 of the 3 rows asked for; the first of 2 missing is position 60 of "
-                                     "document 'b'"):
+  with pytest.raises(
+    NLAError,
+    match="explains 1 of the 3 rows asked for; the first of 2 missing is position 60 of "
+    "document 'b'",
+  ):
     match_rows({("a", 50): "t"}, [("a", 50), ("b", 60), ("c", 70)], "t.jsonl")
 
 
-@pytest.mark.parametrize(("lines", "message"), [
+@pytest.mark.parametrize(
+  ("lines", "message"),
+  [
     ('{"doc_id": "a", "position": 1}', "line 1 has doc_id, position; it needs"),
     ('{"doc_id": "a", "position": 1, "explanation": "t"}\n{oops', "line 2 is not JSON"),
     ("[1]", "line 1 is a JSON list"),
     ('{"doc_id": "a", "position": "x", "explanation": "t"}', "line 1 has position 'x'"),
     ('{"doc_id": "a", "position": 1, "explanation": ""}', "not empty"),
-    ('{"doc_id": "a", "position": 1, "explanation": "t"}\n{"doc_id": "a", "n_raw_tokens": 2, "explanation": "u"}',
-     "line 2 explains position 1 of document 'a' a second time"),
+    (
+      '{"doc_id": "a", "position": 1, "explanation": "t"}\n{"doc_id": "a", "n_raw_tokens": 2, "explanation": "u"}',
+      "line 2 explains position 1 of document 'a' a second time",
+    ),
     ("", "holds no explanation"),
-])
+  ],
+)
 def test_bad_teacher_files_are_named_with_the_line(tmp_path, lines, message):
   path = tmp_path / "t.jsonl"
   path.write_text(lines)

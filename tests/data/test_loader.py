@@ -1,4 +1,5 @@
 """What a step sees depends on the seed alone."""
+
 import json
 
 import numpy as np
@@ -53,8 +54,10 @@ def test_state_restores_after_reading_ahead_too():
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_batches_do_not_depend_on_threads(num_threads):
-  _assert_same(_take(batches(SOURCE, batch_size=7, seed=3, num_threads=0), 25),
-               _take(batches(SOURCE, batch_size=7, seed=3, num_threads=num_threads), 25))
+  _assert_same(
+    _take(batches(SOURCE, batch_size=7, seed=3, num_threads=0), 25),
+    _take(batches(SOURCE, batch_size=7, seed=3, num_threads=num_threads), 25),
+  )
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
@@ -62,12 +65,17 @@ def test_processes_share_the_batch_of_one_process(process_count):
   whole = _take(batches(SOURCE, batch_size=8, seed=3), 15)
   rows = np.split(np.arange(8), process_count)
   parts = [_take(batches(SOURCE, batch_size=8, seed=3, part=part), 15) for part in rows]
-  joined = [{name: np.concatenate([part[step][name] for part in parts]) for name in ("x", "y")} for step in range(15)]
+  joined = [
+    {name: np.concatenate([part[step][name] for part in parts]) for name in ("x", "y")}
+    for step in range(15)
+  ]
   _assert_same(joined, whole)
 
 
 def test_every_epoch_has_every_row_once_in_its_own_order():
-  seen = np.concatenate([batch["y"] for batch in batches(SOURCE, batch_size=5, seed=2, epochs=3)]).reshape(3, 50)
+  seen = np.concatenate(
+    [batch["y"] for batch in batches(SOURCE, batch_size=5, seed=2, epochs=3)]
+  ).reshape(3, 50)
   for epoch in seen:
     assert sorted(epoch) == list(range(50))
   assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
@@ -97,13 +105,21 @@ def test_what_cannot_fill_a_batch_is_told():
 
 
 def test_a_store_is_read_a_batch_at_a_time(tmp_path):
-  writer = StoreWriter(str(tmp_path / "s"), {"activations": ((4,), "float32"), "document": ((), "int32")}, 100, 64, 8)
+  writer = StoreWriter(
+    str(tmp_path / "s"), {"activations": ((4,), "float32"), "document": ((), "int32")}, 100, 64, 8
+  )
   rows = np.arange(400, dtype=np.float32).reshape(100, 4)
   for shard in range(writer.n_shards):
     part = slice(shard * 64, min(100, shard * 64 + 64))
-    writer.write_shard(shard, {"activations": rows[part], "document": (np.arange(100, dtype=np.int32) % 2)[part]})
-  writer.write_documents([StoredDocument(str(i), str(i), split, np.zeros(3, np.int32))
-                          for i, split in enumerate(("held_out", "rl"))])
+    writer.write_shard(
+      shard, {"activations": rows[part], "document": (np.arange(100, dtype=np.int32) % 2)[part]}
+    )
+  writer.write_documents(
+    [
+      StoredDocument(str(i), str(i), split, np.zeros(3, np.int32))
+      for i, split in enumerate(("held_out", "rl"))
+    ]
+  )
   writer.finish()
   store = Store(str(tmp_path / "s"))
   source = StoreRows(store, store.rows("rl"))

@@ -1,4 +1,5 @@
 """Positions and splits are the interchange contract's, to the bit, whatever the corpus is cut into."""
+
 import hashlib
 import random
 
@@ -11,7 +12,10 @@ from nla_jax.errors import NLAError
 
 def _corpus(n: int) -> list[tuple[str, list[int]]]:
   generator = random.Random(0)
-  return [(f"page {i}", [generator.randrange(100) for _ in range(generator.randrange(20, 200))]) for i in range(n)]
+  return [
+    (f"page {i}", [generator.randrange(100) for _ in range(generator.randrange(20, 200))])
+    for i in range(n)
+  ]
 
 
 def test_positions_are_the_contracts_formula():
@@ -29,7 +33,9 @@ def test_known_positions():
 
 def test_special_and_early_tokens_are_never_chosen():
   for doc_id, tokens in _corpus(50):
-    chosen = choose_positions(doc_id, np.asarray(tokens, np.int32), [7, 8, 9], per_document=1000, minimum=30)
+    chosen = choose_positions(
+      doc_id, np.asarray(tokens, np.int32), [7, 8, 9], per_document=1000, minimum=30
+    )
     assert all(i >= 30 and tokens[i] not in (7, 8, 9) for i in chosen)
     assert len(chosen) == sum(tokens[i] not in (7, 8, 9) for i in range(30, len(tokens)))
 
@@ -76,7 +82,9 @@ def test_without_held_out_the_splits_are_the_reference_codes():
 def test_held_out_is_cut_first():
   names = [f"d{i}" for i in range(100)]
   held = lambda splits: {name for name, split in splits.items() if split == "held_out"}
-  assert held(split_groups(names, seed=1)) == held(split_groups(names, seed=1, fractions=(("rl", 1.0),)))
+  assert held(split_groups(names, seed=1)) == held(
+    split_groups(names, seed=1, fractions=(("rl", 1.0),))
+  )
   assert len(held(split_groups(names, seed=1))) == 10
   assert held(split_groups(names, seed=1)) != held(split_groups(names, seed=2))
 

@@ -1,9 +1,10 @@
 """What was written is what is read, after any interruption, and damage has a name."""
-import pathlib
+
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -22,30 +23,43 @@ def _rows(dtype=np.float32) -> dict[str, np.ndarray]:
   activations = generator.normal(size=(ROWS, WIDTH)).astype(dtype)
   activations[:SHARD] = 0  # as a whole shard of fill values would be
   return {
-      "activations": activations,
-      "document": np.arange(ROWS, dtype=np.int32) // 10,
-      "position": generator.integers(50, 500, ROWS).astype(np.int32),
-      "norm": np.linalg.norm(activations.astype(np.float32), axis=1),
-      "next_tokens": generator.integers(0, 9999, (ROWS, 3)).astype(np.int32),
+    "activations": activations,
+    "document": np.arange(ROWS, dtype=np.int32) // 10,
+    "position": generator.integers(50, 500, ROWS).astype(np.int32),
+    "norm": np.linalg.norm(activations.astype(np.float32), axis=1),
+    "next_tokens": generator.integers(0, 9999, (ROWS, 3)).astype(np.int32),
   }
 
 
 def _documents() -> list[StoredDocument]:
-  return [StoredDocument(f"page {i // 2}#{i % 2}", f"page {i // 2}", SPLITS[i // 2 % 4],
-                         np.arange(i % 7, dtype=np.int32) + i) for i in range(ROWS // 10)]
+  return [
+    StoredDocument(
+      f"page {i // 2}#{i % 2}",
+      f"page {i // 2}",
+      SPLITS[i // 2 % 4],
+      np.arange(i % 7, dtype=np.int32) + i,
+    )
+    for i in range(ROWS // 10)
+  ]
 
 
 def _writer(path, rows, **changes) -> StoreWriter:
   arrays = {name: (value.shape[1:], value.dtype.name) for name, value in rows.items()}
   made_from = changes.pop("made_from", {"layer": 20})
-  return StoreWriter(str(path), changes.pop("arrays", arrays), changes.pop("n_rows", ROWS),
-                     changes.pop("shard_rows", SHARD), CHUNK, made_from)
+  return StoreWriter(
+    str(path),
+    changes.pop("arrays", arrays),
+    changes.pop("n_rows", ROWS),
+    changes.pop("shard_rows", SHARD),
+    CHUNK,
+    made_from,
+  )
 
 
 def _write(writer: StoreWriter, rows, shards) -> None:
   for shard in shards:
     part = writer.shard_range(shard)
-    writer.write_shard(shard, {name: value[part.start:part.stop] for name, value in rows.items()})
+    writer.write_shard(shard, {name: value[part.start : part.stop] for name, value in rows.items()})
 
 
 def _store(path, dtype=np.float32) -> tuple[dict[str, np.ndarray], Store]:
@@ -57,8 +71,10 @@ def _store(path, dtype=np.float32) -> tuple[dict[str, np.ndarray], Store]:
   return rows, Store(str(path))
 
 
-def _contents(folder: pathlib.Path) -> dict[str, bytes]:
-  return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def _contents(folder: Path) -> dict[str, bytes]:
+  return {
+    str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+  }
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
@@ -100,7 +116,9 @@ def test_a_writer_that_was_dropped_and_opened_again_writes_the_same_store(tmp_pa
   first = _writer(tmp_path / "parts", rows)
   _write(first, rows, [0, 2])
   del first
-  with pytest.raises(NLAError, match=r"was interrupted \(2 shards are written.*run the same command again"):
+  with pytest.raises(
+    NLAError, match=r"was interrupted \(2 shards are written.*run the same command again"
+  ):
     Store(str(tmp_path / "parts"))
   second = _writer(tmp_path / "parts", rows)
   assert second.done == {0, 2}
@@ -126,7 +144,9 @@ for shard in sorted(set(range(writer.n_shards)) - writer.done):
 def test_sigkill_leaves_only_whole_recorded_shards(tmp_path):
   folder = tmp_path / "killed"
   for wait in (0.0, 0.013):  # at two different points of a shard's writing
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+      [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True
+    )
     said = [int(process.stdout.readline()) for _ in range(3)]
     time.sleep(wait)
     process.send_signal(signal.SIGKILL)
@@ -136,9 +156,16 @@ def test_sigkill_leaves_only_whole_recorded_shards(tmp_path):
     writer = StoreWriter(str(folder), arrays, 64 * 512, 512, 64)
     assert set(said) <= writer.done and len(writer.done) < writer.n_shards
   for shard in sorted(set(range(64)) - writer.done):
-    writer.write_shard(shard, {"activations": np.full((512, 2048), shard, np.float32),
-                               "document": np.full(512, shard, np.int32)})
-  writer.write_documents([StoredDocument(str(i), str(i), "rl", np.zeros(1, np.int32)) for i in range(64)])
+    writer.write_shard(
+      shard,
+      {
+        "activations": np.full((512, 2048), shard, np.float32),
+        "document": np.full(512, shard, np.int32),
+      },
+    )
+  writer.write_documents(
+    [StoredDocument(str(i), str(i), "rl", np.zeros(1, np.int32)) for i in range(64)]
+  )
   writer.finish()
   store = Store(str(folder))
   store.verify()
@@ -163,8 +190,14 @@ def test_a_flipped_byte_is_named_on_read_and_on_verify(tmp_path):
   path.write_bytes(damaged)
   store = Store(str(tmp_path / "s"))
   np.testing.assert_array_equal(store.read("activations", [0, 999]), rows["activations"][[0, 999]])
-  for attempt in (lambda: store.read("activations", [3, SHARD + 1]), store.verify, lambda: store.verify(1)):
-    with pytest.raises(NLAError, match=r"shard 1 of the activation store is damaged: .*/activations/c/1/0 ") as caught:
+  for attempt in (
+    lambda: store.read("activations", [3, SHARD + 1]),
+    store.verify,
+    lambda: store.verify(1),
+  ):
+    with pytest.raises(
+      NLAError, match=r"shard 1 of the activation store is damaged: .*/activations/c/1/0 "
+    ) as caught:
       attempt()
     assert "\n" not in str(caught.value) and "shards/000001.json" in str(caught.value)
   store.verify(0)
@@ -175,7 +208,7 @@ def test_every_byte_of_a_shard_file_is_guarded(tmp_path):
   path = tmp_path / "s/norm/c/2"
   whole = path.read_bytes()
   for at in range(0, len(whole), 97):
-    path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1:])
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
     with pytest.raises(NLAError, match=r"shard 2 .*norm/c/2 "):
       Store(str(tmp_path / "s")).verify(2)
 
@@ -225,12 +258,16 @@ def test_damaged_documents_and_manifests_are_told(tmp_path):
     Store(str(tmp_path / "nothing"))
 
 
-@pytest.mark.parametrize(("changes", "field"), [
-    ({"n_rows": 999}, "n_rows is 1000, but 999"), ({"shard_rows": 512}, "shard_rows is 256, but 512"),
+@pytest.mark.parametrize(
+  ("changes", "field"),
+  [
+    ({"n_rows": 999}, "n_rows is 1000, but 999"),
+    ({"shard_rows": 512}, "shard_rows is 256, but 512"),
     ({"made_from": {"layer": 21}}, "made_from.layer is 20, but 21"),
     ({"made_from": {"layer": 20, "seed": 1}}, "made_from.seed is null, but 1"),
     ({"arrays": {"activations": ((8,), "float32")}}, "arrays is "),
-])
+  ],
+)
 def test_a_folder_of_another_origin_is_refused_with_the_field(tmp_path, changes, field):
   _writer(tmp_path / "s", _rows())
   with pytest.raises(NLAError, match=field):
@@ -262,7 +299,9 @@ def test_a_wrong_shape_dtype_or_row_is_refused(tmp_path):
 
 def test_a_url_is_as_good_as_a_path(tmp_path):
   rows, _ = _store(f"file://{tmp_path}/s")
-  np.testing.assert_array_equal(Store(str(tmp_path / "s")).read("norm", slice(0, ROWS)), rows["norm"])
+  np.testing.assert_array_equal(
+    Store(str(tmp_path / "s")).read("norm", slice(0, ROWS)), rows["norm"]
+  )
   with pytest.raises(NLAError, match="neither a path nor a TensorStore URL"):
     Store("nowhere://bucket/s")
 
@@ -283,7 +322,9 @@ except NLAError as error:
 
 
 def test_a_full_disk_names_the_path_and_keeps_what_is_written(tmp_path):
-  done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "s")], capture_output=True, text=True)
+  done = subprocess.run(
+    [sys.executable, "-c", FULL, str(tmp_path / "s")], capture_output=True, text=True
+  )
   assert done.returncode == 1
   assert done.stderr.startswith(f"[0] no room left to write {tmp_path}/s") and "kept" in done.stderr
 

@@ -1,4 +1,5 @@
 """The readout teacher states only what can be verified."""
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -17,7 +18,9 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def topics():
   common = ["the planet and the river were large"] * 3
-  return TopicWords([*common, "planet river unheard", "nothing else", "another page", "a sixth page"])
+  return TopicWords(
+    [*common, "planet river unheard", "nothing else", "another page", "a sixth page"]
+  )
 
 
 def test_every_statement_is_found_in_the_context_or_the_predictions(tokenizer, topics):
@@ -25,7 +28,9 @@ def test_every_statement_is_found_in_the_context_or_the_predictions(tokenizer, t
   text = readout(tokenizer, encode(tokenizer, context), encode(tokenizer, "ab"), topics, SETTINGS)
   features = text.split("\n\n")
   assert features[0] == "Next: a, b"
-  assert features[1].startswith("About: ") and all(word in context for word in features[1][7:].split(", "))
+  assert features[1].startswith("About: ") and all(
+    word in context for word in features[1][7:].split(", ")
+  )
   assert features[2] == 'Ends: "water runs"'
 
 
@@ -35,7 +40,13 @@ def test_words_that_several_groups_use_come_before_names_seen_once(topics):
 
 def test_an_explanation_stays_within_its_tokens_by_leaving_features_out(tokenizer, topics):
   tight = ConfigDict({**SETTINGS.to_dict(), "max_tokens": 30})
-  text = readout(tokenizer, encode(tokenizer, "the planet has a river with a very long name"), [97], topics, tight)
+  text = readout(
+    tokenizer,
+    encode(tokenizer, "the planet has a river with a very long name"),
+    [97],
+    topics,
+    tight,
+  )
   assert len(encode(tokenizer, text)) <= 30 and text.endswith('name"')
 
 

@@ -1,4 +1,5 @@
 """Draws are the model's own distribution, one stream a sample, and their log-probabilities are the trainer's."""
+
 import time
 
 import jax
@@ -30,13 +31,24 @@ def vectors():
 def _sample(av, vectors, ids, **options):
   model, params = av
   options = {"stop_id": NEVER, "max_new_tokens": 6, **options}
-  return sample(params, BEFORE, AFTER, vectors, jax.random.key(3), np.asarray(ids, np.int32), model=model, **options)
+  return sample(
+    params,
+    BEFORE,
+    AFTER,
+    vectors,
+    jax.random.key(3),
+    np.asarray(ids, np.int32),
+    model=model,
+    **options,
+  )
 
 
 def _states(av, vectors, tokens):
   """Hidden state before each answered token, by the trainer's forward."""
   model, params = av
-  hidden = jax.jit(lambda *arguments: model.apply({"params": params}, *arguments))(BEFORE, AFTER, vectors, tokens)
+  hidden = jax.jit(lambda *arguments: model.apply({"params": params}, *arguments))(
+    BEFORE, AFTER, vectors, tokens
+  )
   return hidden, unembedding(params["transformer"])
 
 
@@ -58,7 +70,9 @@ def test_the_samplers_logprobs_are_the_trainers(av, vectors, temperature):
   hidden, matrix = _states(av, vectors, rollout.tokens)
   scores = token_scores(hidden / temperature, matrix, rollout.tokens)
   mask = np.arange(6)[None] < np.asarray(rollout.lengths)[:, None]
-  np.testing.assert_allclose(np.asarray(rollout.logprobs)[mask], np.asarray(scores.logprob)[mask], atol=2e-4)
+  np.testing.assert_allclose(
+    np.asarray(rollout.logprobs)[mask], np.asarray(scores.logprob)[mask], atol=2e-4
+  )
   assert not np.any(np.asarray(rollout.logprobs)[~mask])
 
 
@@ -70,7 +84,9 @@ def test_first_tokens_follow_the_models_distribution(av, vectors):
   probabilities = np.asarray(jax.nn.softmax(hidden[0, 0] @ matrix.T), np.float64)
   counts = np.bincount(np.asarray(rollout.tokens)[:, 0], minlength=300)
   assert _far_from(counts, probabilities) < 4
-  assert _far_from(counts, probabilities**0.8 / np.sum(probabilities**0.8)) > 10  # another temperature is noticed
+  assert (
+    _far_from(counts, probabilities**0.8 / np.sum(probabilities**0.8)) > 10
+  )  # another temperature is noticed
 
 
 def test_second_tokens_follow_the_models_distribution_given_the_first(av, vectors):
@@ -95,7 +111,9 @@ def test_draw_is_exact_over_blocks_of_the_vocabulary(vocabulary):
   counts = np.bincount(np.asarray(token), minlength=vocabulary)
   assert counts.shape == (vocabulary,) and not counts[probabilities == 0].any()
   np.testing.assert_allclose(counts, (n + 1) * probabilities, atol=3)
-  np.testing.assert_allclose(logprob, np.asarray(jax.nn.log_softmax(logits))[np.asarray(token)], atol=1e-4)
+  np.testing.assert_allclose(
+    logprob, np.asarray(jax.nn.log_softmax(logits))[np.asarray(token)], atol=1e-4
+  )
 
 
 def test_a_draw_depends_on_its_id_and_not_on_its_batch(av, vectors):
@@ -104,7 +122,9 @@ def test_a_draw_depends_on_its_id_and_not_on_its_batch(av, vectors):
   alone = _sample(av, vectors[5:6], ids[5:6])
   np.testing.assert_array_equal(alone.tokens[0], together.tokens[5])
   order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
-  np.testing.assert_array_equal(_sample(av, vectors[order], ids[order]).tokens, together.tokens[order])
+  np.testing.assert_array_equal(
+    _sample(av, vectors[order], ids[order]).tokens, together.tokens[order]
+  )
   assert np.any(np.asarray(_sample(av, vectors, ids + 50).tokens) != np.asarray(together.tokens))
 
 
@@ -113,8 +133,12 @@ def test_greedy_takes_the_likeliest_token_of_each_step(av, vectors):
   hidden, matrix = _states(av, vectors, rollout.tokens)
   logits = hidden @ matrix.T
   np.testing.assert_array_equal(rollout.tokens, jnp.argmax(logits, axis=-1))
-  np.testing.assert_allclose(rollout.logprobs, jnp.max(jax.nn.log_softmax(logits), axis=-1), atol=2e-4)
-  np.testing.assert_array_equal(rollout.tokens, _sample(av, vectors, range(50, 58), greedy=True).tokens)
+  np.testing.assert_allclose(
+    rollout.logprobs, jnp.max(jax.nn.log_softmax(logits), axis=-1), atol=2e-4
+  )
+  np.testing.assert_array_equal(
+    rollout.tokens, _sample(av, vectors, range(50, 58), greedy=True).tokens
+  )
 
 
 def test_an_answer_ends_with_its_stop_token(av, vectors):
@@ -122,10 +146,14 @@ def test_an_answer_ends_with_its_stop_token(av, vectors):
   stop = int(free.tokens[0, 2])
   rollout = _sample(av, vectors, range(8), greedy=True, stop_id=stop)
   first = [list(row).index(stop) if stop in row else None for row in np.asarray(free.tokens)]
-  assert first[0] is not None and None in first, "this test needs answers with and without the stop token"
+  assert first[0] is not None and None in first, (
+    "this test needs answers with and without the stop token"
+  )
   for row, index in enumerate(first):
     length = 6 if index is None else index + 1
-    assert int(rollout.lengths[row]) == length and bool(rollout.finished[row]) == (index is not None)
+    assert int(rollout.lengths[row]) == length and bool(rollout.finished[row]) == (
+      index is not None
+    )
     np.testing.assert_array_equal(rollout.tokens[row, :length], free.tokens[row, :length])
     np.testing.assert_array_equal(rollout.tokens[row, length:], stop)
     np.testing.assert_array_equal(rollout.logprobs[row, length:], 0)
@@ -162,11 +190,18 @@ def test_rows_that_go_on_are_the_same_in_half_of_the_batch(av, vectors, monkeypa
   """26 of 32 greedy answers end within 8 tokens, 6 never; two halvings leave 8 rows."""
   options = {"max_new_tokens": 64, "greedy": True}
   free = np.asarray(_sample(av, vectors, range(8), **options).tokens)
-  stop, early = next((stop, row) for row in range(8) for stop in free[row, :8] if any(stop not in one for one in free))
+  stop, early = next(
+    (stop, row)
+    for row in range(8)
+    for stop in free[row, :8]
+    if any(stop not in one for one in free)
+  )
   never = next(row for row in range(8) if stop not in free[row])
   rows = vectors[np.random.default_rng(0).permutation([early] * 26 + [never] * 6)]
   halved, halve = [], sampler._halved
-  monkeypatch.setattr(sampler, "_halved", lambda state: halved.append(state.token.shape[0]) or halve(state))
+  monkeypatch.setattr(
+    sampler, "_halved", lambda state: halved.append(state.token.shape[0]) or halve(state)
+  )
   found = _sample(av, rows, range(32), stop_id=int(stop), bucket=8, **options)
   assert halved == [32, 16] and np.asarray(found.finished).sum() == 26
   _assert_same_answers(found, _sample(av, rows, range(32), stop_id=int(stop), bucket=64, **options))
@@ -181,8 +216,11 @@ def test_samples_of_one_activation_are_those_of_repeated_activations(av, vectors
 
 def test_the_loop_ends_when_all_answers_have(av, vectors):
   """1,500 allowed tokens cost little when the answer stops at once. Compared with a run that goes to the cap."""
+
   def seconds(stop):
-    run = lambda: jax.block_until_ready(_sample(av, vectors[:1], [0], greedy=True, stop_id=stop, max_new_tokens=1500))
+    run = lambda: jax.block_until_ready(
+      _sample(av, vectors[:1], [0], greedy=True, stop_id=stop, max_new_tokens=1500)
+    )
     run()
     start = time.perf_counter()
     rollout = run()

@@ -1,4 +1,5 @@
 """Controls stand for answers that know nothing of the row they are scored on."""
+
 import numpy as np
 
 from nla_jax.evaluation import controls

@@ -24,7 +24,14 @@ def good_metrics():
   controls = {key: estimate(-0.1 * i) for i, key in enumerate(verdict.CONTROLS)}
   fve = {"round_trip": estimate(0.3), "gold_text": estimate(0.6), "round_trip_sft": estimate(0.1)}
   av = {"loss_own": 2.1, "loss_shuffled": 2.6}
-  return {"fve": fve, "controls": controls, "av": av, "parse_rate": 0.98, "baseline_variance": 0.45, "tokens_mean": 71}
+  return {
+    "fve": fve,
+    "controls": controls,
+    "av": av,
+    "parse_rate": 0.98,
+    "baseline_variance": 0.45,
+    "tokens_mean": 71,
+  }
 
 
 class Page(html.parser.HTMLParser):
@@ -66,7 +73,10 @@ def hostile_page(render):
   metrics = good_metrics()
   metrics["controls"][HOSTILE] = estimate(0.0)
   metrics[HOSTILE] = 1.0
-  example = {key: HOSTILE for key in ("document", "group", "context_before", "token", "context_after", "explanation")}
+  example = {
+    key: HOSTILE
+    for key in ("document", "group", "context_before", "token", "context_after", "explanation")
+  }
   step = [{"step": 1, HOSTILE: 2.0}, {"step": 2, HOSTILE: 3.0}]
   given = {
     "title": HOSTILE,
@@ -86,7 +96,9 @@ def test_hostile_text_becomes_no_element_and_no_attribute(hostile_page):
   page, _ = hostile_page
   tags = [tag for tag, _ in page.elements]
   assert tags.count("script") == 2 and "img" not in tags
-  assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+  assert not [
+    name for _, attributes in page.elements for name in attributes if name.startswith("on")
+  ]
   assert page.words.count("alert(1)") >= 8  # shown as text, not dropped
 
 
@@ -106,11 +118,15 @@ def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(hostile_pa
 
 def test_the_script_writes_text_and_never_markup():
   script = report._template("report.js")
-  assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(", script)
+  assert not re.search(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(", script
+  )
 
 
 def test_numbers_that_json_cannot_hold_become_null_and_half_characters_are_replaced(render):
-  examples = [{"fve": float("nan"), "position": np.int64(7), "token": "\ud83d", "cosine": np.float32(0.5)}]
+  examples = [
+    {"fve": float("nan"), "position": np.int64(7), "token": "\ud83d", "cosine": np.float32(0.5)}
+  ]
   page = render({"metrics": good_metrics(), "examples": examples})
   assert json.loads(page.scripts[0]) == [{"fve": None, "position": 7, "token": "?", "cosine": 0.5}]
 
@@ -169,16 +185,23 @@ def test_without_an_interval_nothing_is_called_shown():
 
 def test_the_gain_of_rl_is_judged_by_its_paired_interval_and_is_not_drawn_as_an_fve(render):
   metrics = good_metrics()
-  metrics["fve"] |= {"round_trip_sft": estimate(0.27, half=0.1), "gain_of_rl": estimate(0.03, half=0.01)}
+  metrics["fve"] |= {
+    "round_trip_sft": estimate(0.27, half=0.1),
+    "gain_of_rl": estimate(0.03, half=0.01),
+  }
   assert tone_of(texts(metrics)[1], "Reinforcement learning raised FVE from 0.27 to 0.30") == "good"
   metrics["fve"]["gain_of_rl"] = estimate(0.03, half=0.05)
-  assert tone_of(texts(metrics)[1], "Not clearly better than before reinforcement learning") == "warn"
+  assert (
+    tone_of(texts(metrics)[1], "Not clearly better than before reinforcement learning") == "warn"
+  )
   assert "gain_of_rl" not in [row["key"] for row in verdict.fve_rows(metrics, {})]
   assert "Gain of RL 0.030 −0.020 to 0.080" in render({"metrics": metrics}).words
 
 
 def test_a_cosine_is_shown_only_beside_its_fve(render):
-  words = render({"metrics": {**good_metrics(), "cosine": {"round_trip": 0.877, "unmeasured": 0.988}}}).words
+  words = render(
+    {"metrics": {**good_metrics(), "cosine": {"round_trip": 0.877, "unmeasured": 0.988}}}
+  ).words
   assert "0.270 to 0.330 0.877" in words and "0.988" not in words
 
 
@@ -221,7 +244,12 @@ def test_without_a_round_trip_nothing_is_claimed(render):
 
 def test_an_empty_evaluation_still_renders_and_says_what_is_missing(render):
   words = render({"metrics": {}}).words
-  for missing in ("No FVE was measured", "No curves were recorded", "No examples were given", "No per-activation"):
+  for missing in (
+    "No FVE was measured",
+    "No curves were recorded",
+    "No examples were given",
+    "No per-activation",
+  ):
     assert missing in words
 
 
@@ -236,11 +264,22 @@ def test_sparse_and_missing_curves_are_drawn_or_named(render):
     {"step": i, "reward": -0.5, "note": "x", **({"fve": 0.1 * i} if i % 5 == 0 else {"fve": None})}
     for i in range(1, 16)
   ]
-  page = render({"metrics": good_metrics(), "curves": {"rl": rl, "ar_sft": [{"step": 3, "loss": float("nan")}]}})
-  assert "Not recorded: KL to the SFT verbalizer, entropy, length in tokens, parse rate." in page.words
+  page = render(
+    {"metrics": good_metrics(), "curves": {"rl": rl, "ar_sft": [{"step": 3, "loss": float("nan")}]}}
+  )
+  assert (
+    "Not recorded: KL to the SFT verbalizer, entropy, length in tokens, parse rate." in page.words
+  )
   labels = [attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg"]
   assert labels.count("Reward") == 1 and labels.count("FVE") == 1 and "Loss" not in labels
-  assert len(re.findall(r'class="point s1"', str(charts.lines({"FVE": [(5, 0.5), (10, 1.0), (15, 1.5)]}, "FVE")))) == 3
+  assert (
+    len(
+      re.findall(
+        r'class="point s1"', str(charts.lines({"FVE": [(5, 0.5), (10, 1.0), (15, 1.5)]}, "FVE"))
+      )
+    )
+    == 3
+  )
 
 
 def test_a_long_curve_is_cut_to_runs_with_their_range():
@@ -254,7 +293,12 @@ def circles(drawn):
 
 
 def test_the_forest_is_ordered_as_its_values_and_far_values_become_arrows():
-  row = lambda value: {"label": "x", "kind": "control", "value": value, "ci95": (value - 0.1, value + 0.1)}
+  row = lambda value: {
+    "label": "x",
+    "kind": "control",
+    "value": value,
+    "ci95": (value - 0.1, value + 0.1),
+  }
   drawn = charts.forest([row(0.9), row(0.1), row(-0.5), row(-7.0)])
   places = circles(drawn)
   assert len(places) == 3 and places == sorted(places, reverse=True)
@@ -262,7 +306,11 @@ def test_the_forest_is_ordered_as_its_values_and_far_values_become_arrows():
 
 
 def test_per_activation_charts_leave_out_failed_rows(render):
-  rows = {"fve_round_trip": [0.1, None, 0.3, float("nan")], "fve_gold_text": [0.2, 0.3, 0.5, 0.1], "position": [50, 51]}
+  rows = {
+    "fve_round_trip": [0.1, None, 0.3, float("nan")],
+    "fve_gold_text": [0.2, 0.3, 0.5, 0.1],
+    "position": [50, 51],
+  }
   page = render({"metrics": good_metrics(), "rows": rows})
   assert "of 2 activations. The FVE" in page.words and "Against the position" not in page.words
   assert sum(attributes.get("class") == "mote" for _, attributes in page.elements) == 2

@@ -1,18 +1,26 @@
 """A small real tokenizer and small real models, made anew for each session, by one or two versions of transformers."""
+
 import json
 import os
-import pathlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-                 "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-WORDS = ["a cat sat on the mat while 12 other cats watched the snow fall", "<concept> x </concept>", "㈎ ㈎ ㈎",
-         "<text> the text </text> <summary>", "an explanation of the activation vector, in English"]
+CHAT_TEMPLATE = (
+  "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = [
+  "a cat sat on the mat while 12 other cats watched the snow fall",
+  "<concept> x </concept>",
+  "㈎ ㈎ ㈎",
+  "<text> the text </text> <summary>",
+  "an explanation of the activation vector, in English",
+]
 
 
 @pytest.fixture(scope="session")
@@ -21,17 +29,38 @@ def tokenizer():
   backend = Tokenizer(models.BPE())
   backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   backend.decoder = decoders.ByteLevel()
-  trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+  trainer = trainers.BpeTrainer(
+    vocab_size=400,
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+  )
   backend.train_from_iterator(WORDS * 20, trainer)
-  return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>",
-                                 pad_token="<|im_end|>", unk_token="<|endoftext|>", chat_template=CHAT_TEMPLATE)
+  return PreTrainedTokenizerFast(
+    tokenizer_object=backend,
+    bos_token="<|im_start|>",
+    eos_token="<|im_end|>",
+    pad_token="<|im_end|>",
+    unk_token="<|endoftext|>",
+    chat_template=CHAT_TEMPLATE,
+  )
 
 
-SIZES = dict(vocab_size=416, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-             num_key_value_heads=2, max_position_embeddings=128)
-LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-              original_max_position_embeddings=64)
+SIZES = dict(
+  vocab_size=416,
+  hidden_size=32,
+  intermediate_size=48,
+  num_hidden_layers=3,
+  num_attention_heads=4,
+  num_key_value_heads=2,
+  max_position_embeddings=128,
+)
+LLAMA3 = dict(
+  rope_type="llama3",
+  factor=8.0,
+  low_freq_factor=1.0,
+  high_freq_factor=4.0,
+  original_max_position_embeddings=64,
+)
 
 
 def _make(kind: str):
@@ -40,14 +69,23 @@ def _make(kind: str):
   sliding = ["sliding_attention", "sliding_attention", "full_attention"]
   gemma = dict(head_dim=16, sliding_window=8, layer_types=sliding, query_pre_attn_scalar=24)
   if kind == "gemma3_wrapped":
-    vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28,
-                  patch_size=14)
+    vision = dict(
+      hidden_size=16,
+      intermediate_size=16,
+      num_hidden_layers=1,
+      num_attention_heads=2,
+      image_size=28,
+      patch_size=14,
+    )
     text = t.Gemma3TextConfig(**SIZES, **gemma).to_dict()
     return t.Gemma3ForConditionalGeneration(t.Gemma3Config(text_config=text, vision_config=vision))
   model, config, options = {
     "llama": (t.LlamaForCausalLM, t.LlamaConfig, dict(tie_word_embeddings=True)),
-    "llama_untied": (t.LlamaForCausalLM, t.LlamaConfig,
-                     dict(tie_word_embeddings=False, rope_parameters={"rope_theta": 5e5, **LLAMA3})),
+    "llama_untied": (
+      t.LlamaForCausalLM,
+      t.LlamaConfig,
+      dict(tie_word_embeddings=False, rope_parameters={"rope_theta": 5e5, **LLAMA3}),
+    ),
     "qwen2": (t.Qwen2ForCausalLM, t.Qwen2Config, dict(tie_word_embeddings=True)),
     "qwen3": (t.Qwen3ForCausalLM, t.Qwen3Config, dict(tie_word_embeddings=False, head_dim=16)),
     "gemma3_text": (t.Gemma3ForCausalLM, t.Gemma3TextConfig, gemma),
@@ -86,26 +124,51 @@ def edit_config():
   return edit
 
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER = Path(__file__).parent
 # Released checkpoints were written by transformers 4. launch/environment.sh lays it beside the 5 that nla_jax needs.
-TRANSFORMERS_4 = pathlib.Path(os.environ.get("NLA_TRANSFORMERS_4", pathlib.Path(sys.prefix) / "nla" / "transformers4"))
+TRANSFORMERS_4 = Path(
+  os.environ.get("NLA_TRANSFORMERS_4", Path(sys.prefix) / "nla" / "transformers4")
+)
 SPELLINGS = {  # of the sidecars, by major version of transformers and family; a family without one is a base model only
-  "4": {"llama": "released", "qwen2": "released", "qwen3": "training", "gemma3_text": "first", "gemma3_wrapped": None},
-  "5": {"llama": "training", "qwen2": "first", "qwen3": "released", "gemma3_text": "released", "gemma3_wrapped": None},
+  "4": {
+    "llama": "released",
+    "qwen2": "released",
+    "qwen3": "training",
+    "gemma3_text": "first",
+    "gemma3_wrapped": None,
+  },
+  "5": {
+    "llama": "training",
+    "qwen2": "first",
+    "qwen3": "released",
+    "gemma3_text": "released",
+    "gemma3_wrapped": None,
+  },
 }
 
 
 def _scripts(major: str) -> subprocess.Popen:
   """scripts.py with torch and a major version of transformers, and without nla_jax."""
-  environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
-                 "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+  environment = {
+    **os.environ,
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+  }
   environment.pop("PYTHONPATH", None)
   if major == "4":
     if not (TRANSFORMERS_4 / "transformers").is_dir():
-      pytest.skip("transformers 4 is not there: bash launch/test.sh installs it with the extra parity")
+      pytest.skip(
+        "transformers 4 is not there: bash launch/test.sh installs it with the extra parity"
+      )
     environment["PYTHONPATH"] = str(TRANSFORMERS_4)
-  return subprocess.Popen([sys.executable, "-P", str(FOLDER / "scripts.py")], env=environment, text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  return subprocess.Popen(
+    [sys.executable, "-P", str(FOLDER / "scripts.py")],
+    env=environment,
+    text=True,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  )
 
 
 @pytest.fixture(scope="session")
@@ -142,8 +205,20 @@ def released(there, tokenizer, tmp_path_factory):
     if major not in made:
       folder = tmp_path_factory.mktemp(f"written_by_{major}")
       tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-      made[major] = folder, there(major, "writer.py", json.dumps({
-        "directory": str(folder), "tokenizer": str(folder / "tokenizer.json"), "families": SPELLINGS[major]}))
+      made[major] = (
+        folder,
+        there(
+          major,
+          "writer.py",
+          json.dumps(
+            {
+              "directory": str(folder),
+              "tokenizer": str(folder / "tokenizer.json"),
+              "families": SPELLINGS[major],
+            }
+          ),
+        ),
+      )
     return made[major]
 
   return write
@@ -156,7 +231,9 @@ def read_there(there, tmp_path_factory):
   def read(major: str, jobs: list[dict]) -> list[dict]:
     folder = tmp_path_factory.mktemp("read")
     request, answer = folder / "request.json", folder / "answer.json"
-    request.write_text(json.dumps([job | {"av": str(job["av"]), "ar": str(job["ar"])} for job in jobs]))
+    request.write_text(
+      json.dumps([job | {"av": str(job["av"]), "ar": str(job["ar"])} for job in jobs])
+    )
     there(major, "reader.py", request, answer)
     return json.loads(answer.read_text())
 

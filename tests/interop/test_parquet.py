@@ -1,4 +1,5 @@
 """The reference pipeline's parquet files: what is written is read back, in bounded memory, or refused by name."""
+
 import dataclasses
 import subprocess
 import sys
@@ -12,30 +13,61 @@ from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
 from nla_jax.errors import NLAError
 from nla_jax.interop.pairs import sidecar as model
 from nla_jax.interop.reference_data.reader import ACTIVATION, DataFile, Rows
-from nla_jax.interop.reference_data.sidecar import DatasetSidecar, read_dataset_sidecar, write_dataset_sidecar
+from nla_jax.interop.reference_data.sidecar import (
+  DatasetSidecar,
+  read_dataset_sidecar,
+  write_dataset_sidecar,
+)
 from nla_jax.interop.reference_data.writer import INJECT, DataWriter
 
 N, D, LAYER = 300, 24, 5
-TOKENS = model.Tokens(injection_char="㈎", injection_token_id=149705, left_id=29, right_id=522, suffix_ids=(1318, 29))
+TOKENS = model.Tokens(
+  injection_char="㈎", injection_token_id=149705, left_id=29, right_id=522, suffix_ids=(1318, 29)
+)
 
 
 def _rows(n: int = N) -> Rows:
   generator = np.random.default_rng(0)
-  return Rows([f"doc {i // 10}" for i in range(n)], 51 + np.arange(n, dtype=np.int64),
-              generator.normal(size=(n, D)).astype(np.float32), [f"words {i}" for i in range(n)],
-              [f"about “{i}”\n\nand {{braces}}" for i in range(n)])
+  return Rows(
+    [f"doc {i // 10}" for i in range(n)],
+    51 + np.arange(n, dtype=np.int64),
+    generator.normal(size=(n, D)).astype(np.float32),
+    [f"words {i}" for i in range(n)],
+    [f"about “{i}”\n\nand {{braces}}" for i in range(n)],
+  )
 
 
 def _sidecar(stage: str) -> DatasetSidecar:
-  prompted = {} if stage == "base" else {"tokens": TOKENS, "av_template": AV_TEMPLATE, "ar_template": AR_TEMPLATE}
-  return DatasetSidecar(dataset_id="test", stage=stage, row_count=0, base_model="somebody/model", d_model=D,
-                        layer_index=LAYER, corpus="texts", positions_per_doc=10, **prompted)
+  prompted = (
+    {}
+    if stage == "base"
+    else {"tokens": TOKENS, "av_template": AV_TEMPLATE, "ar_template": AR_TEMPLATE}
+  )
+  return DatasetSidecar(
+    dataset_id="test",
+    stage=stage,
+    row_count=0,
+    base_model="somebody/model",
+    d_model=D,
+    layer_index=LAYER,
+    corpus="texts",
+    positions_per_doc=10,
+    **prompted,
+  )
 
 
 def _write(path, stage: str, *, explained: bool = False, texts: bool = True, chunk: int = 70):
   rows = _rows()
-  with DataWriter(path, stage, D, LAYER, explained=explained, texts=texts, av_template=AV_TEMPLATE,
-                  ar_template=AR_TEMPLATE) as writer:
+  with DataWriter(
+    path,
+    stage,
+    D,
+    LAYER,
+    explained=explained,
+    texts=texts,
+    av_template=AV_TEMPLATE,
+    ar_template=AR_TEMPLATE,
+  ) as writer:
     for start in range(0, N, chunk):
       part = slice(start, start + chunk)
       writer.write(Rows(*(getattr(rows, field.name)[part] for field in dataclasses.fields(Rows))))
@@ -45,16 +77,31 @@ def _write(path, stage: str, *, explained: bool = False, texts: bool = True, chu
 
 def _read(path, start: int = 0, **wanted) -> Rows:
   parts = list(DataFile(path).read(start, **wanted))
-  assert [first for first, _ in parts] == list(np.cumsum([start, *(len(rows) for _, rows in parts)])[:-1])
+  assert [first for first, _ in parts] == list(
+    np.cumsum([start, *(len(rows) for _, rows in parts)])[:-1]
+  )
   join = lambda name: [item for _, rows in parts for item in getattr(rows, name) or ()]
-  return Rows(join("doc_ids"), np.concatenate([rows.n_raw_tokens for _, rows in parts]),
-              np.concatenate([rows.activations for _, rows in parts]) if wanted.get("activations") else None,
-              join("texts"), join("explanations"))
+  return Rows(
+    join("doc_ids"),
+    np.concatenate([rows.n_raw_tokens for _, rows in parts]),
+    np.concatenate([rows.activations for _, rows in parts]) if wanted.get("activations") else None,
+    join("texts"),
+    join("explanations"),
+  )
 
 
-@pytest.mark.parametrize(("stage", "explained", "texts"), [
-    ("base", False, True), ("base", True, True), ("av_sft", True, True), ("av_sft", True, False),
-    ("ar_sft", True, False), ("rl", False, True), ("rl", False, False)])
+@pytest.mark.parametrize(
+  ("stage", "explained", "texts"),
+  [
+    ("base", False, True),
+    ("base", True, True),
+    ("av_sft", True, True),
+    ("av_sft", True, False),
+    ("ar_sft", True, False),
+    ("rl", False, True),
+    ("rl", False, False),
+  ],
+)
 def test_every_stage_is_read_back_as_it_was_written(tmp_path, stage, explained, texts):
   path = _write(tmp_path / "data.parquet", stage, explained=explained, texts=texts)
   expected, found = _rows(), _read(path, activations=True, texts=True, explanations=True)
@@ -68,14 +115,32 @@ def test_every_stage_is_read_back_as_it_was_written(tmp_path, stage, explained, 
 
 
 def test_columns_are_the_contracts(tmp_path):
-  names = lambda stage, **options: pq.read_schema(_write(tmp_path / f"{stage}{len(options)}.parquet", stage,
-                                                         **options)).names
-  assert names("base") == ["n_raw_tokens", "detokenized_text_truncated", "activation_vector", "activation_layer",
-                           "doc_id"]
+  names = lambda stage, **options: (
+    pq.read_schema(_write(tmp_path / f"{stage}{len(options)}.parquet", stage, **options)).names
+  )
+  assert names("base") == [
+    "n_raw_tokens",
+    "detokenized_text_truncated",
+    "activation_vector",
+    "activation_layer",
+    "doc_id",
+  ]
   assert names("base", explained=True)[-1] == "api_explanation"
-  assert names("av_sft", texts=False) == ["prompt", "response", "activation_vector", "n_raw_tokens",
-                                          "activation_layer", "doc_id"]
-  assert names("rl", texts=False) == ["prompt", "activation_vector", "n_raw_tokens", "activation_layer", "doc_id"]
+  assert names("av_sft", texts=False) == [
+    "prompt",
+    "response",
+    "activation_vector",
+    "n_raw_tokens",
+    "activation_layer",
+    "doc_id",
+  ]
+  assert names("rl", texts=False) == [
+    "prompt",
+    "activation_vector",
+    "n_raw_tokens",
+    "activation_layer",
+    "doc_id",
+  ]
   table = pq.read_table(_write(tmp_path / "t.parquet", "av_sft"))
   assert table.schema.field(ACTIVATION).type == pa.list_(pa.float32(), D)
   prompt = table["prompt"][0].as_py()
@@ -92,8 +157,15 @@ def test_reading_may_begin_at_any_row(tmp_path, start):
   assert not rows or rows[0][0] == start
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float32()), pa.list_(pa.float64(), D),
-                                  pa.large_list(pa.float16())])
+@pytest.mark.parametrize(
+  "kind",
+  [
+    pa.list_(pa.float32()),
+    pa.large_list(pa.float32()),
+    pa.list_(pa.float64(), D),
+    pa.large_list(pa.float16()),
+  ],
+)
 def test_lists_of_other_kinds_are_read_too(tmp_path, kind):
   path = _write(tmp_path / "data.parquet", "base")
   table = pq.read_table(path)
@@ -110,10 +182,14 @@ def _damage(path, name, value, row):
   column[row] = value
   kind = table.schema.field(name).type
   kind = pa.list_(pa.float32()) if name == ACTIVATION else kind
-  pq.write_table(table.set_column(table.schema.names.index(name), name, pa.array(column, kind)), path)
+  pq.write_table(
+    table.set_column(table.schema.names.index(name), name, pa.array(column, kind)), path
+  )
 
 
-@pytest.mark.parametrize(("stage", "name", "value", "words"), [
+@pytest.mark.parametrize(
+  ("stage", "name", "value", "words"),
+  [
     ("base", ACTIVATION, [1.0] * (D - 1), "row 123 has an activation that is not 24 wide"),
     ("base", ACTIVATION, [float("nan")] * D, "row 123 has an activation that is not finite"),
     ("base", ACTIVATION, None, "row 123 has no activation_vector"),
@@ -121,7 +197,9 @@ def _damage(path, name, value, row):
     ("base", "n_raw_tokens", 0, "row 123 has n_raw_tokens below 1"),
     ("base", "doc_id", None, "row 123 has no doc_id"),
     ("av_sft", "response", "no tags", "row 123: its response holds no <explanation>"),
-    ("ar_sft", "prompt", "something else", "row 123: its prompt is not the AR template")])
+    ("ar_sft", "prompt", "something else", "row 123: its prompt is not the AR template"),
+  ],
+)
 def test_a_bad_row_is_named(tmp_path, stage, name, value, words):
   path = _write(tmp_path / "data.parquet", stage)
   _damage(path, name, value, 123)
@@ -161,7 +239,9 @@ def test_a_file_that_was_not_finished_is_not_there(tmp_path):
 
 
 def test_two_contents_have_two_fingerprints(tmp_path):
-  first, second = (DataFile(_write(tmp_path / f"{stage}.parquet", stage)).fingerprint for stage in ("base", "rl"))
+  first, second = (
+    DataFile(_write(tmp_path / f"{stage}.parquet", stage)).fingerprint for stage in ("base", "rl")
+  )
   assert first != second == DataFile(tmp_path / "rl.parquet").fingerprint
 
 
@@ -197,11 +277,17 @@ def test_rows_past_four_gibibytes_are_right_in_bounded_memory(tmp_path, one_grou
     writer.finish(dataclasses.replace(_sidecar("base"), d_model=d))
   if one_group:
     same = pq.read_table(path).combine_chunks()
-    pq.write_table(pa.concat_tables([same] * (n // chunk)), path, row_group_size=n, compression="zstd")
+    pq.write_table(
+      pa.concat_tables([same] * (n // chunk)), path, row_group_size=n, compression="zstd"
+    )
     assert pq.ParquetFile(path).num_row_groups == 1
     write_dataset_sidecar(path, dataclasses.replace(read_dataset_sidecar(path), row_count=n))
-  done = subprocess.run([sys.executable, "-c", MEASURE, str(path), str(chunk if one_group else n)],
-                        capture_output=True, text=True, timeout=600)
+  done = subprocess.run(
+    [sys.executable, "-c", MEASURE, str(path), str(chunk if one_group else n)],
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
   assert done.returncode == 0, done.stderr
   rows, mebibytes = map(int, done.stdout.split())
   assert rows == n

@@ -1,7 +1,8 @@
 """A push shows a checkpoint only when it is whole; its card says what was measured and nothing else."""
+
 import dataclasses
 import fnmatch
-import pathlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,24 +17,49 @@ from nla_jax.interop.pairs.directories import write_ar, write_av
 
 K = 2
 METRICS = {
-  "fve": {"round_trip": {"value": 0.4321, "ci95": [0.41, 0.45], "n": 500},
-          "gold_text": {"value": 0.35, "ci95": [0.3, 0.4], "n": 500}},
+  "fve": {
+    "round_trip": {"value": 0.4321, "ci95": [0.41, 0.45], "n": 500},
+    "gold_text": {"value": 0.35, "ci95": [0.3, 0.4], "n": 500},
+  },
   "controls": {"shuffled_vector": {"value": -0.1234, "ci95": [-0.2, -0.05], "n": 500}},
-  "baseline_variance": 0.4541, "parse_rate": 0.998, "tokens_mean": 41.3, "av": {"loss_own": 1.5, "loss_shuffled": 1.9},
+  "baseline_variance": 0.4541,
+  "parse_rate": 0.998,
+  "tokens_mean": 41.3,
+  "av": {"loss_own": 1.5, "loss_shuffled": 1.9},
 }
 
 
 @pytest.fixture
 def pair(tmp_path):
   """A folder with av/ and ar/ of random:tiny."""
-  folder, base, lower = tmp_path / "pair", random_model("random:tiny"), random_model("random:tiny", K)
+  folder, base, lower = (
+    tmp_path / "pair",
+    random_model("random:tiny"),
+    random_model("random:tiny", K),
+  )
   live = prompts.make_prompts(base.tokenizer)
-  side = sidecar.ModelSidecar(role="av", stage="rl", base_checkpoint="somebody/model", d_model=64, injection_scale=12.5,
-                              mse_scale=8.0, tokens=sidecar.tokens_of(live), av_template=live.av_template,
-                              ar_template=live.ar_template, layer_index=K, trained_on=("wikipedia-sample",))
+  side = sidecar.ModelSidecar(
+    role="av",
+    stage="rl",
+    base_checkpoint="somebody/model",
+    d_model=64,
+    injection_scale=12.5,
+    mse_scale=8.0,
+    tokens=sidecar.tokens_of(live),
+    av_template=live.av_template,
+    ar_template=live.ar_template,
+    layer_index=K,
+    trained_on=("wikipedia-sample",),
+  )
   write_av(folder / "av", base.architecture, base.params, base.tokenizer, side)
-  write_ar(folder / "ar", lower.architecture, lower.params, np.eye(64, dtype=np.float32), base.tokenizer,
-           dataclasses.replace(side, role="ar"))
+  write_ar(
+    folder / "ar",
+    lower.architecture,
+    lower.params,
+    np.eye(64, dtype=np.float32),
+    base.tokenizer,
+    dataclasses.replace(side, role="ar"),
+  )
   return folder
 
 
@@ -60,11 +86,14 @@ class Hub:
   def upload_folder(self, *, repo_id, folder_path, allow_patterns, delete_patterns, commit_message):
     match = lambda name, patterns: any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
     kept = {name for name in self.repositories[repo_id] if not match(name, delete_patterns)}
-    self._commit(repo_id, kept | {file.name for file in pathlib.Path(folder_path).iterdir()
-                                  if match(file.name, allow_patterns)})
+    self._commit(
+      repo_id,
+      kept
+      | {file.name for file in Path(folder_path).iterdir() if match(file.name, allow_patterns)},
+    )
 
   def upload_file(self, *, path_or_fileobj, path_in_repo, repo_id, commit_message):
-    assert pathlib.Path(path_or_fileobj).is_file()
+    assert Path(path_or_fileobj).is_file()
     self._commit(repo_id, self.repositories[repo_id] | {path_in_repo})
 
   def _commit(self, repo_id, files):
@@ -81,9 +110,16 @@ def test_weights_come_first_and_the_sidecar_last(pair):
   hub = Hub()
   assert push.push(pair / "ar", "me/nla-ar", api=hub, private=True) == ["me/nla-ar"]
   weights, rest, whole = hub.states
-  assert weights == {".gitattributes", "extra.md", "model.safetensors", "value_head.safetensors"} and hub.private
+  assert (
+    weights == {".gitattributes", "extra.md", "model.safetensors", "value_head.safetensors"}
+    and hub.private
+  )
   assert {"config.json", "tokenizer.json", "README.md"} <= rest and "nla_meta.yaml" not in rest
-  assert whole == rest | {"nla_meta.yaml"} == {".gitattributes", "extra.md"} | {f.name for f in (pair / "ar").iterdir()}
+  assert (
+    whole
+    == rest | {"nla_meta.yaml"}
+    == {".gitattributes", "extra.md"} | {f.name for f in (pair / "ar").iterdir()}
+  )
 
 
 def test_a_push_that_breaks_off_never_leaves_a_sidecar_and_goes_on(pair):
@@ -91,7 +127,11 @@ def test_a_push_that_breaks_off_never_leaves_a_sidecar_and_goes_on(pair):
   push.push(pair / "av", "me/x", api=whole)
   for calls in range(4):
     hub = Hub(calls)
-    hub.repositories["me/x"] = {"nla_meta.yaml", "model-00002-of-00002.safetensors", "model.safetensors.index.json"}
+    hub.repositories["me/x"] = {
+      "nla_meta.yaml",
+      "model-00002-of-00002.safetensors",
+      "model.safetensors.index.json",
+    }
     with pytest.raises(NLAError, match="was not wholly uploaded to me/x \\(the line is dead\\)"):
       push.push(pair / "av", "me/x", api=hub)
     assert all("nla_meta.yaml" not in files for files in hub.states)
@@ -103,7 +143,10 @@ def test_a_push_that_breaks_off_never_leaves_a_sidecar_and_goes_on(pair):
 def test_a_folder_of_both_goes_to_two_repositories(pair):
   hub = Hub()
   assert push.push(pair, "me/nla", api=hub) == ["me/nla-av", "me/nla-ar"]
-  assert {name for name, files in hub.repositories.items() if "nla_meta.yaml" in files} == {"me/nla-av", "me/nla-ar"}
+  assert {name for name, files in hub.repositories.items() if "nla_meta.yaml" in files} == {
+    "me/nla-av",
+    "me/nla-ar",
+  }
 
 
 def test_nothing_is_uploaded_of_what_is_not_whole(pair, tmp_path, capsys):
@@ -128,7 +171,11 @@ def test_the_card_holds_the_numbers_with_intervals_and_controls(pair):
     assert "| round trip: AV's explanation, read by the AR | 0.432 | 0.410 to 0.450 | 500 |" in text
     assert "| explanation of another activation | -0.123 | -0.200 to -0.050 | 500 |" in text
     assert "Baseline variance of the normalised activations 0.4541" in text and "99.8%" in text
-    assert "output of block 2 (0-based), width 64" in text and "wikipedia-sample" in text and "somebody/model" in text
+    assert (
+      "output of block 2 (0-based), width 64" in text
+      and "wikipedia-sample" in text
+      and "somebody/model" in text
+    )
     assert _front(text)["base_model"] == "somebody/model" and "license" not in _front(text)
     assert "name no licence" in text and "nla_jax.load(" in text
   assert prompts.AR_TEMPLATE in text and prompts.AV_TEMPLATE not in text
@@ -139,11 +186,19 @@ def test_a_card_without_an_evaluation_says_so(pair):
   assert "was not evaluated" in text and "FVE" not in text
 
 
-@pytest.mark.parametrize(("readme", "licence", "front"), [
-  ("---\nlicense: apache-2.0\n---\nhello", "apache-2.0", {"license": "apache-2.0"}),
-  ("---\nlicense: other\nlicense_name: Our Terms\n---\n", "Our Terms",
-   {"license": "other", "license_name": "Our Terms"}),
-  ("no front matter", None, {}), ("---\n[broken\n---\n", None, {})])
+@pytest.mark.parametrize(
+  ("readme", "licence", "front"),
+  [
+    ("---\nlicense: apache-2.0\n---\nhello", "apache-2.0", {"license": "apache-2.0"}),
+    (
+      "---\nlicense: other\nlicense_name: Our Terms\n---\n",
+      "Our Terms",
+      {"license": "other", "license_name": "Our Terms"},
+    ),
+    ("no front matter", None, {}),
+    ("---\n[broken\n---\n", None, {}),
+  ],
+)
 def test_the_base_models_licence_is_carried_over(pair, tmp_path, readme, licence, front):
   base = tmp_path / "base"
   base.mkdir()

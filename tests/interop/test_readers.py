@@ -1,4 +1,5 @@
 """Exports, read as NLA tools read them (reader.py) by two major versions of transformers, give our answers."""
+
 import functools
 
 import jax
@@ -16,7 +17,11 @@ from nla_jax.models.verbalizer import verbalizer_params
 
 MAJORS = ("4", "5")
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
-TEXTS = ["Next: Paris, the\n\nEnds: \"capital of France is\"", "short", "Über 123 <|im_end|> {braces}"]
+TEXTS = [
+  'Next: Paris, the\n\nEnds: "capital of France is"',
+  "short",
+  "Über 123 <|im_end|> {braces}",
+]
 NEW_TOKENS = 24
 
 
@@ -41,8 +46,18 @@ def smollm2(tmp_path_factory):
   base = load_pretrained(name)
   d = base.architecture.d_model
   prompts = make_prompts(base.tokenizer, marker="号")
-  pair = make_pair(base.architecture, base.tokenizer, prompts, layer=layer, scale=300.0,
-                   mode="replace", map="scalar", max_new_tokens=NEW_TOKENS, dtype="float32", remat=False)
+  pair = make_pair(
+    base.architecture,
+    base.tokenizer,
+    prompts,
+    layer=layer,
+    scale=300.0,
+    mode="replace",
+    map="scalar",
+    max_new_tokens=NEW_TOKENS,
+    dtype="float32",
+    remat=False,
+  )
   ar = reconstructor_params(jax.device_put(base.params), layer)
   ar["head"]["weight"] += 0.1 * jax.random.normal(jax.random.key(1), (d, d)) / d**0.5
   nla = NLA(pair, verbalizer_params(jax.device_put(base.params), d, "scalar"), ar, name)
@@ -52,8 +67,13 @@ def smollm2(tmp_path_factory):
 
 
 def _job(vectors, folder) -> dict:
-  return {"av": folder / "av", "ar": folder / "ar", "texts": TEXTS, "vectors": vectors.tolist(),
-          "max_new_tokens": NEW_TOKENS}
+  return {
+    "av": folder / "av",
+    "ar": folder / "ar",
+    "texts": TEXTS,
+    "vectors": vectors.tolist(),
+    "max_new_tokens": NEW_TOKENS,
+  }
 
 
 @pytest.fixture(scope="module")
@@ -62,35 +82,46 @@ def read_by(exported, read_there):
 
   @functools.cache
   def all_of(major: str):
-    return dict(zip(FAMILIES, read_there(major, [_job(*exported(family)[1:]) for family in FAMILIES])))
+    return dict(
+      zip(FAMILIES, read_there(major, [_job(*exported(family)[1:]) for family in FAMILIES]))
+    )
 
   return lambda major, family: all_of(major)[family]
 
 
 def _answers(nla, vectors) -> list[list[int]]:
   """Ids of the greedy answers."""
-  rollout = nla.pair.roll_out(nla.av_params, vectors, jax.random.key(0), np.arange(len(vectors), dtype=np.int32),
-                              greedy=True)
-  return [row[:n].tolist() for row, n in zip(np.asarray(rollout.tokens), np.asarray(rollout.lengths))]
+  rollout = nla.pair.roll_out(
+    nla.av_params, vectors, jax.random.key(0), np.arange(len(vectors), dtype=np.int32), greedy=True
+  )
+  return [
+    row[:n].tolist() for row, n in zip(np.asarray(rollout.tokens), np.asarray(rollout.lengths))
+  ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("major", MAJORS)
-def test_a_reader_gives_our_predictions_and_our_greedy_text(exported, read_by, relative_error, major, family):
+def test_a_reader_gives_our_predictions_and_our_greedy_text(
+  exported, read_by, relative_error, major, family
+):
   (nla, vectors, _), there = exported(family), read_by(major, family)
   assert relative_error(there["predictions"], nla.reconstruct(TEXTS)) < 1e-4
   assert there["tokens"] == _answers(nla, vectors)
-  assert [f"<explanation>\n{one.text}\n</explanation>" for one in nla.explain(vectors, greedy=True)] == there["words"]
+  assert [
+    f"<explanation>\n{one.text}\n</explanation>" for one in nla.explain(vectors, greedy=True)
+  ] == there["words"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("major", MAJORS)
-def test_a_reader_of_smollm2_gives_our_predictions_and_our_greedy_text(smollm2, read_there, relative_error, major):
+def test_a_reader_of_smollm2_gives_our_predictions_and_our_greedy_text(
+  smollm2, read_there, relative_error, major
+):
   nla, vectors, folder = smollm2
   there = read_there(major, [_job(vectors, folder)])[0]
   assert relative_error(there["predictions"], nla.reconstruct(TEXTS)) < 1e-3
   for theirs, ours in zip(there["tokens"], _answers(nla, vectors)):
-    assert theirs[:len(ours)] == ours
+    assert theirs[: len(ours)] == ours
 
 
 @pytest.mark.parametrize("family", FAMILIES)

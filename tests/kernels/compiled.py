@@ -4,6 +4,7 @@
 
 Of each topology and mesh: how many kernels the program holds, and whether any array has the size of the logits.
 """
+
 import json
 import os
 import re
@@ -38,16 +39,33 @@ def main() -> None:
   for topology in topologies.split(","):
     devices = describe(topology).devices
     for shape in ((1, 1, 1), (1, 2, 2)):
-      mesh = Mesh(np.array(devices[:np.prod(shape)]).reshape(shape), AXES, axis_types=(AxisType.Explicit,) * 3)
+      mesh = Mesh(
+        np.array(devices[: np.prod(shape)]).reshape(shape),
+        AXES,
+        axis_types=(AxisType.Explicit,) * 3,
+      )
       of = lambda shape, dtype, *spec, mesh=mesh: jax.ShapeDtypeStruct(
-          shape, dtype, sharding=NamedSharding(mesh, P(*spec)))
+        shape, dtype, sharding=NamedSharding(mesh, P(*spec))
+      )
       with jax.set_mesh(mesh):
-        text = jax.jit(jax.grad(loss, (0, 1)), static_argnums=3).lower(
-            of((ROWS, LENGTH, WIDTH), jnp.float32, ("data", "fsdp")), of((WORDS, WIDTH), jnp.float32, "tensor", "fsdp"),
-            of((ROWS, LENGTH), jnp.int32, ("data", "fsdp")), kernel).compile().as_text()
-      sizes = [np.prod([int(n) for n in dims.split(",")]) for dims in re.findall(r"\w\[([\d,]+)\]", text)]
-      found[f"{topology} {shape}"] = {"kernels": len(KERNEL.findall(text)),
-                                      "logits": bool(max(sizes) >= ROWS * LENGTH * WORDS // np.prod(shape))}
+        text = (
+          jax.jit(jax.grad(loss, (0, 1)), static_argnums=3)
+          .lower(
+            of((ROWS, LENGTH, WIDTH), jnp.float32, ("data", "fsdp")),
+            of((WORDS, WIDTH), jnp.float32, "tensor", "fsdp"),
+            of((ROWS, LENGTH), jnp.int32, ("data", "fsdp")),
+            kernel,
+          )
+          .compile()
+          .as_text()
+        )
+      sizes = [
+        np.prod([int(n) for n in dims.split(",")]) for dims in re.findall(r"\w\[([\d,]+)\]", text)
+      ]
+      found[f"{topology} {shape}"] = {
+        "kernels": len(KERNEL.findall(text)),
+        "logits": bool(max(sizes) >= ROWS * LENGTH * WORDS // np.prod(shape)),
+      }
   json.dump(found, sys.stdout)
 
 

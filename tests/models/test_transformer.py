@@ -1,4 +1,5 @@
 """One decoder is every family: equal to transformers, padded either side, cached, stopped early, prefix shared."""
+
 import functools
 
 import jax
@@ -11,7 +12,15 @@ from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import lower_params, rounded, unembedding
 from nla_jax.models.transformer import Injection, Transformer, empty_cache
 
-FAMILIES = ("llama", "llama3", "llama3_untied", "qwen2", "qwen3", "gemma3_text", "gemma3")  # see conftest's `_make`
+FAMILIES = (
+  "llama",
+  "llama3",
+  "llama3_untied",
+  "qwen2",
+  "qwen3",
+  "gemma3_text",
+  "gemma3",
+)  # see conftest's `_make`
 LENGTH = 24
 TOKENS = np.random.default_rng(1).integers(0, 101, (3, LENGTH)).astype(np.int32)
 REAL = np.array([LENGTH, 17, 9])  # real tokens of each row where a test pads
@@ -19,8 +28,11 @@ REAL = np.array([LENGTH, 17, 9])  # real tokens of each row where a test pads
 
 def _valid(side: str) -> np.ndarray:
   columns = np.arange(LENGTH)[None]
-  return {"none": np.ones((3, LENGTH), bool), "right": columns < REAL[:, None],
-          "left": columns >= LENGTH - REAL[:, None]}[side]
+  return {
+    "none": np.ones((3, LENGTH), bool),
+    "right": columns < REAL[:, None],
+    "left": columns >= LENGTH - REAL[:, None],
+  }[side]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -43,7 +55,9 @@ def test_the_tests_reach_past_gemmas_sliding_window(pair, family):
 
 @pytest.mark.parametrize("side", ["none", "right", "left"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_every_residual_equal_transformers(pair, torch_forward, relative_error, family, side):
+def test_logits_and_every_residual_equal_transformers(
+  pair, torch_forward, relative_error, family, side
+):
   model, architecture, params = pair(family)
   valid = _valid(side)
   expected_residuals, expected_logits = torch_forward(model, TOKENS, valid)
@@ -63,19 +77,25 @@ def test_cached_decoding_equals_the_full_forward(pair, relative_error, family, s
   full = _forward(architecture, params, TOKENS, valid=valid).hidden
   first = [TOKENS[:, :prefill], valid[:, :prefill], np.asarray(full[:, :prefill])]
   if side == "right":
-    first = [np.stack([np.roll(row, n - LENGTH, axis=0) for row, n in zip(array, REAL)]) for array in first]
+    first = [
+      np.stack([np.roll(row, n - LENGTH, axis=0) for row, n in zip(array, REAL)]) for array in first
+    ]
   tokens, valid, expected = first
-  run = lambda tokens, cache, **options: _apply(Transformer(architecture), params, tokens, dict(cache=cache, **options))
+  run = lambda tokens, cache, **options: _apply(
+    Transformer(architecture), params, tokens, dict(cache=cache, **options)
+  )
   output = run(tokens, empty_cache(architecture, 3, LENGTH + 2), valid=valid)
   assert relative_error(output.hidden[valid], expected[valid]) < 1e-4
   for i in range(prefill, LENGTH):
-    output = run(TOKENS[:, i:i + 1], output.cache)
+    output = run(TOKENS[:, i : i + 1], output.cache)
     assert relative_error(output.hidden[:, 0], full[:, i]) < 1e-4, i
   assert int(output.cache.filled) == LENGTH
 
 
 @pytest.mark.parametrize("family", ["llama3_untied", "qwen3", "gemma3_text"])
-def test_cached_decoding_after_a_shared_prefix_equals_the_full_forward(pair, relative_error, family):
+def test_cached_decoding_after_a_shared_prefix_equals_the_full_forward(
+  pair, relative_error, family
+):
   _, architecture, params = pair(family)
   prefix, own = TOKENS[0, :10], TOKENS[:, 10:]
   rows = np.concatenate([np.broadcast_to(prefix, (3, 10)), own], axis=1)
@@ -85,13 +105,15 @@ def test_cached_decoding_after_a_shared_prefix_equals_the_full_forward(pair, rel
   output = _apply(model, params, own[:, :4], dict(prefix=prefix, cache=cache))
   pieces = [output.hidden]
   for i in range(4, own.shape[1]):
-    output = _apply(model, params, own[:, i:i + 1], dict(cache=output.cache))
+    output = _apply(model, params, own[:, i : i + 1], dict(cache=output.cache))
     pieces.append(output.hidden)
   assert relative_error(jnp.concatenate(pieces, axis=1), full) < 1e-4
 
 
 @pytest.mark.parametrize(("family", "remat"), [("qwen2", False), ("gemma3_text", True)])
-def test_a_shared_prefix_equals_the_plain_forward_with_its_gradients(pair, relative_error, family, remat):
+def test_a_shared_prefix_equals_the_plain_forward_with_its_gradients(
+  pair, relative_error, family, remat
+):
   """Loss, gradient of every parameter and of the injected vectors; the slot is the third token after the prefix."""
   _, architecture, params = pair(family)
   prefix, own = TOKENS[0, :9], TOKENS[:, 9:]
@@ -102,7 +124,9 @@ def test_a_shared_prefix_equals_the_plain_forward_with_its_gradients(pair, relat
 
   def shared(p, v):
     injection = Injection(jnp.broadcast_to(jnp.arange(own.shape[1]) == 2, own.shape), v)
-    return jnp.sum(weights * model.apply({"params": p}, own, prefix=prefix, injection=injection).hidden)
+    return jnp.sum(
+      weights * model.apply({"params": p}, own, prefix=prefix, injection=injection).hidden
+    )
 
   def plain(p, v):
     rows = np.concatenate([np.broadcast_to(prefix, (3, 9)), own], axis=1)
@@ -112,7 +136,9 @@ def test_a_shared_prefix_equals_the_plain_forward_with_its_gradients(pair, relat
   loss, grads = jax.jit(jax.value_and_grad(shared, (0, 1)))(params, vectors)
   expected_loss, expected = jax.jit(jax.value_and_grad(plain, (0, 1)))(params, vectors)
   assert float(loss) == pytest.approx(float(expected_loss), rel=1e-4)
-  for (path, found), wanted in zip(jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(expected)):
+  for (path, found), wanted in zip(
+    jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(expected)
+  ):
     if np.any(wanted):  # the unembedding takes no part in this loss
       assert relative_error(found, wanted) < 1e-3, jax.tree_util.keystr(path)
 
@@ -134,7 +160,9 @@ def test_stopping_after_a_block_gives_that_blocks_residual(pair, relative_error,
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_bfloat16_operands_stay_close_and_the_stream_stays_float32(pair, relative_error, family):
   _, architecture, params = pair(family)
-  run = lambda dtype: _apply(Transformer(architecture, 1, dtype), lower_params(params, 2), TOKENS, {}).hidden
+  run = lambda dtype: (
+    _apply(Transformer(architecture, 1, dtype), lower_params(params, 2), TOKENS, {}).hidden
+  )
   rounded, exact = run(jnp.bfloat16), run(jnp.float32)
   assert rounded.dtype == jnp.float32
   assert 1e-5 < relative_error(rounded, exact) < 0.03
@@ -145,16 +173,23 @@ def test_parameters_rounded_beforehand_give_the_same_forward(tiny_architecture, 
   small = rounded(tiny_params, jnp.bfloat16)
   assert small["layers"]["query"].dtype == small["unembedding"].dtype == jnp.bfloat16
   assert small["layers"]["mlp_norm"].dtype == small["embedding"].dtype == jnp.float32
-  np.testing.assert_array_equal(_apply(model, small, TOKENS, {}).hidden, _apply(model, tiny_params, TOKENS, {}).hidden)
+  np.testing.assert_array_equal(
+    _apply(model, small, TOKENS, {}).hidden, _apply(model, tiny_params, TOKENS, {}).hidden
+  )
 
 
 def test_rounded_einsum_has_the_gradient_of_the_product():
   rng = np.random.default_rng(0)
-  a, b = rng.normal(size=(4, 5, 6)).astype(np.float32), rng.normal(size=(6, 2, 3)).astype(np.float32)
+  a, b = (
+    rng.normal(size=(4, 5, 6)).astype(np.float32),
+    rng.normal(size=(6, 2, 3)).astype(np.float32),
+  )
   weights = rng.normal(size=(4, 5, 2, 3)).astype(np.float32)
 
   def gradients(product):
-    return jax.grad(lambda x, y: jnp.sum(weights * jnp.sin(product("bsd,dhk->bshk", x, y))), (0, 1))(a, b)
+    return jax.grad(
+      lambda x, y: jnp.sum(weights * jnp.sin(product("bsd,dhk->bshk", x, y))), (0, 1)
+    )(a, b)
 
   expected = gradients(jnp.einsum)
   for dtype, bound in ((jnp.float32, 1e-4), (jnp.bfloat16, 0.3)):

@@ -1,7 +1,8 @@
 """Run as a process of its own with 8 CPU devices: a family's numbers without and on the first N meshes, as JSON.
 
-  JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/parallel/meshes.py FAMILY N
+JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/parallel/meshes.py FAMILY N
 """
+
 import functools
 import json
 import sys
@@ -23,14 +24,33 @@ from nla_jax.training import losses
 from nla_jax.training.optimizer import create_state, guarded_update
 
 MESHES = ((2, 2, 2), (1, 2, 4), (8, 1, 1), (1, 8, 1), (1, 1, 1))
-COMMON = dict(vocab_size=304, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, rope_theta=1e4,
-              rms_eps=1e-5, max_positions=512)
+COMMON = dict(
+  vocab_size=304,
+  d_model=32,
+  n_layers=3,
+  n_heads=4,
+  n_kv_heads=2,
+  head_dim=8,
+  d_ff=48,
+  rope_theta=1e4,
+  rms_eps=1e-5,
+  max_positions=512,
+)
 FAMILIES = {
-    "llama": dict(tied=False, rope_scaling=RopeScaling(kind="llama3", factor=8.0)),
-    "qwen2": dict(tied=True, attention_bias=True),
-    "qwen3": dict(tied=True, qk_norm=True),
-    "gemma3_text": dict(tied=True, qk_norm=True, activation="gelu_tanh", norm_offset=1.0, embedding_scale=32**0.5,
-                        sandwich_norm=True, query_scale=0.3, rope_theta_local=1e3, windows=(4, 4, 0)),
+  "llama": dict(tied=False, rope_scaling=RopeScaling(kind="llama3", factor=8.0)),
+  "qwen2": dict(tied=True, attention_bias=True),
+  "qwen3": dict(tied=True, qk_norm=True),
+  "gemma3_text": dict(
+    tied=True,
+    qk_norm=True,
+    activation="gelu_tanh",
+    norm_offset=1.0,
+    embedding_scale=32**0.5,
+    sandwich_norm=True,
+    query_scale=0.3,
+    rope_theta_local=1e3,
+    windows=(4, 4, 0),
+  ),
 }
 BATCH, GROUP, ANSWER, STEPS = 16, 4, 12, 3
 
@@ -51,19 +71,26 @@ def run(family: str) -> dict:
   tokens = random.integers(0, 304, (BATCH, ANSWER)).astype(np.int32)
   lengths = random.integers(1, ANSWER + 1, BATCH).astype(np.int32)
   before, after = np.arange(7, dtype=np.int32), np.array([50, 51, 52], np.int32)
-  av, ar = Verbalizer(architecture, 3.0, remat=True), Reconstructor(architecture.lower(2), remat=True)
+  av, ar = (
+    Verbalizer(architecture, 3.0, remat=True),
+    Reconstructor(architecture.lower(2), remat=True),
+  )
   optimizer = optax.adam(1e-2)
   create = jax.jit(lambda params: create_state(params, optimizer))
   found = {}
 
   def scores(params, batch):
     hidden = av.apply({"params": params}, before, after, batch["vectors"], batch["tokens"])
-    return token_scores.token_scores(hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32)
+    return token_scores.token_scores(
+      hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32
+    )
 
   def av_loss(params, batch):
     """The supervised loss or the policy's: one program for both, since compiling is what takes long here."""
     of = scores(params, batch)
-    policy = losses.policy_loss(of, batch["old"], batch["old"], batch["advantages"], batch["mask"]).loss
+    policy = losses.policy_loss(
+      of, batch["old"], batch["old"], batch["advantages"], batch["mask"]
+    ).loss
     return jnp.where(batch["is_policy"], policy, losses.sft_loss(of, batch["mask"]))
 
   def ar_loss(params, batch):
@@ -78,7 +105,9 @@ def run(family: str) -> dict:
   def train(name, params, loss, batch):
     state = create(sharding.put_params(params))
     for tree in (state.opt_state[0].mu, state.opt_state[0].nu):
-      same = jax.tree.map(lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim), tree, state.params)
+      same = jax.tree.map(
+        lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim), tree, state.params
+      )
       assert all(jax.tree.leaves(same)), "the optimizer's state is not sharded like its parameters"
     curve = []
     for _ in range(STEPS):
@@ -88,16 +117,39 @@ def run(family: str) -> dict:
     return state.params
 
   mask = np.arange(ANSWER)[None] < lengths[:, None]
-  batch = {"vectors": vectors, "tokens": tokens, "mask": mask, "lengths": lengths,
-           "old": np.zeros((BATCH, ANSWER), np.float32), "advantages": random.normal(size=BATCH).astype(np.float32)}
+  batch = {
+    "vectors": vectors,
+    "tokens": tokens,
+    "mask": mask,
+    "lengths": lengths,
+    "old": np.zeros((BATCH, ANSWER), np.float32),
+    "advantages": random.normal(size=BATCH).astype(np.float32),
+  }
   trained = train("sft_av", {"transformer": base}, av_loss, batch)
   train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
-  few = vectors[:BATCH // GROUP]  # on some meshes fewer than the devices that share rows
-  rollout = sample(trained, jnp.asarray(before), jnp.asarray(after), sharding.put(few), jax.random.key(0),
-                   sharding.put(np.arange(BATCH, dtype=np.int32)), model=av, stop_id=9, max_new_tokens=ANSWER, bucket=4)
-  found["tokens"], found["logprobs"] = sharding.fetch(rollout.tokens).tolist(), float(rollout.logprobs.sum())
-  rolled = {**batch, "tokens": sharding.fetch(rollout.tokens), "old": sharding.fetch(rollout.logprobs),
-            "vectors": np.repeat(few, GROUP, axis=0)}
+  few = vectors[: BATCH // GROUP]  # on some meshes fewer than the devices that share rows
+  rollout = sample(
+    trained,
+    jnp.asarray(before),
+    jnp.asarray(after),
+    sharding.put(few),
+    jax.random.key(0),
+    sharding.put(np.arange(BATCH, dtype=np.int32)),
+    model=av,
+    stop_id=9,
+    max_new_tokens=ANSWER,
+    bucket=4,
+  )
+  found["tokens"], found["logprobs"] = (
+    sharding.fetch(rollout.tokens).tolist(),
+    float(rollout.logprobs.sum()),
+  )
+  rolled = {
+    **batch,
+    "tokens": sharding.fetch(rollout.tokens),
+    "old": sharding.fetch(rollout.logprobs),
+    "vectors": np.repeat(few, GROUP, axis=0),
+  }
   train("rl_av", jax.tree.map(np.asarray, trained), av_loss, rolled)
   return found
 

@@ -1,10 +1,11 @@
 """On 8 devices every mesh gives the numbers and the tokens of one device, and what cannot be is said beforehand."""
+
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,15 @@ from nla_jax.config import default_config
 from nla_jax.errors import NLAError
 from nla_jax.parallel.mesh import check_mesh, make_mesh
 
-PROGRAM = pathlib.Path(__file__).parent / "meshes.py"
+PROGRAM = Path(__file__).parent / "meshes.py"
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 MESHES = {  # with four tensor shards, more than key heads
-    "(1, 1, 1)", "(8, 1, 1)", "(1, 8, 1)", "(2, 2, 2)", "(1, 2, 4)"}
+  "(1, 1, 1)",
+  "(8, 1, 1)",
+  "(1, 8, 1)",
+  "(2, 2, 2)",
+  "(1, 2, 4)",
+}
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # eight devices share what cores there are
 
 
@@ -25,8 +31,13 @@ PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # eight dev
 def test_losses_and_sampled_tokens_do_not_depend_on_the_mesh(family):
   """The process also asserts that the optimizer's state is sharded like its parameters."""
   variables = {"JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {PATIENT}"}
-  done = subprocess.run([sys.executable, str(PROGRAM), family, str(len(MESHES))], capture_output=True, text=True,
-                        timeout=850, env={**os.environ, **variables})
+  done = subprocess.run(
+    [sys.executable, str(PROGRAM), family, str(len(MESHES))],
+    capture_output=True,
+    text=True,
+    timeout=850,
+    env={**os.environ, **variables},
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   found = json.loads(done.stdout)
   alone = found.pop("none")
@@ -34,7 +45,9 @@ def test_losses_and_sampled_tokens_do_not_depend_on_the_mesh(family):
   for mesh, here in found.items():
     assert here["tokens"] == alone["tokens"], mesh
     for curve in ("sft_av", "sft_ar", "rl_av"):
-      np.testing.assert_allclose(here[curve], alone[curve], rtol=1e-4, atol=1e-4, err_msg=f"{curve} on {mesh}")
+      np.testing.assert_allclose(
+        here[curve], alone[curve], rtol=1e-4, atol=1e-4, err_msg=f"{curve} on {mesh}"
+      )
     assert alone["sft_av"][-1] < alone["sft_av"][0] and alone["sft_ar"][-1] < alone["sft_ar"][0]
 
 

@@ -1,18 +1,29 @@
 """Two processes under SLURM's variables are one run: stopped or killed, it goes on elsewhere with the same numbers."""
+
 import os
-import pathlib
 import shutil
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from run_process import curve, evaluation, finish, lines, logs, reach, shards, start
 
 # So short a training does not teach the AV the form: lengths and the teacher's text give RL its two gradients.
-SMALL = ["--config.av.steps=12", "--config.ar.steps=12", "--config.rl.steps=6", "--config.rl.ar_steps=1",
-         "--config.rl.group=2", "--config.rl.length_cost=0.01", "--config.rl.length_target=0",
-         "--config.rl.ar_gold=0.25", "--config.evaluation.rows=16", "--config.checkpoint_every=100",
-         "--config.data.shard_rows=4", "--config.data.chunk_rows=4"]
+SMALL = [
+  "--config.av.steps=12",
+  "--config.ar.steps=12",
+  "--config.rl.steps=6",
+  "--config.rl.ar_steps=1",
+  "--config.rl.group=2",
+  "--config.rl.length_cost=0.01",
+  "--config.rl.length_target=0",
+  "--config.rl.ar_gold=0.25",
+  "--config.evaluation.rows=16",
+  "--config.checkpoint_every=100",
+  "--config.data.shard_rows=4",
+  "--config.data.chunk_rows=4",
+]
 pytestmark = pytest.mark.slow
 
 
@@ -25,10 +36,17 @@ def folder(tmp_path_factory):
 def begin(folder):
   """A function (workdir, devices, *options, name, **variables): one process with so many devices."""
 
-  def start_one(workdir: pathlib.Path, devices: int, *options: str, processes: int = 1, **variables: str):
+  def start_one(workdir: Path, devices: int, *options: str, processes: int = 1, **variables: str):
     cache = folder / f"compiled for {processes} × {devices}"
-    return start(workdir, *SMALL, *options, JAX_NUM_CPU_DEVICES=str(devices),
-                 JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", **variables)
+    return start(
+      workdir,
+      *SMALL,
+      *options,
+      JAX_NUM_CPU_DEVICES=str(devices),
+      JAX_COMPILATION_CACHE_DIR=str(cache),
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+      **variables,
+    )
 
   return start_one
 
@@ -37,12 +55,30 @@ def begin(folder):
 def begin_two(begin):
   """A function (workdir, data, fsdp, tensor): two processes of two devices each, as srun starts them on one node."""
 
-  def start_two(workdir: pathlib.Path, data: int, fsdp: int, tensor: int, *options: str):
+  def start_two(workdir: Path, data: int, fsdp: int, tensor: int, *options: str):
     job = _free_job()
-    mesh = [f"--config.mesh.{axis}={size}" for axis, size in (("data", data), ("fsdp", fsdp), ("tensor", tensor))]
-    return [begin(workdir, 2, "--distributed", "--heartbeat=10", *mesh, *options, processes=2, name=str(i),
-                  SLURM_JOB_ID=job, SLURM_NTASKS="2", SLURM_PROCID=str(i), SLURM_LOCALID=str(i),
-                  SLURM_STEP_NODELIST="localhost") for i in range(2)]
+    mesh = [
+      f"--config.mesh.{axis}={size}"
+      for axis, size in (("data", data), ("fsdp", fsdp), ("tensor", tensor))
+    ]
+    return [
+      begin(
+        workdir,
+        2,
+        "--distributed",
+        "--heartbeat=10",
+        *mesh,
+        *options,
+        processes=2,
+        name=str(i),
+        SLURM_JOB_ID=job,
+        SLURM_NTASKS="2",
+        SLURM_PROCID=str(i),
+        SLURM_LOCALID=str(i),
+        SLURM_STEP_NODELIST="localhost",
+      )
+      for i in range(2)
+    ]
 
   return start_two
 
@@ -74,10 +110,11 @@ def disturbed(begin, begin_two, folder):
   workdir = folder / "disturbed"
   metrics = lambda stage: lines(workdir / stage / "metrics.jsonl")
   for mesh, stage, ready, number in (
-      ((2, 2, 1), "extract", lambda: shards(workdir) >= 1, signal.SIGTERM),
-      ((1, 2, 2), "sft ar", lambda: metrics("sft/ar") >= 2, signal.SIGKILL),
-      ((2, 2, 1), "sft av", lambda: metrics("sft/av") >= 2, signal.SIGTERM),
-      ((1, 2, 2), "rl", lambda: metrics("rl") >= 1, signal.SIGTERM)):
+    ((2, 2, 1), "extract", lambda: shards(workdir) >= 1, signal.SIGTERM),
+    ((1, 2, 2), "sft ar", lambda: metrics("sft/ar") >= 2, signal.SIGKILL),
+    ((2, 2, 1), "sft av", lambda: metrics("sft/av") >= 2, signal.SIGTERM),
+    ((1, 2, 2), "rl", lambda: metrics("rl") >= 1, signal.SIGTERM),
+  ):
     processes = begin_two(workdir, *mesh)
     reach(ready, processes, workdir)
     processes[1].send_signal(number)
@@ -96,7 +133,9 @@ def _assert_equal(found: dict, expected: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ["av", "ar"])
-def test_a_run_disturbed_in_every_stage_gives_the_sft_curves_of_an_undisturbed_one(disturbed, alone, name):
+def test_a_run_disturbed_in_every_stage_gives_the_sft_curves_of_an_undisturbed_one(
+  disturbed, alone, name
+):
   found, expected = curve(disturbed / "sft" / name), curve(alone / "sft" / name)
   assert [line["step"] for line in found] == [*range(13)]
   for one, other in zip(found, expected, strict=True):
@@ -108,7 +147,9 @@ def alone_from_rl(disturbed, begin, folder):
   """The disturbed run's RL and what follows once more, undisturbed in one process with one device. (From SFTs of
   different meshes, equal to 1e-4, a draw now and then falls to the other side of a boundary, and the words with it.)"""
   workdir = folder / "alone from rl"
-  shutil.copytree(disturbed, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf", "report.html"))
+  shutil.copytree(
+    disturbed, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf", "report.html")
+  )
   assert finish([begin(workdir, 1)], workdir) == [0], logs(workdir)
   return workdir
 
@@ -125,12 +166,16 @@ def test_its_rl_curve_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
 def test_its_evaluation_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
   found, expected = evaluation(disturbed), evaluation(alone_from_rl)
   assert found["av"] == pytest.approx(expected["av"], rel=1e-2)
-  assert found["fve"]["gold_text"]["value"] == pytest.approx(expected["fve"]["gold_text"]["value"], abs=2e-2)
+  assert found["fve"]["gold_text"]["value"] == pytest.approx(
+    expected["fve"]["gold_text"]["value"], abs=2e-2
+  )
 
 
 def test_a_line_that_one_process_cannot_read_stops_both_at_once(begin_two, folder):
   corpus = folder / "broken.jsonl"
-  corpus.write_text("\n".join(['{"text": "one"}', "{oops", '{"text": "three"}']))  # line 2 is process 1's
+  corpus.write_text(
+    "\n".join(['{"text": "one"}', "{oops", '{"text": "three"}'])
+  )  # line 2 is process 1's
   workdir = folder / "broken corpus"
   assert finish(begin_two(workdir, 4, 1, 1, f"--config.corpus={corpus}"), workdir) == [2, 2]
   said = logs(workdir)

@@ -1,4 +1,5 @@
 """Collectives of a compiled program's text: a real program on CPU devices, and the spellings of the TPU compiler."""
+
 import json
 import os
 import subprocess
@@ -76,9 +77,15 @@ print(json.dumps([one[:4] for one in collectives(text, 8)]))
 
 def test_a_compiled_program():
   """Five layers, each gathering a 64 × 64 float32 weight from eight shards: in a loop, or once for all layers."""
-  done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True,
-                        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"})
+  done = subprocess.run(
+    [sys.executable, "-c", PROGRAM],
+    capture_output=True,
+    text=True,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"},
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   found = json.loads(done.stdout)
   assert [kind for kind, *_ in found] == ["all-gather"]
-  assert sum(received * times for _, received, times, _ in found) == pytest.approx(5 * 64 * 64 * 4 * 7 / 8)
+  assert sum(received * times for _, received, times, _ in found) == pytest.approx(
+    5 * 64 * 64 * 4 * 7 / 8
+  )

@@ -1,7 +1,8 @@
 """`nla plan`: programs compiled for TPU slices that are not here, and what is promised of them."""
+
 import math
-import pathlib
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -14,7 +15,7 @@ from nla_jax.planning.chips import CHIPS
 from nla_jax.planning.collectives import collectives, shapes_of
 from nla_jax.planning.topology import describe
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
 SHARES = 4  # devices that share a batch's rows
 
@@ -34,14 +35,22 @@ def compiled():
 
 def in_loop_gathers(text: str, rows: int) -> list[tuple[int, ...]]:
   """Results of all-gathers inside loops whose leading axis is not the device's rows: weights."""
-  return [shape for one in collectives(text, 8) if one.in_loop and one.kind == "all-gather"
-          for _, shape in one.shapes if len(shape) > 1 and shape[0] != rows]
+  return [
+    shape
+    for one in collectives(text, 8)
+    if one.in_loop and one.kind == "all-gather"
+    for _, shape in one.shapes
+    if len(shape) > 1 and shape[0] != rows
+  ]
 
 
 def logits_of_all_tokens(text: str, tokens: int, vocabulary: int) -> list[tuple[int, ...]]:
   """float32 arrays that hold a vocabulary for each of a device's tokens."""
-  return [shape for dtype, shape in shapes_of(text) if dtype == "f32" and vocabulary in shape
-          and math.prod(shape) >= tokens * vocabulary]
+  return [
+    shape
+    for dtype, shape in shapes_of(text)
+    if dtype == "f32" and vocabulary in shape and math.prod(shape) >= tokens * vocabulary
+  ]
 
 
 @pytest.mark.slow
@@ -60,11 +69,18 @@ def test_no_program_holds_logits_of_all_tokens(compiled):
     leaves = jax.tree_util.tree_leaves_with_path(programs[name].program.arguments)
     tokens = next(leaf for _, leaf in leaves if leaf.dtype == "int32" and len(leaf.shape) == 2)
     embedding = next(leaf for path, leaf in leaves if "embedding" in jax.tree_util.keystr(path))
-    count, vocabulary = math.prod(tokens.shape) // SHARES, embedding.sharding.shard_shape(embedding.shape)[0]
+    count, vocabulary = (
+      math.prod(tokens.shape) // SHARES,
+      embedding.sharding.shard_shape(embedding.shape)[0],
+    )
     text = programs[name].text
-    assert any(dtype == "f32" and vocabulary in shape for dtype, shape in shapes_of(text)), name  # a chunk's
+    assert any(dtype == "f32" and vocabulary in shape for dtype, shape in shapes_of(text)), (
+      name
+    )  # a chunk's
     assert logits_of_all_tokens(text, count, vocabulary) == [], name
-  assert logits_of_all_tokens(f"%x = f32[{count},{vocabulary}]", count, vocabulary)  # would be found
+  assert logits_of_all_tokens(
+    f"%x = f32[{count},{vocabulary}]", count, vocabulary
+  )  # would be found
 
 
 @pytest.mark.slow
@@ -83,14 +99,25 @@ def test_what_a_plan_says(compiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("memory", "expected"), [
-    (10.5 * 2**20, ("sft ar needs 1", "nearest that fits: --topology=v5e:2x4 with --config.mesh.fsdp=8")),
+@pytest.mark.parametrize(
+  ("memory", "expected"),
+  [
+    (
+      10.5 * 2**20,
+      ("sft ar needs 1", "nearest that fits: --topology=v5e:2x4 with --config.mesh.fsdp=8"),
+    ),
     (1000, ("too large before it begins", "no larger slice of these chips")),
-])
+  ],
+)
 def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, expected):
   pytest.importorskip("libtpu")
   monkeypatch.setitem(CHIPS, "v5e", CHIPS["v5e"]._replace(memory=memory))
-  arguments = ["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--config.ar.batch=64", "--topology=v5e:2x2"]
+  arguments = [
+    "plan",
+    f"--config={ROOT / 'configs' / 'tiny.py'}",
+    "--config.ar.batch=64",
+    "--topology=v5e:2x2",
+  ]
   assert main.main([*arguments, "--programs=sft ar"]) == 1
   said = capfd.readouterr().out
   assert "DOES NOT FIT" in said and all(part in said for part in expected), said
@@ -99,7 +126,11 @@ def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, 
 @pytest.mark.slow
 def test_suggestions_are_ranked_and_what_cannot_be_is_said(capfd):
   pytest.importorskip("libtpu")
-  arguments = [f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4", "--programs=rl scores"]
+  arguments = [
+    f"--config={ROOT / 'configs' / 'tiny.py'}",
+    "--topology=v5e:2x4",
+    "--programs=rl scores",
+  ]
   assert main.main(["plan", *arguments, "--suggest", "--tries=3"]) == 0
   fitting, refused = capfd.readouterr().out.split("not:")
   rates = [int(line.split()[-4].replace(",", "")) for line in fitting.splitlines()[1:]]
@@ -110,17 +141,24 @@ def test_suggestions_are_ranked_and_what_cannot_be_is_said(capfd):
 @pytest.mark.slow
 def test_gpus_are_planned_for_where_their_compiler_is_installed():
   pytest.importorskip("jax_cuda13_plugin")
-  made = plan.make_plan(tiny(**{"mesh.data": 1, "mesh.fsdp": 4}), describe("h100:8"), ("extract", "rl tokens"))
+  made = plan.make_plan(
+    tiny(**{"mesh.data": 1, "mesh.fsdp": 4}), describe("h100:8"), ("extract", "rl tokens")
+  )
   assert made.fits and [one.program.name for one in made.compiled] == ["extract", "rl tokens"]
 
 
-@pytest.mark.parametrize(("topology", "changes", "expected"), [
-    ("v9:2x2", {}, "chips are v4, v5e, v5p, v6e"), ("v5e", {}, "CHIP:SHAPE"),
-    ("v5e:3x5", {}, "shapes of v5e are 1x1"), ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
+@pytest.mark.parametrize(
+  ("topology", "changes", "expected"),
+  [
+    ("v9:2x2", {}, "chips are v4, v5e, v5p, v6e"),
+    ("v5e", {}, "CHIP:SHAPE"),
+    ("v5e:3x5", {}, "shapes of v5e are 1x1"),
+    ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
     ("v5e:2x2*2", {"mesh.data": 1, "mesh.fsdp": 4}, "multiple of the 2 slices"),
     ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch / av\.parts is 6"),
     ("v5e:2x4", {"mesh.tensor": 8, "mesh.data": 1, "mesh.fsdp": 1}, "4 query heads"),
-])
+  ],
+)
 def test_what_cannot_be_planned_is_said_in_one_line(topology, changes, expected):
   pytest.importorskip("libtpu")
   with pytest.raises(NLAError, match=expected) as caught:

@@ -1,4 +1,5 @@
 """The work of a traced program, against operations counted by hand."""
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -34,7 +35,9 @@ def test_loops_count_as_often_as_they_run():
   layer = jax.checkpoint(lambda x, w: (jnp.tanh(x @ w), None))
   recomputed = jax.grad(lambda x, w: jnp.sum(jax.lax.scan(layer, x, w)[0]))
   assert work(recomputed, x, w).flops == 6 * 2 * 64 * 3  # again, and for x (w is constant here)
-  token_loop = lambda x, w: jax.lax.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] @ w[0]), (0, x))[1]
+  token_loop = lambda x, w: jax.lax.while_loop(
+    lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] @ w[0]), (0, x)
+  )[1]
   assert work(token_loop, x, w, loop=9).flops == 9 * 2 * 64
 
 
@@ -50,7 +53,9 @@ def test_a_transformer_is_two_operations_a_weight_and_token_and_attention(tiny_a
   forward = lambda params, tokens: Transformer(a).apply({"params": params}, tokens).hidden
   found = work(forward, params, jax.ShapeDtypeStruct((batch, length), jnp.int32))
   weights = sum(leaf.size for name, leaf in params["layers"].items() if not name.endswith("norm"))
-  attention = 2 * 2 * batch * a.n_heads * length * length * a.head_dim * a.n_layers  # scores and mixing
+  attention = (
+    2 * 2 * batch * a.n_heads * length * length * a.head_dim * a.n_layers
+  )  # scores and mixing
   assert found.flops == 2 * weights * batch * length + attention
 
 
@@ -59,16 +64,23 @@ def test_eight_devices_share_the_scores_and_their_gradients_evenly(kernel, produ
   """Rows by data and fsdp, vocabulary by tensor: the logits once, again for the gradient (twice by the kernel), and two
   gradients. Inside the kernel's shard_map shapes are one device's already."""
   mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3)
-  at = lambda dtype, sizes, *axes: jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, P(*axes)))
+  at = lambda dtype, sizes, *axes: jax.ShapeDtypeStruct(
+    sizes, dtype, sharding=NamedSharding(mesh, P(*axes))
+  )
   rows = ("data", "fsdp")
-  arguments = (at(jnp.float32, (16, 32, 64), rows), at(jnp.float32, (1024, 64), "tensor", "fsdp"),
-               at(jnp.int32, (16, 32), rows))
+  arguments = (
+    at(jnp.float32, (16, 32, 64), rows),
+    at(jnp.float32, (1024, 64), "tensor", "fsdp"),
+    at(jnp.int32, (16, 32), rows),
+  )
   with jax.sharding.use_abstract_mesh(mesh):
     loss = lambda *arguments: token_scores(*arguments, kernel=kernel).logprob.sum()
     found = work(jax.grad(loss, (0, 1)), *arguments)
   assert found.flops == products * 2 * 16 * 32 * 64 * 1024 / 8
 
 
-@pytest.mark.parametrize(("tree", "expected"), [({"a": shape(3, 4), "b": jax.ShapeDtypeStruct((5,), jnp.int8)}, 53)])
+@pytest.mark.parametrize(
+  ("tree", "expected"), [({"a": shape(3, 4), "b": jax.ShapeDtypeStruct((5,), jnp.int8)}, 53)]
+)
 def test_bytes_of_a_tree(tree, expected):
   assert held_bytes(tree) == expected

@@ -1,4 +1,5 @@
 """A batch in parts has the gradient of the whole batch, whatever its loss is the mean over."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,12 +27,15 @@ def _of_rows(params, part):
 
 
 @pytest.mark.parametrize("parts", [2, 3, 12])
-@pytest.mark.parametrize(("loss", "weight"), [(_of_tokens, lambda part: weight_of(part[1])),
-                                              (_of_rows, lambda part: 1.0)])
+@pytest.mark.parametrize(
+  ("loss", "weight"), [(_of_tokens, lambda part: weight_of(part[1])), (_of_rows, lambda part: 1.0)]
+)
 @pytest.mark.parametrize("mesh", [False, True])
 def test_parts_change_nothing(loss, weight, parts, mesh):
   def run(n):
-    return jax.jit(lambda params, batch: gradient(loss, params, batch, parts=n, weight=weight))(PARAMS, (X, MASK))
+    return jax.jit(lambda params, batch: gradient(loss, params, batch, parts=n, weight=weight))(
+      PARAMS, (X, MASK)
+    )
 
   whole = run(1)
   if mesh:

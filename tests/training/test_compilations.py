@@ -1,5 +1,6 @@
 """However long texts and answers are, an RL run compiles each of its programs a known number of times."""
-import pathlib
+
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.training import rl as rl_lib
 
-CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "tiny.py")
+CONFIG = str(Path(__file__).parents[2] / "configs" / "tiny.py")
 TEXTS = ("a", "a longer one", "the longest of all that fits in the cap of 96 bytes", None)
 
 
@@ -25,8 +26,18 @@ def programs():
   """Sizes of jax's caches of programs after three steps: program -> how often it was compiled."""
   config, base = load_config(CONFIG), random_model("random:tiny")
   prompts = make_prompts(base.tokenizer, config.prompts.av)
-  pair = pair_lib.make_pair(base.architecture, base.tokenizer, prompts, layer=config.layer, scale=5.0, mode="replace",
-                            map="scalar", max_new_tokens=config.rl.max_new_tokens, dtype=jnp.float32, remat=False)
+  pair = pair_lib.make_pair(
+    base.architecture,
+    base.tokenizer,
+    prompts,
+    layer=config.layer,
+    scale=5.0,
+    mode="replace",
+    map="scalar",
+    max_new_tokens=config.rl.max_new_tokens,
+    dtype=jnp.float32,
+    remat=False,
+  )
   fresh = lambda: verbalizer_params(jax.tree.map(jnp.array, base.params), 64, "scalar")
   learner = rl_lib.Learner(pair, config.rl, fresh())
   ar_params = reconstructor_params(jax.tree.map(jnp.array, base.params), config.layer)
@@ -34,20 +45,32 @@ def programs():
   each, group = config.rl.activations, config.rl.group
   vectors = np.random.default_rng(0).normal(size=(each, 64)).astype(np.float32)
   given, ids = np.repeat(vectors, group, axis=0), np.arange(each * group, dtype=np.int32)
-  before = {name: getattr(sampler, name)._cache_size() for name in ("leaf_copy", "prefill", "decode", "_enlarge")}
+  before = {
+    name: getattr(sampler, name)._cache_size()
+    for name in ("leaf_copy", "prefill", "decode", "_enlarge")
+  }
   for step, text in enumerate(TEXTS):
     rollout = pair.roll_out(states["av"].params, vectors, jax.random.key(step), ids)
     inputs = pair.inputs([text] * len(given))
-    states["ar"], errors, _ = learner.update_ar(states["ar"], inputs.tokens, inputs.lengths, given, inputs.fits)
-    states["av"], _ = learner.improve(states["av"], rollout, given, -np.asarray(errors), 0.01 * step, seed=step)
+    states["ar"], errors, _ = learner.update_ar(
+      states["ar"], inputs.tokens, inputs.lengths, given, inputs.fits
+    )
+    states["av"], _ = learner.improve(
+      states["av"], rollout, given, -np.asarray(errors), 0.01 * step, seed=step
+    )
     pair.reconstruct(states["ar"].params, [text] * 3)
   found = {name: getattr(sampler, name)._cache_size() - count for name, count in before.items()}
-  return found | {name: getattr(learner, name)._cache_size() for name in ("scores", "update_av", "update_ar")}
+  return found | {
+    name: getattr(learner, name)._cache_size() for name in ("scores", "update_av", "update_ar")
+  }
 
 
 def test_updates_and_scores_are_compiled_once(programs):
   assert {name: programs[name] for name in ("scores", "update_av", "update_ar")} == {
-      "scores": 1, "update_av": 1, "update_ar": 1}
+    "scores": 1,
+    "update_av": 1,
+    "update_ar": 1,
+  }
 
 
 def test_the_sampler_is_compiled_once_for_each_size_of_its_cache(programs):
@@ -61,5 +84,8 @@ def test_texts_of_any_length_are_a_few_shapes():
   """Inputs past the fixed length grow in steps of 32 tokens."""
   base = random_model("random:tiny")
   prompts = make_prompts(base.tokenizer, load_config(CONFIG).prompts.av)
-  widths = {encode_inputs(prompts, base.tokenizer, ["x" * n], 64, grow=True).tokens.shape[1] for n in range(1, 200)}
+  widths = {
+    encode_inputs(prompts, base.tokenizer, ["x" * n], 64, grow=True).tokens.shape[1]
+    for n in range(1, 200)
+  }
   assert len(widths) <= 1 + 200 // 32 and max(widths) >= 200

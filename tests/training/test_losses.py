@@ -1,4 +1,5 @@
 """Losses against their formulas, written out literally."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,11 +35,14 @@ def test_token_scores_are_log_softmax_whatever_the_chunk_with_their_gradients(ch
     def total(hidden, matrix):
       scores = score(hidden, matrix, TARGETS)
       return jnp.sum(weights[0] * scores.logprob + weights[1] * scores.entropy), scores
+
     return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(HIDDEN, MATRIX)
 
   (_, scores), grads = loss(lambda *arguments: token_scores(*arguments, chunk=chunk))
   (_, expected), expected_grads = loss(_literal_scores)
-  for found, wanted in zip(jax.tree.leaves((scores, grads)), jax.tree.leaves((expected, expected_grads))):
+  for found, wanted in zip(
+    jax.tree.leaves((scores, grads)), jax.tree.leaves((expected, expected_grads))
+  ):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -56,7 +60,10 @@ def test_no_array_of_batch_length_vocabulary_exists():
 
 
 def test_a_masked_mean_sees_only_what_is_unmasked():
-  x, mask = np.array([[1.0, 2.0, np.nan], [np.inf, 5.0, 7.0]]), np.array([[1, 1, 0], [0, 1, 1]], bool)
+  x, mask = (
+    np.array([[1.0, 2.0, np.nan], [np.inf, 5.0, 7.0]]),
+    np.array([[1, 1, 0], [0, 1, 1]], bool),
+  )
   assert float(masked_mean(x, mask)) == pytest.approx(15 / 4)
   np.testing.assert_allclose(masked_mean(x, mask, axis=1), [1.5, 6.0])
   np.testing.assert_array_equal(masked_mean(x, np.zeros_like(mask), axis=1), [0.0, 0.0])
@@ -70,7 +77,9 @@ def test_sft_loss_is_the_mean_over_supervised_tokens_not_over_rows():
 def test_advantages_are_normalised_in_each_group_with_ddof_1():
   rewards = np.array([1.0, 2.0, 4.0, -1.0, -1.0, -1.0], np.float32)
   std = np.std([1.0, 2.0, 4.0], ddof=1) + 1e-6
-  np.testing.assert_allclose(group_advantages(rewards, 3), [*((np.array([1, 2, 4]) - 7 / 3) / std), 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(
+    group_advantages(rewards, 3), [*((np.array([1, 2, 4]) - 7 / 3) / std), 0, 0, 0], atol=1e-6
+  )
 
 
 # A policy that is a table of logits: 2 answers of 3 tokens over 5 words, the second cut to 2 tokens.
@@ -88,11 +97,15 @@ def _scores(logits):
 
 OLD = np.asarray(_scores(LOGITS).logprob)
 DIRECTION = np.eye(5)[ACTIONS] - np.asarray(jax.nn.softmax(LOGITS))  # d log π(action) / d logits
-TOKEN_WEIGHT = (MASK / MASK.sum(1, keepdims=True) / 2)[..., None]  # mean over tokens, then over samples
+TOKEN_WEIGHT = (MASK / MASK.sum(1, keepdims=True) / 2)[
+  ..., None
+]  # mean over tokens, then over samples
 
 
 def _gradient(old=OLD, reference=OLD, advantages=ADVANTAGES, **options):
-  loss = lambda logits: policy_loss(_scores(logits), old, reference, advantages, MASK, **options).loss
+  loss = lambda logits: (
+    policy_loss(_scores(logits), old, reference, advantages, MASK, **options).loss
+  )
   return np.asarray(jax.grad(loss)(LOGITS))
 
 
@@ -105,15 +118,20 @@ def test_the_k2_gradient_pulls_by_the_gap_to_the_reference():
   """k1's would be the weight times DIRECTION alone, whatever the reference."""
   reference = OLD - np.array([[0.3, -0.2, 0.0], [0.5, 0.1, 9.0]], np.float32)
   expected = TOKEN_WEIGHT * (0.25 * (OLD - reference))[..., None] * DIRECTION
-  found = _gradient(reference=reference, advantages=np.zeros(2, np.float32), kl_weight=0.25, kl_kind="k2")
+  found = _gradient(
+    reference=reference, advantages=np.zeros(2, np.float32), kl_weight=0.25, kl_kind="k2"
+  )
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "formula"), [
-  ("k2", lambda gap: gap**2 / 2), ("k3", lambda gap: np.exp(-gap) - 1 + gap)])
+@pytest.mark.parametrize(
+  ("kind", "formula"), [("k2", lambda gap: gap**2 / 2), ("k3", lambda gap: np.exp(-gap) - 1 + gap)]
+)
 def test_kl_is_its_formula_and_zero_at_the_reference(kind, formula):
   gap = np.array([[0.3, -0.2, 0.7], [-0.5, 0.1, 9.0]], np.float32)
-  out = policy_loss(_scores(LOGITS), OLD, OLD - gap, ADVANTAGES * 0, MASK, kl_weight=2.0, kl_kind=kind)
+  out = policy_loss(
+    _scores(LOGITS), OLD, OLD - gap, ADVANTAGES * 0, MASK, kl_weight=2.0, kl_kind=kind
+  )
   assert float(out.kl) == pytest.approx(np.sum(TOKEN_WEIGHT[..., 0] * formula(gap)), rel=1e-4)
   assert float(out.loss) == pytest.approx(2 * float(out.kl), rel=1e-4)
   assert float(policy_loss(_scores(LOGITS), OLD, OLD, ADVANTAGES, MASK, kl_kind=kind).kl) == 0
@@ -139,14 +157,20 @@ def test_the_entropy_bonus_raises_entropy():
 
 def test_mean_and_leave_one_out_advantages_are_their_formulas():
   rewards = np.array([1.0, 2.0, 4.0, -1.0, -1.0, -1.0], np.float32)
-  np.testing.assert_allclose(group_advantages(rewards, 3, "mean"), [*(np.array([1, 2, 4]) - 7 / 3), 0, 0, 0], atol=1e-6)
-  np.testing.assert_allclose(group_advantages(rewards, 3, "rloo"), [1 - 3, 2 - 2.5, 4 - 1.5, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(
+    group_advantages(rewards, 3, "mean"), [*(np.array([1, 2, 4]) - 7 / 3), 0, 0, 0], atol=1e-6
+  )
+  np.testing.assert_allclose(
+    group_advantages(rewards, 3, "rloo"), [1 - 3, 2 - 2.5, 4 - 1.5, 0, 0, 0], atol=1e-6
+  )
 
 
 def test_the_upper_bound_of_the_ratio_can_be_wider_than_the_lower():
   ratio = np.array([[1.3, 1.5, 0.7], [0.7, 1.0, 1.0]], np.float32)
   found = _gradient(old=OLD - np.log(ratio), kl_weight=0.0, clip=0.2, clip_high=0.4)
-  moves = np.array([[1, 0, 1], [0, 1, 0]])[..., None]  # 1.3 is within 1.4; 0.7 with a negative advantage is clipped
+  moves = np.array([[1, 0, 1], [0, 1, 0]])[
+    ..., None
+  ]  # 1.3 is within 1.4; 0.7 with a negative advantage is clipped
   expected = -TOKEN_WEIGHT * moves * (ratio * ADVANTAGES[:, None])[..., None] * DIRECTION
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -154,7 +178,9 @@ def test_the_upper_bound_of_the_ratio_can_be_wider_than_the_lower():
 def test_dual_clip_bounds_the_loss_of_unlikely_tokens_with_negative_advantage():
   ratio = np.array([[9.0, 1.0, 1.0], [9.0, 2.0, 1.0]], np.float32)
   options = dict(kl_weight=0.0, dual_clip=3.0)
-  moves = np.array([[0, 1, 1], [0, 1, 0]])[..., None]  # 9 > 3 with A < 0: no gradient; 2 < 3 keeps it
+  moves = np.array([[0, 1, 1], [0, 1, 0]])[
+    ..., None
+  ]  # 9 > 3 with A < 0: no gradient; 2 < 3 keeps it
   expected = -TOKEN_WEIGHT * moves * (ratio * ADVANTAGES[:, None])[..., None] * DIRECTION
   np.testing.assert_allclose(_gradient(old=OLD - np.log(ratio), **options), expected, atol=1e-6)
 
@@ -174,8 +200,9 @@ def test_averaged_over_tokens_a_long_answer_weighs_more():
 
 def test_k1_is_left_to_the_reward():
   reference = OLD - 0.4
-  np.testing.assert_allclose(_gradient(reference=reference, kl_weight=9.0, kl_kind="k1"), _gradient(kl_weight=0.0),
-                             atol=1e-6)
+  np.testing.assert_allclose(
+    _gradient(reference=reference, kl_weight=9.0, kl_kind="k1"), _gradient(kl_weight=0.0), atol=1e-6
+  )
 
 
 def test_the_kl_weight_goes_towards_its_target_a_little_at_a_time():
@@ -192,9 +219,21 @@ def test_the_policy_gradient_is_the_numerical_one_with_everything_on():
     logits = np.asarray(LOGITS, np.float64)
 
     def loss(x):
-      return policy_loss(_scores(x), old, reference, np.asarray(ADVANTAGES, np.float64), MASK, clip=0.2, clip_high=0.3,
-                         dual_clip=3.0, importance=importance_weights(old, sampler, 1.5), kl_weight=0.3, kl_kind="k3",
-                         entropy_weight=0.1, average="token").loss
+      return policy_loss(
+        _scores(x),
+        old,
+        reference,
+        np.asarray(ADVANTAGES, np.float64),
+        MASK,
+        clip=0.2,
+        clip_high=0.3,
+        dual_clip=3.0,
+        importance=importance_weights(old, sampler, 1.5),
+        kl_weight=0.3,
+        kl_kind="k3",
+        entropy_weight=0.1,
+        average="token",
+      ).loss
 
     found, expected = np.asarray(jax.grad(loss)(logits)), np.zeros_like(logits)
     for index in np.ndindex(*logits.shape):

@@ -1,4 +1,5 @@
 """The guard, the clip and the schedule, on a two-leaf model."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 
 from nla_jax.config import optimizer as settings
 from nla_jax.errors import NLAError
-from nla_jax.training.optimizer import check_guard, create_state, guarded_update, learning_rate, make_optimizer
+from nla_jax.training.optimizer import (
+  check_guard,
+  create_state,
+  guarded_update,
+  learning_rate,
+  make_optimizer,
+)
 
 PARAMS = {"weight": jnp.array([[1.0, -2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, 0.25])}
 GRADS = {"weight": jnp.array([[0.1, 0.2], [-0.3, 0.4]]), "bias": jnp.array([-0.5, 0.6])}
@@ -54,7 +61,9 @@ def test_a_run_stops_after_too_many_skipped_updates_in_a_row():
   for _ in range(2):
     state, _ = guarded_update(state, _spoiled(np.nan), optimizer, 1.0)
   check_guard(state, 3, "ar")
-  with pytest.raises(NLAError, match="ar: 2 updates in a row had non-finite or exploded gradients at step 2"):
+  with pytest.raises(
+    NLAError, match="ar: 2 updates in a row had non-finite or exploded gradients at step 2"
+  ):
     check_guard(state, 2, "ar")
 
 
@@ -83,7 +92,9 @@ def test_the_schedule_is_the_rate_that_parameters_move_at(schedule):
     state = after
   np.testing.assert_allclose(moved, [float(rates(i)) for i in range(12)], rtol=2e-3)
   assert moved[0] < moved[1] < moved[2] and max(moved) == pytest.approx(0.01, rel=2e-3)
-  assert moved[-1] == pytest.approx(0.01, rel=2e-3) if schedule == "constant" else moved[-1] < 0.0015
+  assert (
+    moved[-1] == pytest.approx(0.01, rel=2e-3) if schedule == "constant" else moved[-1] < 0.0015
+  )
 
 
 def test_an_unknown_schedule_is_refused():

@@ -1,28 +1,43 @@
 """Rewards, what they cost, and the alarms beside them."""
+
 import types
 
 import numpy as np
 import pytest
 
 from nla_jax.training.alarms import Watch
-from nla_jax.training.rewards import manner_cost, non_ascii_share, reconstruction_reward, repeated_share, truncate
+from nla_jax.training.rewards import (
+  manner_cost,
+  non_ascii_share,
+  reconstruction_reward,
+  repeated_share,
+  truncate,
+)
 
 
-@pytest.mark.parametrize(("kind", "failure"), [("mse", -2.0), ("cosine", -2.0), ("log", -np.log(2))])
+@pytest.mark.parametrize(
+  ("kind", "failure"), [("mse", -2.0), ("cosine", -2.0), ("log", -np.log(2))]
+)
 def test_a_failure_scores_no_better_than_words_that_tell_nothing(kind, failure):
   """The contract's numbers: as an orthogonal reconstruction (error 2), or worse; far from 0, the best there is."""
   errors = np.linspace(0, 2, 9).astype(np.float32)
   rewards = np.asarray(reconstruction_reward(errors, np.zeros(9, bool), kind))
   failed = np.asarray(reconstruction_reward(errors, np.ones(9, bool), kind))
   np.testing.assert_allclose(failed, failure)
-  assert (np.diff(rewards) < 0).all() and (rewards >= failure - 1e-6).all() and (rewards[:-1] > failure).all()
+  assert (
+    (np.diff(rewards) < 0).all()
+    and (rewards >= failure - 1e-6).all()
+    and (rewards[:-1] > failure).all()
+  )
 
 
 def test_rewards_are_their_formulas():
   errors, fine = np.array([0.0, 0.5, 2.0], np.float32), np.zeros(3, bool)
   np.testing.assert_allclose(reconstruction_reward(errors, fine, "mse"), [0, -0.5, -2])
   np.testing.assert_allclose(reconstruction_reward(errors, fine, "cosine"), [1, 0.75, 0])
-  np.testing.assert_allclose(reconstruction_reward(errors, fine, "log"), -np.log([1e-8, 0.5, 2]), rtol=1e-5)
+  np.testing.assert_allclose(
+    reconstruction_reward(errors, fine, "log"), -np.log([1e-8, 0.5, 2]), rtol=1e-5
+  )
 
 
 def test_repetition_and_other_scripts_are_shares():

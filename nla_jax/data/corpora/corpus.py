@@ -1,4 +1,5 @@
 """Documents to take activations from. Bad input fails before the first document, or with the line it stands on."""
+
 import dataclasses
 import importlib.util
 import json
@@ -52,7 +53,9 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Do
       no document, an id occurs twice, or there is no document at all.
   """
   if max_documents is not None and max_documents < 1:
-    raise NLAError(f"max_documents is {max_documents}; give a number of at least 1, or None for the whole corpus")
+    raise NLAError(
+      f"max_documents is {max_documents}; give a number of at least 1, or None for the whole corpus"
+    )
   return (document for _, document in _checked(_parse(_open(source), 0, 1), source, max_documents))
 
 
@@ -76,16 +79,20 @@ def _parse(source: _Records, index: int, count: int) -> Iterator[tuple[int, Docu
 def _open(source: str) -> _Records:
   if source == "wikipedia-sample":
     if importlib.util.find_spec("mwparserfromhell") is None:
-      raise NLAError("the corpus 'wikipedia-sample' is cleaned with the Python package mwparserfromhell, which is not "
-                     "installed; install the extra `demo` (pip install 'nla_jax[demo]')")
+      raise NLAError(
+        "the corpus 'wikipedia-sample' is cleaned with the Python package mwparserfromhell, which is not "
+        "installed; install the extra `demo` (pip install 'nla_jax[demo]')"
+      )
     return _Records(enumerate(wikipedia.read_pages(wikipedia.sample_path())), _article)
   if source.startswith("hf://"):
     return _hub(source)
   readers = {".txt": _text_file, ".jsonl": _json_lines, ".parquet": _parquet}
   reader = readers.get(os.path.splitext(source)[1].lower())
   if reader is None:
-    raise NLAError(f"the corpus {source!r} is no known kind; give 'wikipedia-sample', a .txt, .jsonl or .parquet file, "
-                   "or hf://name[@subset][:split]")
+    raise NLAError(
+      f"the corpus {source!r} is no known kind; give 'wikipedia-sample', a .txt, .jsonl or .parquet file, "
+      "or hf://name[@subset][:split]"
+    )
   if not os.path.isfile(source):
     raise NLAError(f"the corpus file {source} does not exist; check --config.corpus")
   if not os.access(source, os.R_OK):
@@ -93,8 +100,12 @@ def _open(source: str) -> _Records:
   return reader(source)
 
 
-def _checked(documents: Iterable[tuple[int, Document]], source: str, limit: int | None,
-             may_be_empty: bool = False) -> Iterator[tuple[int, Document]]:
+def _checked(
+  documents: Iterable[tuple[int, Document]],
+  source: str,
+  limit: int | None,
+  may_be_empty: bool = False,
+) -> Iterator[tuple[int, Document]]:
   seen = set()
   for number, document in documents:
     if document.id in seen:
@@ -135,7 +146,9 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
       for number, line in enumerate(file, 1):
         yield number, line.rstrip("\n")
   except UnicodeDecodeError as error:
-    raise NLAError(f"{path} is not UTF-8 text (after line {number}: {error.reason}); save it as UTF-8") from None
+    raise NLAError(
+      f"{path} is not UTF-8 text (after line {number}: {error.reason}); save it as UTF-8"
+    ) from None
   except OSError as error:
     raise NLAError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -164,10 +177,14 @@ def _json_lines(path: str) -> _Records:
     try:
       row = json.loads(line)
     except json.JSONDecodeError as error:
-      raise NLAError(f"{place} is not JSON ({error.msg} at column {error.colno}); give one object a line, such as "
-                     "{\"text\": \"…\"}") from None
+      raise NLAError(
+        f"{place} is not JSON ({error.msg} at column {error.colno}); give one object a line, such as "
+        '{"text": "…"}'
+      ) from None
     if not isinstance(row, dict):
-      raise NLAError(f"{place} is a JSON {type(row).__name__}; give one object a line, such as {{\"text\": \"…\"}}")
+      raise NLAError(
+        f'{place} is a JSON {type(row).__name__}; give one object a line, such as {{"text": "…"}}'
+      )
     return [_from_row(row, f"{_stem(path)}#{number}", place)]
 
   return _Records(((number, line) for number, line in _lines(path) if line.strip()), document)
@@ -175,8 +192,13 @@ def _json_lines(path: str) -> _Records:
 
 def _parquet(path: str) -> _Records:
   def document(number: int, row) -> list[Document]:
-    return [_from_row({name: value.as_py() for name, value in row.items()}, f"{_stem(path)}#{number}",
-                      f"{path} row {number}")]
+    return [
+      _from_row(
+        {name: value.as_py() for name, value in row.items()},
+        f"{_stem(path)}#{number}",
+        f"{path} row {number}",
+      )
+    ]
 
   return _Records(enumerate(_parquet_rows(path)), document)
 
@@ -190,9 +212,13 @@ def _parquet_rows(path: str) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(path) as file:
       columns = file.schema_arrow.names
       if "text" not in columns:
-        raise NLAError(f"{path} has no column 'text'; its columns are {', '.join(columns)}; rename the one that holds "
-                       "the documents")
-      for batch in file.iter_batches(1024, columns=[name for name in ("text", "id", "group") if name in columns]):
+        raise NLAError(
+          f"{path} has no column 'text'; its columns are {', '.join(columns)}; rename the one that holds "
+          "the documents"
+        )
+      for batch in file.iter_batches(
+        1024, columns=[name for name in ("text", "id", "group") if name in columns]
+      ):
         for values in zip(*batch.columns, strict=True):
           yield dict(zip(batch.schema.names, values, strict=True))
   except (pa.ArrowException, OSError) as error:
@@ -201,25 +227,39 @@ def _parquet_rows(path: str) -> Iterator[dict[str, Any]]:
 
 def _hub(source: str) -> _Records:
   if importlib.util.find_spec("datasets") is None:
-    raise NLAError(f"the corpus {source} is read with the Python package datasets, which is not installed; "
-                   "pip install datasets")
+    raise NLAError(
+      f"the corpus {source} is read with the Python package datasets, which is not installed; "
+      "pip install datasets"
+    )
   import datasets
 
   # A split never holds a slash, so a colon before the last slash belongs to a path.
   head, colon, split = source.removeprefix("hf://").rpartition(":")
-  name, split = (head, split) if colon and "/" not in split else (source.removeprefix("hf://"), "train")
+  name, split = (
+    (head, split) if colon and "/" not in split else (source.removeprefix("hf://"), "train")
+  )
   name, _, subset = name.partition("@")
   if not name or not split:
-    raise NLAError(f"the corpus {source!r} is incomplete; write hf://name, hf://name:split or hf://name@subset:split")
+    raise NLAError(
+      f"the corpus {source!r} is incomplete; write hf://name, hf://name:split or hf://name@subset:split"
+    )
   try:
     rows = datasets.load_dataset(name, subset or None, split=split, streaming=True)
-  except Exception as error:  # `datasets` raises its own, the hub's, fsspec's and builtin errors alike
-    raise NLAError(f"the corpus {source} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}; check "
-                   "the name, the split and the network, or log in where the data set asks for it") from error
+  except (
+    Exception
+  ) as error:  # `datasets` raises its own, the hub's, fsspec's and builtin errors alike
+    raise NLAError(
+      f"the corpus {source} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}; check "
+      "the name, the split and the network, or log in where the data set asks for it"
+    ) from error
   if rows.column_names and "text" not in rows.column_names:
-    raise NLAError(f"the data set {source} has no column 'text'; its columns are {', '.join(rows.column_names)}")
-  return _Records(enumerate(rows),
-                  lambda number, row: [_from_row(row, f"{name}#{number}", f"{source} row {number}")])
+    raise NLAError(
+      f"the data set {source} has no column 'text'; its columns are {', '.join(rows.column_names)}"
+    )
+  return _Records(
+    enumerate(rows),
+    lambda number, row: [_from_row(row, f"{name}#{number}", f"{source} row {number}")],
+  )
 
 
 def _from_row(row: dict, default_id: str, place: str) -> Document:

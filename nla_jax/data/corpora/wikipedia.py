@@ -3,6 +3,7 @@
 A document is one paragraph of running text of an article, a group is the article. Tables, references, files,
 headings, lists and the templates that hold no words of the sentence are left out.
 """
+
 import bz2
 import html
 import importlib.util
@@ -20,20 +21,75 @@ MINIMUM_CHARACTERS = 200
 MINIMUM_LETTERS = 0.7  # share of letters among a paragraph's characters; prose has about 0.8, tables of numbers less
 
 # Tags whose contents are not the sentence's words.
-_DROPPED_TAGS = frozenset(("ref", "references", "table", "gallery", "math", "chem", "timeline", "score", "imagemap",
-                           "syntaxhighlight", "source", "pre", "noinclude", "includeonly", "hr"))
+_DROPPED_TAGS = frozenset(
+  (
+    "ref",
+    "references",
+    "table",
+    "gallery",
+    "math",
+    "chem",
+    "timeline",
+    "score",
+    "imagemap",
+    "syntaxhighlight",
+    "source",
+    "pre",
+    "noinclude",
+    "includeonly",
+    "hr",
+  )
+)
 _LIST_TAGS = frozenset(("li", "dd", "dt"))
 _BLOCK_TAGS = frozenset(("blockquote", "div", "p", "center", "ul", "ol", "dl", "tr"))
 # Templates that stand inside sentences, and which positional parameters are their words.
 _WORDS_OF_TEMPLATE = {
-    "lang": ("2",), "transl": ("2",), "transliteration": ("2",), "nowrap": ("1",), "nobr": ("1",), "sic": ("1",),
-    "as of": ("1",), "convert": ("1", "2"), "cvt": ("1", "2"), "ship": ("1", "2"), "abbr": ("1",), "small": ("1",),
-    "nihongo": ("1",), "mvar": ("1",), "math": ("1",), "var": ("1",), "frac": ("1",), "quote": ("1",), "'s": (),
-    "chem": ("1", "2", "3", "4", "5", "6"), "usd": ("1",), "gbp": ("1",), "sup": ("1",), "sub": ("1",),
-    "e": ("1",), "val": ("1",), "formatnum": ("1",), "iso": ("1",), "em": ("1",), "strong": ("1",), "polytonic": ("1",),
+  "lang": ("2",),
+  "transl": ("2",),
+  "transliteration": ("2",),
+  "nowrap": ("1",),
+  "nobr": ("1",),
+  "sic": ("1",),
+  "as of": ("1",),
+  "convert": ("1", "2"),
+  "cvt": ("1", "2"),
+  "ship": ("1", "2"),
+  "abbr": ("1",),
+  "small": ("1",),
+  "nihongo": ("1",),
+  "mvar": ("1",),
+  "math": ("1",),
+  "var": ("1",),
+  "frac": ("1",),
+  "quote": ("1",),
+  "'s": (),
+  "chem": ("1", "2", "3", "4", "5", "6"),
+  "usd": ("1",),
+  "gbp": ("1",),
+  "sup": ("1",),
+  "sub": ("1",),
+  "e": ("1",),
+  "val": ("1",),
+  "formatnum": ("1",),
+  "iso": ("1",),
+  "em": ("1",),
+  "strong": ("1",),
+  "polytonic": ("1",),
 }
-_LITERAL_TEMPLATE = {"'s": "'s", "ndash": "–", "spaced ndash": " – ", "snd": " – ", "mdash": "—", "'": "'", "nbsp": " ",
-                     "spaces": " ", "•": " ", "·": " ", "!": "", "-": ""}
+_LITERAL_TEMPLATE = {
+  "'s": "'s",
+  "ndash": "–",
+  "spaced ndash": " – ",
+  "snd": " – ",
+  "mdash": "—",
+  "'": "'",
+  "nbsp": " ",
+  "spaces": " ",
+  "•": " ",
+  "·": " ",
+  "!": "",
+  "-": "",
+}
 _LIST_ITEM = "\x00"  # stands where a line began with *, #, : or ;
 
 # A bracket pair whose words were all dropped: "( ; )", "( , )", "()".
@@ -51,12 +107,16 @@ def sample_path() -> str:
   """Where the installed `gensim` keeps its Wikipedia sample. `gensim` is found, not imported (it would want scipy)."""
   spec = importlib.util.find_spec("gensim")
   if spec is None or spec.origin is None:
-    raise NLAError("the corpus 'wikipedia-sample' lies inside the Python package gensim, which is not installed; "
-                   "pip install --no-deps gensim (only its file is read), or name another --config.corpus")
+    raise NLAError(
+      "the corpus 'wikipedia-sample' lies inside the Python package gensim, which is not installed; "
+      "pip install --no-deps gensim (only its file is read), or name another --config.corpus"
+    )
   path = os.path.join(os.path.dirname(spec.origin), SAMPLE)
   if not os.path.isfile(path):
-    raise NLAError(f"the installed gensim has no file {SAMPLE}; install the gensim that launch/demo-data.txt names, or "
-                   "name another --config.corpus")
+    raise NLAError(
+      f"the installed gensim has no file {SAMPLE}; install the gensim that launch/demo-data.txt names, or "
+      "name another --config.corpus"
+    )
   return path
 
 
@@ -70,14 +130,16 @@ def read_pages(path: str) -> Iterator[tuple[str, str]]:
       for _, element in ET.iterparse(stream):
         if element.tag.rpartition("}")[2] != "page":
           continue
-        space = element.tag[:-len("page")]
+        space = element.tag[: -len("page")]
         if element.findtext(space + "ns") == "0" and element.find(space + "redirect") is None:
           text = element.findtext(f"{space}revision/{space}text")
           yield element.findtext(space + "title") or "", text or ""
         element.clear()
   except (OSError, EOFError, ET.ParseError) as error:
-    raise NLAError(f"{path} is not a readable bz2 MediaWiki dump ({error}); reinstall gensim or name another "
-                   "--config.corpus") from None
+    raise NLAError(
+      f"{path} is not a readable bz2 MediaWiki dump ({error}); reinstall gensim or name another "
+      "--config.corpus"
+    ) from None
 
 
 def paragraphs(wikitext: str) -> list[str]:
@@ -92,7 +154,9 @@ def paragraphs(wikitext: str) -> list[str]:
   kept = []
   for block in re.split(r"\n[ \t]*\n", text):
     lines = [line.strip() for line in block.split("\n")]
-    prose = itertools.groupby((line for line in lines if line), key=lambda line: not line.startswith(_LIST_ITEM))
+    prose = itertools.groupby(
+      (line for line in lines if line), key=lambda line: not line.startswith(_LIST_ITEM)
+    )
     for is_prose, run in prose:
       if is_prose:
         paragraph = _tidy(" ".join(run))
@@ -140,8 +204,10 @@ def _render_link(link) -> str:
   namespace, colon, _ = target.partition(":")
   # [[File:…]], [[Category:…]] and links to other languages are no words; [[:Category:…]] and titles such as
   # "2001: A Space Odyssey" are.
-  if colon and (namespace.lower() in ("file", "image", "category", "media") or
-                re.fullmatch(r"[a-z]{2,3}(-[a-z-]+)?|simple", namespace)):
+  if colon and (
+    namespace.lower() in ("file", "image", "category", "media")
+    or re.fullmatch(r"[a-z]{2,3}(-[a-z-]+)?|simple", namespace)
+  ):
     return ""
   return _render(link.text) if link.text is not None else target.lstrip(":")
 
@@ -152,7 +218,9 @@ def _render_template(template) -> str:
     return _LITERAL_TEMPLATE[name]
   if name.startswith("lang-") and template.has("1"):
     return _render(template.get("1").value)
-  wanted = [template.get(key).value for key in _WORDS_OF_TEMPLATE.get(name, ()) if template.has(key)]
+  wanted = [
+    template.get(key).value for key in _WORDS_OF_TEMPLATE.get(name, ()) if template.has(key)
+  ]
   joint = "" if name == "chem" else " "
   return joint.join(_render(value).strip() for value in wanted)
 

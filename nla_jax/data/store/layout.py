@@ -3,6 +3,7 @@
 Every write goes through a TensorStore KvStore, so a store may lie on any of them (a plain path, file://, gs://, s3://),
 and each file is replaced whole (on a disk: written beside, synced, renamed) or not at all.
 """
+
 import hashlib
 from collections.abc import Sequence
 
@@ -13,7 +14,9 @@ from nla_jax import files
 
 LAYOUT, MANIFEST, DOCUMENTS = "layout.json", "manifest.json", "documents.parquet"
 FORMAT, VERSION = "nla_activations", 1
-CACHE_BYTES = 256 << 20  # a store of a small model fits whole; random rows of a large one gain nothing from more
+CACHE_BYTES = (
+  256 << 20
+)  # a store of a small model fits whole; random rows of a large one gain nothing from more
 
 _BYTES = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"})
 
@@ -33,20 +36,32 @@ def checksum(array: np.ndarray) -> str:
   return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
 
 
-def array_spec(path: str, name: str, *, shape: Sequence[int], dtype: str, shard_rows: int, chunk_rows: int) -> dict:
+def array_spec(
+  path: str, name: str, *, shape: Sequence[int], dtype: str, shard_rows: int, chunk_rows: int
+) -> dict:
   """zarr3 spec of an [N, …] array: a file per `shard_rows` rows, a CRC-32C per `chunk_rows` rows.
 
   A chunk of zeros is written like any other, so a missing file is always damage and never a default.
   """
   tail = list(shape[1:])
   regular = lambda rows: {"name": "regular", "configuration": {"chunk_shape": [rows, *tail]}}
-  sharding = {"chunk_shape": [chunk_rows, *tail], "codecs": _BYTES, "index_codecs": _BYTES, "index_location": "end"}
-  return {
-      "driver": "zarr3", "kvstore": files.spec_of(path, name + "/"), "recheck_cached_data": "open",
-      "store_data_equal_to_fill_value": True,
-      "metadata": {"shape": list(shape), "data_type": dtype, "chunk_grid": regular(shard_rows),
-                   "chunk_key_encoding": {"name": "default"}, "fill_value": 0,
-                   "codecs": [{"name": "sharding_indexed", "configuration": sharding}]},
+  sharding = {
+    "chunk_shape": [chunk_rows, *tail],
+    "codecs": _BYTES,
+    "index_codecs": _BYTES,
+    "index_location": "end",
   }
-
-
+  return {
+    "driver": "zarr3",
+    "kvstore": files.spec_of(path, name + "/"),
+    "recheck_cached_data": "open",
+    "store_data_equal_to_fill_value": True,
+    "metadata": {
+      "shape": list(shape),
+      "data_type": dtype,
+      "chunk_grid": regular(shard_rows),
+      "chunk_key_encoding": {"name": "default"},
+      "fill_value": 0,
+      "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+    },
+  }

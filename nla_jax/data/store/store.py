@@ -15,6 +15,7 @@ Integrity has two layers. TensorStore checks a CRC-32C of each inner chunk (and 
 one from disk, so damage is found on read without reading whole shards; `Store.verify` compares whole shards with the
 SHA-256 of the bytes that the writer was given.
 """
+
 import functools
 import hashlib
 import json
@@ -50,21 +51,41 @@ class StoreWriter:
     NLAError: the folder holds a store of another layout or origin (the field is named), or cannot be written.
   """
 
-  def __init__(self, path: str, arrays: ArraySpecs, n_rows: int, shard_rows: int = 16384, chunk_rows: int = 64,
-               made_from: Mapping | None = None):
+  def __init__(
+    self,
+    path: str,
+    arrays: ArraySpecs,
+    n_rows: int,
+    shard_rows: int = 16384,
+    chunk_rows: int = 64,
+    made_from: Mapping | None = None,
+  ):
     if n_rows < 1:
       raise NLAError(f"a store of {n_rows} rows was asked for at {path}; there must be at least 1")
     if chunk_rows < 1 or shard_rows < 1 or shard_rows % chunk_rows:
-      raise NLAError(f"shards of {shard_rows} rows cannot be cut into chunks of {chunk_rows}; make "
-                     "shard_rows a multiple of chunk_rows")
+      raise NLAError(
+        f"shards of {shard_rows} rows cannot be cut into chunks of {chunk_rows}; make "
+        "shard_rows a multiple of chunk_rows"
+      )
     self.path = str(path)
     self._files = files.open_files(self.path)
-    fields = {name: {"shape": list(tail), "dtype": np.dtype(dtype).name} for name, (tail, dtype) in arrays.items()}
-    self._layout = json.loads(json.dumps({
-        "format": layout.FORMAT, "version": layout.VERSION, "n_rows": n_rows, "shard_rows": shard_rows,
-        "chunk_rows": chunk_rows, "made_from": dict(made_from or {}),
-        "arrays": fields,
-    }))
+    fields = {
+      name: {"shape": list(tail), "dtype": np.dtype(dtype).name}
+      for name, (tail, dtype) in arrays.items()
+    }
+    self._layout = json.loads(
+      json.dumps(
+        {
+          "format": layout.FORMAT,
+          "version": layout.VERSION,
+          "n_rows": n_rows,
+          "shard_rows": shard_rows,
+          "chunk_rows": chunk_rows,
+          "made_from": dict(made_from or {}),
+          "arrays": fields,
+        }
+      )
+    )
     self.n_shards = -(-n_rows // shard_rows)
     found = files.read_json(self._files, layout.LAYOUT)
     if found is None:
@@ -74,7 +95,9 @@ class StoreWriter:
     self._arrays = {}
     with files.writing(self.path):
       for name, field in self._layout["arrays"].items():
-        self._arrays[name] = ts.open(_spec(self.path, self._layout, name, field), open=True, create=True).result()
+        self._arrays[name] = ts.open(
+          _spec(self.path, self._layout, name, field), open=True, create=True
+        ).result()
 
   def shard_range(self, shard: int) -> range:
     """The rows of a shard; the last may be shorter."""
@@ -85,8 +108,11 @@ class StoreWriter:
   def done(self) -> set[int]:
     """Shards that are recorded and whose files are all there."""
     there = {key.decode() for key in self._files.list().result()}
-    return {shard for shard in range(self.n_shards) if layout.record_name(shard) in there
-            and all(key in there for key in self._keys(shard))}
+    return {
+      shard
+      for shard in range(self.n_shards)
+      if layout.record_name(shard) in there and all(key in there for key in self._keys(shard))
+    }
 
   def write_shard(self, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes all arrays of a shard, then records it. Returns when both are durable.
@@ -100,16 +126,24 @@ class StoreWriter:
     """
     rows = self.shard_range(shard)
     if not 0 <= shard < self.n_shards or set(arrays) != set(self._arrays):
-      raise ValueError(f"shard {shard} of {self.n_shards} was given {sorted(arrays)}, expected {sorted(self._arrays)}")
+      raise ValueError(
+        f"shard {shard} of {self.n_shards} was given {sorted(arrays)}, expected {sorted(self._arrays)}"
+      )
     for name, array in self._arrays.items():
       given, wanted = arrays[name], (len(rows), *array.shape[1:])
       if given.shape != wanted or given.dtype != array.dtype.numpy_dtype:
-        raise ValueError(f"{name} of shard {shard} is {given.dtype}{list(given.shape)}, expected "
-                         f"{array.dtype.name}{list(wanted)}")
+        raise ValueError(
+          f"{name} of shard {shard} is {given.dtype}{list(given.shape)}, expected "
+          f"{array.dtype.name}{list(wanted)}"
+        )
     with files.writing(self.path):
       for key in (layout.record_name(shard), layout.MANIFEST):
-        self._files.write(key, None).result()  # deletes it: while rewriting, it would vouch for a mixture
-      pending = [array[rows.start:rows.stop].write(arrays[name]) for name, array in self._arrays.items()]
+        self._files.write(
+          key, None
+        ).result()  # deletes it: while rewriting, it would vouch for a mixture
+      pending = [
+        array[rows.start : rows.stop].write(arrays[name]) for name, array in self._arrays.items()
+      ]
       for write in pending:
         write.result()
     sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
@@ -132,15 +166,23 @@ class StoreWriter:
     """
     missing = sorted(set(range(self.n_shards)) - self.done)
     if missing:
-      raise NLAError(f"{self.path} lacks {len(missing)} of {self.n_shards} shards (first: {missing[0]}); run the same "
-                     "command again to write them")
+      raise NLAError(
+        f"{self.path} lacks {len(missing)} of {self.n_shards} shards (first: {missing[0]}); run the same "
+        "command again to write them"
+      )
     documents = self._files.read(layout.DOCUMENTS).result()
     if documents.state != "value":
-      raise NLAError(f"{self.path} lacks {layout.DOCUMENTS}; run the same command again to write it")
+      raise NLAError(
+        f"{self.path} lacks {layout.DOCUMENTS}; run the same command again to write it"
+      )
     manifest = {
-        **self._layout, "documents_sha256": hashlib.sha256(documents.value).hexdigest(),
-        "shards": [files.read_json(self._files, layout.record_name(i)) for i in range(self.n_shards)]}
-    manifest["content_hash"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+      **self._layout,
+      "documents_sha256": hashlib.sha256(documents.value).hexdigest(),
+      "shards": [files.read_json(self._files, layout.record_name(i)) for i in range(self.n_shards)],
+    }
+    manifest["content_hash"] = hashlib.sha256(
+      json.dumps(manifest, sort_keys=True).encode()
+    ).hexdigest()
     manifest = {**(fields or {}), **manifest}
     files.write_json(self._files, layout.MANIFEST, manifest)
     return manifest
@@ -171,12 +213,19 @@ class Store:
       if layout.LAYOUT not in there:
         raise NLAError(f"there is no activation store at {self.path}; make one with `nla extract`")
       written = sum(key.startswith("shards/") for key in there)
-      raise NLAError(f"the activation store {self.path} was interrupted ({written} shards are written, "
-                     f"{layout.MANIFEST} is missing); run the same command again to complete it")
-    if (self.manifest.get("format"), self.manifest.get("version")) != (layout.FORMAT, layout.VERSION):
-      raise NLAError(f"{self.path}/{layout.MANIFEST} is of {self.manifest.get('format')!r} version "
-                     f"{self.manifest.get('version')!r}; this program reads {layout.FORMAT!r} version "
-                     f"{layout.VERSION}")
+      raise NLAError(
+        f"the activation store {self.path} was interrupted ({written} shards are written, "
+        f"{layout.MANIFEST} is missing); run the same command again to complete it"
+      )
+    if (self.manifest.get("format"), self.manifest.get("version")) != (
+      layout.FORMAT,
+      layout.VERSION,
+    ):
+      raise NLAError(
+        f"{self.path}/{layout.MANIFEST} is of {self.manifest.get('format')!r} version "
+        f"{self.manifest.get('version')!r}; this program reads {layout.FORMAT!r} version "
+        f"{layout.VERSION}"
+      )
     for shard in range(len(self.manifest["shards"])):
       for name, field in self.manifest["arrays"].items():
         key = layout.shard_name(name, shard, 1 + len(field["shape"]))
@@ -204,7 +253,9 @@ class Store:
       NLAError: no such array or row, or a damaged file (its shard and name are given).
     """
     if name not in self._arrays:
-      raise NLAError(f"the store {self.path} has no array {name!r}; it has {', '.join(self._arrays)}")
+      raise NLAError(
+        f"the store {self.path} has no array {name!r}; it has {', '.join(self._arrays)}"
+      )
     if isinstance(rows, slice):
       start, stop, step = rows.indices(len(self))
       if step == 1:
@@ -212,8 +263,10 @@ class Store:
       rows = np.arange(start, stop, step)
     rows = np.asarray(rows, np.int64)
     if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
-      raise NLAError(f"rows {rows.min()} to {rows.max()} were asked of the store {self.path}, which has rows 0 to "
-                     f"{len(self) - 1}")
+      raise NLAError(
+        f"rows {rows.min()} to {rows.max()} were asked of the store {self.path}, which has rows 0 to "
+        f"{len(self) - 1}"
+      )
     if not rows.size:
       return self._fetch(name, slice(0, 0))
     return self._fetch(name, rows)
@@ -222,16 +275,23 @@ class Store:
   def documents(self) -> Documents:
     """All documents; raises NLAError where their file is missing or not what was written."""
     found = self._files.read(layout.DOCUMENTS).result()
-    if found.state != "value" or hashlib.sha256(found.value).hexdigest() != self.manifest["documents_sha256"]:
-      raise NLAError(f"{self.path}/{layout.DOCUMENTS} is missing or damaged; delete "
-                     f"{self.path}/{layout.MANIFEST} and run `nla extract` again: only that file is made anew")
+    if (
+      found.state != "value"
+      or hashlib.sha256(found.value).hexdigest() != self.manifest["documents_sha256"]
+    ):
+      raise NLAError(
+        f"{self.path}/{layout.DOCUMENTS} is missing or damaged; delete "
+        f"{self.path}/{layout.MANIFEST} and run `nla extract` again: only that file is made anew"
+      )
     return Documents(found.value)
 
   def rows(self, split: str) -> np.ndarray:
     """Row indices of a split, ascending, [n] int64. Raises NLAError for a split that no document has."""
     splits = np.asarray(self.documents.splits)
     if split not in splits:
-      raise NLAError(f"the store {self.path} has no split {split!r}; it has {', '.join(sorted(set(splits.tolist())))}")
+      raise NLAError(
+        f"the store {self.path} has no split {split!r}; it has {', '.join(sorted(set(splits.tolist())))}"
+      )
     return np.flatnonzero((splits == split)[self._document])
 
   def verify(self, shard: int | None = None) -> None:
@@ -246,7 +306,9 @@ class Store:
       for name, array in arrays.items():
         found = self._fetch(name, slice(start, start + record["rows"]), array)
         if layout.checksum(found) != record["sha256"][name]:
-          raise NLAError(self._damaged(i, layout.shard_name(name, i, array.rank), "its checksum differs"))
+          raise NLAError(
+            self._damaged(i, layout.shard_name(name, i, array.rank), "its checksum differs")
+          )
 
   @functools.cached_property
   def _document(self) -> np.ndarray:
@@ -258,8 +320,10 @@ class Store:
       return ts.open(spec, open=True, read=True, context=context).result()
     except (ValueError, OSError) as error:
       reason = str(error).split(" [tensorstore_spec=")[0]
-      raise NLAError(f"the array {self.path}/{name} cannot be opened ({reason}); delete the store and extract it "
-                     "again") from error
+      raise NLAError(
+        f"the array {self.path}/{name} cannot be opened ({reason}); delete the store and extract it "
+        "again"
+      ) from error
 
   def _fetch(self, name: str, rows, array: ts.TensorStore | None = None) -> np.ndarray:
     array = self._arrays[name] if array is None else array
@@ -275,22 +339,34 @@ class Store:
       raise NLAError(self._damaged(shard, key, reason.split(": ")[-1])) from error
 
   def _damaged(self, shard: int, key: str, reason: str) -> str:
-    return (f"shard {shard} of the activation store is damaged: {self.path}/{key} ({reason}); delete "
-            f"{self.path}/{layout.record_name(shard)} and {self.path}/{layout.MANIFEST}, then run "
-            "`nla extract` again: only that shard is computed anew")
+    return (
+      f"shard {shard} of the activation store is damaged: {self.path}/{key} ({reason}); delete "
+      f"{self.path}/{layout.record_name(shard)} and {self.path}/{layout.MANIFEST}, then run "
+      "`nla extract` again: only that shard is computed anew"
+    )
 
 
 def _spec(path: str, layout: Mapping, name: str, field: Mapping) -> dict:
-  return layout.array_spec(path, name, shape=[layout["n_rows"], *field["shape"]], dtype=field["dtype"],
-                                shard_rows=layout["shard_rows"], chunk_rows=layout["chunk_rows"])
+  return layout.array_spec(
+    path,
+    name,
+    shape=[layout["n_rows"], *field["shape"]],
+    dtype=field["dtype"],
+    shard_rows=layout["shard_rows"],
+    chunk_rows=layout["chunk_rows"],
+  )
 
 
 def _refuse_other(path: str, found: Mapping, wanted: Mapping) -> None:
   """Raises NLAError naming the first field in which the folder's layout differs from the one asked for."""
   pairs = [(key, found.get(key), wanted[key]) for key in wanted if key != "made_from"]
   old, new = found.get("made_from", {}), wanted["made_from"]
-  pairs += [(f"made_from.{key}", old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())]
+  pairs += [
+    (f"made_from.{key}", old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())
+  ]
   for key, there, asked in pairs:
     if there != asked:
-      raise NLAError(f"{path} holds activations whose {key} is {json.dumps(there)}, but {json.dumps(asked)} is asked "
-                     "for; give another workdir, or delete that folder")
+      raise NLAError(
+        f"{path} holds activations whose {key} is {json.dumps(there)}, but {json.dumps(asked)} is asked "
+        "for; give another workdir, or delete that folder"
+      )

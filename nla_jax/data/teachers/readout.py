@@ -4,6 +4,7 @@
 its own forward), rare words of the context, and the very last words; most important for what comes next first, the
 end of the text last, as in the interchange contract.
 """
+
 import collections
 import math
 import re
@@ -23,7 +24,9 @@ class TopicWords:
   def __init__(self, texts: Sequence[str]):
     """texts: one per group (a page); their number is what rarity is counted in."""
     self._groups = max(len(texts), 1)
-    self._seen = collections.Counter(word for text in texts for word in {w.lower() for w in _WORD.findall(text)})
+    self._seen = collections.Counter(
+      word for text in texts for word in {w.lower() for w in _WORD.findall(text)}
+    )
 
   def rank(self, context: str) -> list[str]:
     """Distinct words of `context`, best first, as last written there; ties go to the later word."""
@@ -42,7 +45,9 @@ def last_words(context: str, n: int) -> str:
   return " ".join(context.split()[-n:])
 
 
-def readout(tokenizer, context_ids: Sequence[int], next_tokens: Sequence[int], topics: TopicWords, settings) -> str:
+def readout(
+  tokenizer, context_ids: Sequence[int], next_tokens: Sequence[int], topics: TopicWords, settings
+) -> str:
   """The readout teacher's explanation of one position.
 
   Args:
@@ -59,9 +64,9 @@ def readout(tokenizer, context_ids: Sequence[int], next_tokens: Sequence[int], t
     if word and word not in guesses:
       guesses.append(word)
   end = last_words(context, settings.last_words)
-  words = [word for word in topics.rank(context) if word not in end][:settings.topic_words]
+  words = [word for word in topics.rank(context) if word not in end][: settings.topic_words]
   while True:
-    features = [f"Next: {', '.join(guesses[:settings.next_tokens])}"] if guesses else []
+    features = [f"Next: {', '.join(guesses[: settings.next_tokens])}"] if guesses else []
     features += [f"About: {', '.join(words)}"] if words else []
     features.append(f'Ends: "{end}"')
     text = "\n\n".join(features)

@@ -6,8 +6,6 @@ file follows the reader's light or dark scheme, text stays text in the page's fo
 left out, never drawn as zero.
 """
 
-
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,7 +23,11 @@ def _tag(name: str, *children: Any, **attributes: Any) -> Markup:
     f' {key.rstrip("_").replace("_", "-")}="{escape(f"{value:.1f}" if isinstance(value, float) else value)}"'
     for key, value in attributes.items()
   )
-  return Markup(f"<{name}{fields}>") + Markup("").join(escape(child) for child in children) + Markup(f"</{name}>")
+  return (
+    Markup(f"<{name}{fields}>")
+    + Markup("").join(escape(child) for child in children)
+    + Markup(f"</{name}>")
+  )
 
 
 def _svg(width: int, height: int, label: str, parts: Iterable[Markup]) -> Markup:
@@ -51,7 +53,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
   span = (high - low) or 1.0
   power = 10.0 ** math.floor(math.log10(span / count))
   step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
-  return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+  return [
+    round(i * step, 12)
+    for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+  ]
 
 
 def _tick_label(value: float, all_ticks: Sequence[float]) -> str:
@@ -64,7 +69,9 @@ def _tick_label(value: float, all_ticks: Sequence[float]) -> str:
 class _Axes:
   """A plot area in pixels with linear scales, and the grid that goes behind it."""
 
-  def __init__(self, x: tuple[float, float], y: tuple[float, float], box: tuple[float, float, float, float]):
+  def __init__(
+    self, x: tuple[float, float], y: tuple[float, float], box: tuple[float, float, float, float]
+  ):
     self.low_x, self.high_x = x if x[1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
     self.low_y, self.high_y = y if y[1] > y[0] else (y[0] - 0.5, y[0] + 0.5)
     self.left, self.top, self.right, self.bottom = box
@@ -80,13 +87,30 @@ class _Axes:
   def grid(self, x_label: str = "", y_label: str = "") -> list[Markup]:
     xs, ys = ticks(self.low_x, self.high_x, 4), ticks(self.low_y, self.high_y, 4)
     parts = [
-      _tag("line", x1=self.left, x2=self.right, y1=self.y(t), y2=self.y(t), class_="zero" if t == 0 else "grid")
+      _tag(
+        "line",
+        x1=self.left,
+        x2=self.right,
+        y1=self.y(t),
+        y2=self.y(t),
+        class_="zero" if t == 0 else "grid",
+      )
       for t in ys
     ]
-    parts += [_tag("text", _tick_label(t, ys), x=self.left - 6, y=self.y(t) + 4, class_="tick end") for t in ys]
-    parts += [_tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle") for t in xs]
+    parts += [
+      _tag("text", _tick_label(t, ys), x=self.left - 6, y=self.y(t) + 4, class_="tick end")
+      for t in ys
+    ]
+    parts += [
+      _tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle")
+      for t in xs
+    ]
     middle = (self.left + self.right) / 2
-    parts.append(_tag("text", x_label, x=middle, y=self.bottom + 33, class_="axis middle") if x_label else Markup(""))
+    parts.append(
+      _tag("text", x_label, x=middle, y=self.bottom + 33, class_="axis middle")
+      if x_label
+      else Markup("")
+    )
     if y_label:
       parts.append(_tag("text", y_label, x=self.left - 6, y=self.top - 8, class_="axis"))
     return parts
@@ -100,13 +124,25 @@ def forest(rows: Sequence[dict[str, Any]]) -> Markup:
   lows = [r["ci95"][0] if r["ci95"] else r["value"] for r in rows]
   width, step, top = 952, 28, 30
   height = top + step * len(rows) + 34
-  axes = _Axes((max(-1.0, min([0.0, *lows])) - 0.03, 1.03), (0, 1), (236, top - 6, 742, height - 30))
+  axes = _Axes(
+    (max(-1.0, min([0.0, *lows])) - 0.03, 1.03), (0, 1), (236, top - 6, 742, height - 30)
+  )
   marks = ticks(axes.low_x, axes.high_x, 8)
   parts = [
-    _tag("line", x1=axes.x(t), x2=axes.x(t), y1=axes.top, y2=axes.bottom, class_="zero" if t == 0 else "grid")
+    _tag(
+      "line",
+      x1=axes.x(t),
+      x2=axes.x(t),
+      y1=axes.top,
+      y2=axes.bottom,
+      class_="zero" if t == 0 else "grid",
+    )
     for t in marks
   ]
-  parts += [_tag("text", _tick_label(t, marks), x=axes.x(t), y=axes.bottom + 18, class_="tick middle") for t in marks]
+  parts += [
+    _tag("text", _tick_label(t, marks), x=axes.x(t), y=axes.bottom + 18, class_="tick middle")
+    for t in marks
+  ]
   parts += [
     _tag("text", text, x=axes.x(at), y=14, class_="axis middle")
     for at, text in ((0, "always the mean"), (1, "perfect"))
@@ -116,11 +152,17 @@ def forest(rows: Sequence[dict[str, Any]]) -> Markup:
     low, high = row["ci95"] or (row["value"], row["value"])
     if i and row["kind"] != rows[i - 1]["kind"]:
       parts.append(_tag("line", x1=0, x2=width, y1=y - step / 2, y2=y - step / 2, class_="grid"))
-    parts.append(_tag("text", row["label"], x=0, y=y + 4, class_="label strong" if i == 0 else "label"))
+    parts.append(
+      _tag("text", row["label"], x=0, y=y + 4, class_="label strong" if i == 0 else "label")
+    )
     if high > axes.low_x:
-      parts.append(_tag("line", x1=axes.x(low), x2=axes.x(high), y1=y, y2=y, class_=f"whisker {row['kind']}"))
+      parts.append(
+        _tag("line", x1=axes.x(low), x2=axes.x(high), y1=y, y2=y, class_=f"whisker {row['kind']}")
+      )
     if row["value"] >= axes.low_x:
-      parts.append(_tag("circle", cx=axes.x(row["value"]), cy=y, r=4.5, class_=f"dot {row['kind']}"))
+      parts.append(
+        _tag("circle", cx=axes.x(row["value"]), cy=y, r=4.5, class_=f"dot {row['kind']}")
+      )
     else:
       parts.append(_tag("text", "◀", x=axes.left, y=y + 4, class_=f"arrow {row['kind']}"))
     interval = f"[{number(low)}, {number(high)}]" if row["ci95"] else "no interval"
@@ -142,12 +184,16 @@ def lines(series: dict[str, Points], label: str) -> Markup:
   everything = np.array([run for name in runs for run in runs[name]])
   low, high = float(everything[:, 2].min()), float(everything[:, 3].max())
   pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-  axes = _Axes((everything[:, 0].min(), everything[:, 0].max()), (low - pad, high + pad), (44, 10, 290, 140))
+  axes = _Axes(
+    (everything[:, 0].min(), everything[:, 0].max()), (low - pad, high + pad), (44, 10, 290, 140)
+  )
   parts = axes.grid(x_label="step")
   for i, (name, run) in enumerate(runs.items()):
     places = [(axes.x(x), axes.y(mean)) for x, mean, _, _ in run]
     if len(run) < len(series[name]):
-      edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [(axes.x(r[0]), axes.y(r[2])) for r in reversed(run)]
+      edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [
+        (axes.x(r[0]), axes.y(r[2])) for r in reversed(run)
+      ]
       parts.append(_path(edge, class_=f"band s{i + 1}"))
     if len(run) > 1:
       parts.append(_path(places, class_=f"line s{i + 1}"))
@@ -160,32 +206,45 @@ def _robust_range(values: np.ndarray, high: float | None = None) -> tuple[float,
   """All values, but at most the 1st to the 99th percentile with some room, so that outliers do not flatten it."""
   low_q, high_q = np.quantile(values, [0.01, 0.99])
   room = 0.25 * (high_q - low_q)
-  return max(float(values.min()), float(low_q - room)), high or min(float(values.max()), float(high_q + room))
+  return max(float(values.min()), float(low_q - room)), high or min(
+    float(values.max()), float(high_q + room)
+  )
 
 
 def histogram(series: dict[str, np.ndarray], label: str, bins: int = 36) -> Markup:
   """Shares of activations by FVE: the first series filled, the others outlined; outliers go in the first bin."""
   low, _ = _robust_range(np.concatenate(list(series.values())))
   edges = np.linspace(min(low, 0.0), 1.0, bins + 1)
-  shares = {name: np.histogram(np.clip(v, edges[0], 1.0), edges)[0] / len(v) * 100 for name, v in series.items()}
-  axes = _Axes((edges[0], 1.0), (0.0, max(float(s.max()) for s in shares.values()) * 1.05), (44, 26, 450, 240))
+  shares = {
+    name: np.histogram(np.clip(v, edges[0], 1.0), edges)[0] / len(v) * 100
+    for name, v in series.items()
+  }
+  axes = _Axes(
+    (edges[0], 1.0), (0.0, max(float(s.max()) for s in shares.values()) * 1.05), (44, 26, 450, 240)
+  )
   parts = axes.grid(x_label="FVE of one activation", y_label="% of activations")
   for i, share in enumerate(shares.values()):
     corners = [(axes.x(edges[0]), axes.y(0))]
     for j, value in enumerate(share):
       corners += [(axes.x(edges[j]), axes.y(value)), (axes.x(edges[j + 1]), axes.y(value))]
-    parts.append(_path([*corners, (axes.x(1.0), axes.y(0))], class_=f"{'area' if i == 0 else 'line'} s{i + 1}"))
+    parts.append(
+      _path([*corners, (axes.x(1.0), axes.y(0))], class_=f"{'area' if i == 0 else 'line'} s{i + 1}")
+    )
   parts.append(_tag("line", x1=axes.x(0), x2=axes.x(0), y1=axes.top, y2=axes.bottom, class_="zero"))
   return _svg(464, 282, label, parts)
 
 
-def scatter(x: np.ndarray, y: np.ndarray, x_label: str, y_label: str, *, diagonal: bool = False) -> Markup:
+def scatter(
+  x: np.ndarray, y: np.ndarray, x_label: str, y_label: str, *, diagonal: bool = False
+) -> Markup:
   """One dot for each activation; dots beyond the axes are drawn on their edge."""
   axes = _Axes(_robust_range(x), _robust_range(y, high=1.0), (44, 26, 450, 240))
   parts = axes.grid(x_label=x_label, y_label=y_label)
   low, high = max(axes.low_x, axes.low_y), min(axes.high_x, axes.high_y)
   if diagonal and low < high:
-    parts.append(_path([(axes.x(low), axes.y(low)), (axes.x(high), axes.y(high))], class_="diagonal"))
+    parts.append(
+      _path([(axes.x(low), axes.y(low)), (axes.x(high), axes.y(high))], class_="diagonal")
+    )
   parts += [_tag("circle", cx=axes.x(a), cy=axes.y(b), r=2, class_="mote") for a, b in zip(x, y)]
   return _svg(464, 282, f"{y_label} against {x_label}", parts)
 
@@ -194,6 +253,15 @@ def stacked_bar(shares: Sequence[float]) -> Markup:
   """One bar of parts that sum to 1, in the order of the series colours."""
   parts, left = [], 0.0
   for i, share in enumerate(shares):
-    parts.append(_tag("rect", x=left, y=0, width=max(share * 952 - 1.5, 0.5), height=18, class_=f"part s{i % 8 + 1}"))
+    parts.append(
+      _tag(
+        "rect",
+        x=left,
+        y=0,
+        width=max(share * 952 - 1.5, 0.5),
+        height=18,
+        class_=f"part s{i % 8 + 1}",
+      )
+    )
     left += share * 952
   return _svg(952, 18, "Share of time by stage", parts)

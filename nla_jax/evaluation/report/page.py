@@ -7,8 +7,6 @@ enter the page as textContent, and a Content-Security-Policy allows the page's o
 What is missing is left out and said to be missing; what speaks against the run stands in the headline (`findings`).
 """
 
-
-
 import base64
 import hashlib
 import json
@@ -33,7 +31,10 @@ _OTHERS = {
     "Parse rate",
     "Share of sampled explanations that closed their tags within the length cap. The others are scored as empty.",
   ),
-  "distinct": ("Distinct explanations", "Different texts per activation. Near 0: the AV says the same of everything."),
+  "distinct": (
+    "Distinct explanations",
+    "Different texts per activation. Near 0: the AV says the same of everything.",
+  ),
   "tokens_mean": ("Length", "Mean tokens of an explanation. Longer explanations buy FVE."),
   "baseline_variance": (
     "Baseline variance b",
@@ -74,7 +75,9 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
     NLAError: "metrics" is missing, or the folder does not exist.
   """
   if not isinstance(report.get("metrics"), Mapping):
-    raise NLAError("a report needs report['metrics'], the content of metrics.json; got keys " + ", ".join(report))
+    raise NLAError(
+      "a report needs report['metrics'], the content of metrics.json; got keys " + ", ".join(report)
+    )
   path = Path(path)
   if not path.parent.is_dir():
     raise NLAError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
@@ -92,12 +95,16 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
 
 
 def _template(name: str) -> str:
-  return (resources.files("nla_jax.evaluation.report") / "templates" / name).read_text(encoding="utf-8")
+  return (resources.files("nla_jax.evaluation.report") / "templates" / name).read_text(
+    encoding="utf-8"
+  )
 
 
 def _environment() -> jinja2.Environment:
   loader = jinja2.FunctionLoader(_template)
-  return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+  return jinja2.Environment(
+    loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+  )
 
 
 def embed_json(value: Any) -> Markup:
@@ -191,13 +198,29 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
   own, shuffled = (verdict.estimate(av.get(key)) for key in ("loss_own", "loss_shuffled"))
   if own and shuffled:
     note = f"nats lower with its own vector: {number(own['value'])} against {number(shuffled['value'])} shuffled"
-    tiles.append({"name": "AV loss gap", "value": number(shuffled["value"] - own["value"]), "note": note})
+    tiles.append(
+      {"name": "AV loss gap", "value": number(shuffled["value"] - own["value"]), "note": note}
+    )
   if (rate := value("parse_rate")) is not None:
-    tiles.append({"name": "Parse rate", "value": f"{100 * rate:.1f} %", "note": "explanations that are well formed"})
+    tiles.append(
+      {
+        "name": "Parse rate",
+        "value": f"{100 * rate:.1f} %",
+        "note": "explanations that are well formed",
+      }
+    )
   if (length := value("tokens_mean")) is not None:
-    tiles.append({"name": "Length", "value": number(length, 1), "note": "tokens an explanation, mean"})
+    tiles.append(
+      {"name": "Length", "value": number(length, 1), "note": "tokens an explanation, mean"}
+    )
   if (b := value("baseline_variance")) is not None:
-    tiles.append({"name": "Baseline variance", "value": number(b, 3), "note": "error of answering the mean, 0 to 1"})
+    tiles.append(
+      {
+        "name": "Baseline variance",
+        "value": number(b, 3),
+        "note": "error of answering the mean, 0 to 1",
+      }
+    )
   return tiles
 
 
@@ -205,7 +228,9 @@ def _others(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Everything measured that is not an FVE row: the known numbers first, then any further one under its key."""
   found = [(_AV[key], (metrics.get("av") or {}).get(key)) for key in _AV]
   gain = (metrics.get("fve") or {}).get(verdict.GAIN)
-  found += [(("Gain of RL", "FVE of the round trip less that before RL, on the same rows (paired)."), gain)]
+  found += [
+    (("Gain of RL", "FVE of the round trip less that before RL, on the same rows (paired)."), gain)
+  ]
   found += [(_OTHERS[key], metrics.get(key)) for key in _OTHERS]
   for key, value in metrics.items():
     if key in ("fve", "controls", "av", "cosine", "rows", "groups", *_OTHERS):

@@ -3,8 +3,6 @@
 A series that is missing or holds no finite number is left out and named; nothing is interpolated or drawn as zero.
 """
 
-
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +17,10 @@ _CURVES = {
     "Verbalizer, supervised (AV-SFT)",
     {
       "Loss": (("loss", "training"),),
-      "Own against shuffled vector": (("loss_own", "own vector"), ("loss_shuffled", "shuffled vector")),
+      "Own against shuffled vector": (
+        ("loss_own", "own vector"),
+        ("loss_shuffled", "shuffled vector"),
+      ),
     },
   ),
   "ar_sft": (
@@ -48,7 +49,9 @@ def _duration(seconds: float) -> str:
 
 
 def timing(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-  stages = [(str(t["stage"]), float(t["seconds"])) for t in measured if verdict.estimate(t.get("seconds"))]
+  stages = [
+    (str(t["stage"]), float(t["seconds"])) for t in measured if verdict.estimate(t.get("seconds"))
+  ]
   total = sum(seconds for _, seconds in stages)
   if total <= 0:
     return None
@@ -62,7 +65,11 @@ def timing(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
   """(step, value) of the records that hold a finite number under `key`, by step."""
-  points = [(r["step"], r[key]) for r in records if verdict.estimate(r.get("step")) and verdict.estimate(r.get(key))]
+  points = [
+    (r["step"], r[key])
+    for r in records
+    if verdict.estimate(r.get("step")) and verdict.estimate(r.get(key))
+  ]
   return sorted((float(step), float(value)) for step, value in points)
 
 
@@ -88,7 +95,12 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
       series = {label: points for key, label in keys if (points := _series(records, key))}
       missing += [] if series else [title.lower() if title[:2].istitle() else title]
       panels += [_panel(title, series)] if series else []
-    extra = {key: points for r in records for key in r if key not in known and (points := _series(records, key))}
+    extra = {
+      key: points
+      for r in records
+      for key in r
+      if key not in known and (points := _series(records, key))
+    }
     more = [_panel(key.replace("_", " "), {key: points}) for key, points in extra.items()]
     stages.append({"name": name, "panels": panels, "more": more, "missing": missing})
   return stages if any(stage["panels"] or stage["more"] for stage in stages) else []
@@ -102,7 +114,9 @@ def row_charts(rows: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any
     "fve_shuffled": "shuffled vector",
     "fve_gold_text": "teacher's text",
   }
-  held = {name: arrays[key][np.isfinite(arrays[key])] for key, name in names.items() if key in arrays}
+  held = {
+    name: arrays[key][np.isfinite(arrays[key])] for key, name in names.items() if key in arrays
+  }
   held = {name: values for name, values in held.items() if len(values)}
   if not held:
     return []
@@ -136,7 +150,11 @@ def row_charts(rows: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any
       continue
     both = np.isfinite(x) & np.isfinite(y)
     if both.sum() >= 2:
-      svg = charts.scatter(x[both], y[both], label, "FVE of the round trip", diagonal=key == "fve_gold_text")
-      note = f"{meaning}{int(both.sum()):,} activations; those beyond the axes are drawn on their edge."
+      svg = charts.scatter(
+        x[both], y[both], label, "FVE of the round trip", diagonal=key == "fve_gold_text"
+      )
+      note = (
+        f"{meaning}{int(both.sum()):,} activations; those beyond the axes are drawn on their edge."
+      )
       found.append({"title": title, "svg": svg, "note": note, "legend": []})
   return found

@@ -4,8 +4,6 @@ Rules, not judgement: each finding follows from a comparison of intervals that i
 methods are compared as if independent, which errs on the side of "not shown".
 """
 
-
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +33,10 @@ CONTROLS = {
     "Shuffled vector",
     "The AV explains an activation of another document, and the text is scored against this one.",
   ),
-  "zero_vector": ("Zero vector", "A vector of zeros is injected: what the AV says when it is given nothing."),
+  "zero_vector": (
+    "Zero vector",
+    "A vector of zeros is injected: what the AV says when it is given nothing.",
+  ),
   "mean_vector": (
     "Mean vector",
     "The mean activation is injected: what the AV says of no activation in particular.",
@@ -54,7 +55,11 @@ CONTROLS = {
   ),
 }
 GAIN = "gain_of_rl"  # a paired difference of two FVEs, kept beside them in metrics.json
-_KINDS = (("fve", RESULTS, "result"), ("fve", REFERENCES, "reference"), ("controls", CONTROLS, "control"))
+_KINDS = (
+  ("fve", RESULTS, "result"),
+  ("fve", REFERENCES, "reference"),
+  ("controls", CONTROLS, "control"),
+)
 
 
 def estimate(value: Any) -> dict[str, Any] | None:
@@ -86,7 +91,15 @@ def fve_rows(metrics: Mapping[str, Any], definitions: Mapping[str, str]) -> list
     for key in [*names, *(extra if kind != "result" else ())]:
       if (found := estimate(measured.get(key))) is not None:
         label, definition = names.get(key, (key.replace("_", " ").capitalize(), ""))
-        rows.append({"key": key, "label": label, "kind": kind, "definition": definitions.get(key, definition), **found})
+        rows.append(
+          {
+            "key": key,
+            "label": label,
+            "kind": kind,
+            "definition": definitions.get(key, definition),
+            **found,
+          }
+        )
   return rows
 
 
@@ -108,7 +121,9 @@ def headline(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
   """
   trip = next((row for row in rows if row["key"] == "round_trip"), None)
   if trip is None:
-    sentence = "The round trip was not measured, so nothing is known about how much the explanations carry."
+    sentence = (
+      "The round trip was not measured, so nothing is known about how much the explanations carry."
+    )
     return {
       "value": "—",
       "interval": "not measured",
@@ -134,12 +149,22 @@ def headline(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
       f"From the explanation alone, the reconstructor recovers {share} of the variance in the activations' "
       "direction. 0 is what always answering the mean activation scores, 1 is a perfect rebuild."
     )
-  interval = f"95 % interval {number(trip['ci95'][0])} to {number(trip['ci95'][1])}" if trip["ci95"] else "no interval"
+  interval = (
+    f"95 % interval {number(trip['ci95'][0])} to {number(trip['ci95'][1])}"
+    if trip["ci95"]
+    else "no interval"
+  )
   n = None if trip["n"] is None else f"{trip['n']:,} activations"
   if n and (groups := estimate(metrics.get("groups"))):
     n += f", {groups['value']:,.0f} document groups"
   found = _against_controls(trip, metrics, rows) + _doubts(metrics, rows)
-  return {"value": number(trip["value"]), "interval": interval, "n": n, "sentence": sentence, "findings": found}
+  return {
+    "value": number(trip["value"]),
+    "interval": interval,
+    "n": n,
+    "sentence": sentence,
+    "findings": found,
+  }
 
 
 def _finding(tone: str, text: str) -> dict[str, str]:
@@ -162,19 +187,25 @@ def _against_controls(
     paired = metrics.get("above_control") or {}
     gaps = [estimate(paired.get(row["key"])) or {"ci95": None} for row in controls]
     if low > max(_bounds(row)[1] for row in controls):
-      text = f"Every control that was run scores clearly lower. The strongest, {name}, reaches {score}."
+      text = (
+        f"Every control that was run scores clearly lower. The strongest, {name}, reaches {score}."
+      )
       found.append(_finding("good", text))
     elif all(_bounds(gap)[0] > 0 for gap in gaps):
       gap = gaps[controls.index(best)]
       ends = " to ".join(number(end) for end in gap["ci95"])
-      text = ("Every control that was run scores lower on the same activations. "
-              f"The strongest, {name}, reaches {score}: the round trip is {number(gap['value'])} above it ({ends}).")
+      text = (
+        "Every control that was run scores lower on the same activations. "
+        f"The strongest, {name}, reaches {score}: the round trip is {number(gap['value'])} above it ({ends})."
+      )
       found.append(_finding("good", text))
     elif trip["value"] > best["value"]:
       text = f"Not shown to be above every control: the intervals overlap or are missing ({name} reaches {score})."
       found.append(_finding("warn", text))
     else:
-      found.append(_finding("bad", f"The control {name} scores {score}, no less than the round trip."))
+      found.append(
+        _finding("bad", f"The control {name} scores {score}, no less than the round trip.")
+      )
   if "shuffled_vector" in by_key:
     shuffled = by_key["shuffled_vector"]
     score = f"explanations of another activation score {number(shuffled['value'])}."
@@ -201,15 +232,25 @@ def _doubts(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
   """Reasons to doubt the numbers, whatever they are."""
   found = []
   if missing := not_run(rows):
-    found.append(_finding("warn", "Controls that were not run: " + ", ".join(name.lower() for name in missing) + "."))
+    found.append(
+      _finding(
+        "warn", "Controls that were not run: " + ", ".join(name.lower() for name in missing) + "."
+      )
+    )
   trip = next((row for row in rows if row["key"] == "round_trip"), None)
   if trip and trip["ci95"] is None:
-    found.append(_finding("warn", "The round trip has no interval: one document is not enough to know the spread."))
+    found.append(
+      _finding(
+        "warn", "The round trip has no interval: one document is not enough to know the spread."
+      )
+    )
   if trip and trip["n"] is not None and trip["n"] < 100:
     found.append(_finding("warn", f"Only {trip['n']} activations were evaluated."))
   rate = estimate(metrics.get("parse_rate"))
   if rate and rate["value"] < 0.95:
-    found.append(_finding("warn", f"{100 * (1 - rate['value']):.0f} % of the explanations did not parse."))
+    found.append(
+      _finding("warn", f"{100 * (1 - rate['value']):.0f} % of the explanations did not parse.")
+    )
   av = metrics.get("av") or {}
   own, shuffled = estimate(av.get("loss_own")), estimate(av.get("loss_shuffled"))
   if own and shuffled and shuffled["value"] - own["value"] < 0.02:

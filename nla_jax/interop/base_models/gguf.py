@@ -6,7 +6,6 @@ key, and norms that multiply by 1 + w (Gemma) are stored as that sum. What a fam
 stands in `FAMILIES`.
 """
 
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +22,21 @@ from nla_jax.models.architectures import Architecture, RopeScaling
 
 def _gemma3_values(value: Callable, common: Architecture, path: Path) -> dict[str, Any]:
   """What Gemma 3 has beyond the common keys; llama.cpp knows most of it from the family's name alone."""
-  for key, expected in (("final_logit_softcapping", 0.0), ("attention.value_length", common.head_dim)):
+  for key, expected in (
+    ("final_logit_softcapping", 0.0),
+    ("attention.value_length", common.head_dim),
+  ):
     if value(key, expected) != expected:
-      raise NLAError(f"{path.name} sets gemma3.{key} to {value(key)}, only {expected} is supported: choose a "
-                     "model without it")
+      raise NLAError(
+        f"{path.name} sets gemma3.{key} to {value(key)}, only {expected} is supported: choose a "
+        "model without it"
+      )
   window, period = value("attention.sliding_window"), value("attention.sliding_window_pattern", 6)
   if not isinstance(period, int):
-    raise NLAError(f"{path.name} lists its sliding windows layer by layer; a period such as 6 is supported: use "
-                   "the model's Hugging Face directory instead")
+    raise NLAError(
+      f"{path.name} lists its sliding windows layer by layer; a period such as 6 is supported: use "
+      "the model's Hugging Face directory instead"
+    )
   # No key holds the query scale. Of the sizes published, only 27B (62 blocks) does not divide by sqrt(head_dim).
   width = common.d_model // common.n_heads if common.n_layers == 62 else common.head_dim
   return {
@@ -68,8 +74,9 @@ FAMILIES = {  # by general.architecture
 }
 
 
-def read_gguf(path: str | Path, stop_layer: int | None = None, *, dtype: str = "float32",
-              weights: bool = True) -> Pretrained:
+def read_gguf(
+  path: str | Path, stop_layer: int | None = None, *, dtype: str = "float32", weights: bool = True
+) -> Pretrained:
   """Reads a model and its tokenizer from one GGUF file.
 
   Args:
@@ -89,15 +96,27 @@ def read_gguf(path: str | Path, stop_layer: int | None = None, *, dtype: str = "
   headless = stop_layer is not None
   if headless:
     if not 0 <= stop_layer < architecture.n_layers:
-      raise NLAError(f"layer {stop_layer} was asked for, but {path.name} has blocks "
-                     f"0..{architecture.n_layers - 1}")
+      raise NLAError(
+        f"layer {stop_layer} was asked for, but {path.name} has blocks "
+        f"0..{architecture.n_layers - 1}"
+      )
     architecture = architecture.lower(stop_layer + 1)
   tokenizer = tokenizer_from_header(header)
   interleaved = FAMILIES[header["general.architecture"]].interleaved
   read = lambda leaf, layer: _read_tensor(tensors, leaf, layer, architecture, interleaved, path)
-  params = parameter_names.tree_from_file(read, architecture, headless=headless, dtype=dtype) if weights else None
-  return Pretrained(architecture=architecture, params=params, tokenizer=tokenizer, source=str(path),
-                    model_hash=hash_file(path), tokenizer_hash=hash_tokenizer(tokenizer))
+  params = (
+    parameter_names.tree_from_file(read, architecture, headless=headless, dtype=dtype)
+    if weights
+    else None
+  )
+  return Pretrained(
+    architecture=architecture,
+    params=params,
+    tokenizer=tokenizer,
+    source=str(path),
+    model_hash=hash_file(path),
+    tokenizer_hash=hash_tokenizer(tokenizer),
+  )
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -112,19 +131,27 @@ def open_reader(path: Path):
   class Reader(GGUFReader):
     """Slices the file as a plain array over the same mapping: half a million memmaps of a vocabulary take seconds."""
 
-    data = property(lambda self: self._data, lambda self, mapped: setattr(self, "_data", np.asarray(mapped)))
+    data = property(
+      lambda self: self._data, lambda self, mapped: setattr(self, "_data", np.asarray(mapped))
+    )
 
   if not path.is_file():
     raise NLAError(f"no GGUF file at {path}: check the path")
   try:
     return Reader(path)
-  except Exception as error:  # damage shows as ValueError, IndexError, KeyError, UnicodeDecodeError, ...
+  except (
+    Exception
+  ) as error:  # damage shows as ValueError, IndexError, KeyError, UnicodeDecodeError, ...
     size = path.stat().st_size
-    raise NLAError(f"{path} ({size} bytes) is not a whole GGUF file ({type(error).__name__}: {error}): fetch "
-                   "it again") from error
+    raise NLAError(
+      f"{path} ({size} bytes) is not a whole GGUF file ({type(error).__name__}: {error}): fetch "
+      "it again"
+    ) from error
 
 
-def architecture_from_header(header: dict[str, Any], tensors: dict[str, Any], path: Path) -> Architecture:
+def architecture_from_header(
+  header: dict[str, Any], tensors: dict[str, Any], path: Path
+) -> Architecture:
   """The `Architecture` that a GGUF header (and which tensors there are) describes.
 
   Raises:
@@ -132,8 +159,10 @@ def architecture_from_header(header: dict[str, Any], tensors: dict[str, Any], pa
   """
   kind = header.get("general.architecture")
   if kind not in FAMILIES:
-    raise NLAError(f"{path.name} holds a {kind!r} model; GGUF is read for {', '.join(FAMILIES)}: use the "
-                   "model's Hugging Face directory instead")
+    raise NLAError(
+      f"{path.name} holds a {kind!r} model; GGUF is read for {', '.join(FAMILIES)}: use the "
+      "model's Hugging Face directory instead"
+    )
 
   def value(key: str, default=None):
     found = header.get(f"{kind}.{key}", default)
@@ -143,7 +172,9 @@ def architecture_from_header(header: dict[str, Any], tensors: dict[str, Any], pa
 
   d_model, n_heads = value("embedding_length"), value("attention.head_count")
   if "token_embd.weight" not in tensors:
-    raise NLAError(f"{path.name} holds no token_embd.weight: it is not a whole model, fetch it again")
+    raise NLAError(
+      f"{path.name} holds no token_embd.weight: it is not a whole model, fetch it again"
+    )
   family = FAMILIES[kind]
   common = Architecture(
     family=family.name,
@@ -161,8 +192,11 @@ def architecture_from_header(header: dict[str, Any], tensors: dict[str, Any], pa
     attention_bias="blk.0.attn_q.bias" in tensors,
     qk_norm="blk.0.attn_q_norm.weight" in tensors,
   )
-  return dataclasses.replace(common, rope_scaling=_rope_scaling(value, tensors, common, path),
-                             **family.values(value, common, path))
+  return dataclasses.replace(
+    common,
+    rope_scaling=_rope_scaling(value, tensors, common, path),
+    **family.values(value, common, path),
+  )
 
 
 def _as_written(value: float) -> float:
@@ -170,13 +204,17 @@ def _as_written(value: float) -> float:
   return float(str(np.float32(value)))
 
 
-def _rope_scaling(value: Callable, tensors: dict, architecture: Architecture, path: Path) -> RopeScaling | None:
+def _rope_scaling(
+  value: Callable, tensors: dict, architecture: Architecture, path: Path
+) -> RopeScaling | None:
   kind = value("rope.scaling.type", "none")
   if kind == "linear":
     return RopeScaling(kind="linear", factor=float(value("rope.scaling.factor")))
   if kind != "none":
-    raise NLAError(f"{path.name} uses rope scaling {kind!r}; none, linear and llama3 are supported: choose "
-                   "another model")
+    raise NLAError(
+      f"{path.name} uses rope scaling {kind!r}; none, linear and llama3 are supported: choose "
+      "another model"
+    )
   if "rope_freqs.weight" not in tensors:
     return None
   # The tensor divides each frequency. Every Llama 3.x release has bounds 1 and 4 on 8192 positions: check it.
@@ -189,29 +227,42 @@ def _rope_scaling(value: Callable, tensors: dict, architecture: Architecture, pa
   smooth = np.clip(smooth, 0.0, 1.0)
   expected = 1 / (smooth + (1 - smooth) / scaling.factor)
   if divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-3):
-    raise NLAError(f"{path.name} has rope_freqs that are not Llama 3's: use the model's Hugging Face "
-                   "directory")
+    raise NLAError(
+      f"{path.name} has rope_freqs that are not Llama 3's: use the model's Hugging Face directory"
+    )
   return scaling
 
 
-def _read_tensor(tensors: dict, leaf: parameter_names.Leaf, layer: int | None, architecture: Architecture,
-                 interleaved: bool, path: Path) -> np.ndarray:
+def _read_tensor(
+  tensors: dict,
+  leaf: parameter_names.Leaf,
+  layer: int | None,
+  architecture: Architecture,
+  interleaved: bool,
+  path: Path,
+) -> np.ndarray:
   from gguf import dequantize
 
   name = leaf.gguf.format(layer=layer)
   if name not in tensors:
-    raise NLAError(f"{path.name} lacks the tensor {name}: the file is damaged or of another family, fetch it "
-                   "again")
+    raise NLAError(
+      f"{path.name} lacks the tensor {name}: the file is damaged or of another family, fetch it "
+      "again"
+    )
   tensor = tensors[name]
   try:
     array = dequantize(tensor.data, tensor.tensor_type)
   except NotImplementedError as error:
-    raise NLAError(f"{path.name} stores {name} as {tensor.tensor_type.name}, which cannot be dequantised: "
-                   "choose another quantisation of the model") from error
+    raise NLAError(
+      f"{path.name} stores {name} as {tensor.tensor_type.name}, which cannot be dequantised: "
+      "choose another quantisation of the model"
+    ) from error
   expected = leaf.file_shape(architecture)
   if array.shape != expected:
-    raise NLAError(f"{path.name}: {name} has shape {list(array.shape)}, the header says {list(expected)}: "
-                   "fetch the file again")
+    raise NLAError(
+      f"{path.name}: {name} has shape {list(array.shape)}, the header says {list(expected)}: "
+      "fetch the file again"
+    )
   if interleaved and leaf.ours in ("query", "key", "query_bias", "key_bias"):
     array = _halves_from_pairs(array, architecture.head_dim)
   return array - architecture.norm_offset if leaf.is_norm else array

@@ -11,6 +11,7 @@ tokenizer.json (its count and first pair stand in llama.cpp's logs of Gemma 4, w
 that others printed for a line of Unicode; the ids of `sentencepiece` itself, given these pieces and scores, over
 random and written texts (see `tests/interop/test_gemma_tokenizer.py`).
 """
+
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -20,8 +21,13 @@ from nla_jax.errors import NLAError
 NORMAL, USER_DEFINED, BYTE = 1, 4, 6  # tokenizer.ggml.token_type
 _SPACE = "▁"
 # Header keys that change how text is cut, and the values that are Gemma's; None where the key may be absent.
-_EXPECTED = {"add_space_prefix": (False,), "pre": (None, "default"), "remove_extra_whitespaces": (None, False),
-             "precompiled_charsmap": (None,), "add_eos_token": (None, False)}
+_EXPECTED = {
+  "add_space_prefix": (False,),
+  "pre": (None, "default"),
+  "remove_extra_whitespaces": (None, False),
+  "precompiled_charsmap": (None,),
+  "add_eos_token": (None, False),
+}
 
 
 def sentencepiece_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
@@ -36,29 +42,40 @@ def sentencepiece_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
   for key, allowed in _EXPECTED.items():
     found = header.get(f"tokenizer.ggml.{key}")
     if found not in allowed:
-      raise NLAError(f"GGUF SentencePiece tokenizer with {key}={found!r} is not known (Gemma's has "
-                     f"{' or '.join(map(repr, allowed))}): use the model's Hugging Face directory instead")
+      raise NLAError(
+        f"GGUF SentencePiece tokenizer with {key}={found!r} is not known (Gemma's has "
+        f"{' or '.join(map(repr, allowed))}): use the model's Hugging Face directory instead"
+      )
   types = header["tokenizer.ggml.token_type"]
-  pieces = [piece.replace(" ", _SPACE) if kind == USER_DEFINED else piece
-            for piece, kind in zip(header["tokenizer.ggml.tokens"], types, strict=True)]
+  pieces = [
+    piece.replace(" ", _SPACE) if kind == USER_DEFINED else piece
+    for piece, kind in zip(header["tokenizer.ggml.tokens"], types, strict=True)
+  ]
   bytes_ = {piece for piece, kind in zip(pieces, types) if kind == BYTE}
   if bytes_ != {f"<0x{byte:02X}>" for byte in range(256)}:
-    raise NLAError(f"GGUF SentencePiece tokenizer has {len(bytes_)} byte pieces, 256 are needed: use the model's "
-                   "Hugging Face directory instead")
+    raise NLAError(
+      f"GGUF SentencePiece tokenizer has {len(bytes_)} byte pieces, 256 are needed: use the model's "
+      "Hugging Face directory instead"
+    )
   unknown = pieces[header.get("tokenizer.ggml.unknown_token_id", 0)]
   vocabulary = {piece: index for index, piece in enumerate(pieces)}
   merges = _merges(pieces, header["tokenizer.ggml.scores"], types, vocabulary)
-  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True,
-                                   byte_fallback=True))
+  tokenizer = Tokenizer(
+    models.BPE(
+      vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
+    )
+  )
   tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
   tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
   tokenizer.decoder = decoders.Sequence(
-    [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+  )
   return tokenizer, pieces
 
 
-def _merges(pieces: list[str], scores: list[float], types: list[int],
-            vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(
+  pieces: list[str], scores: list[float], types: list[int], vocabulary: dict[str, int]
+) -> list[tuple[str, str]]:
   """Pairs of pieces whose union is a piece, in the order in which BPE merges them."""
   found = []
   for piece, score, kind in zip(pieces, scores, types, strict=True):

@@ -5,9 +5,19 @@ BPE (`llama`), in `gguf_sentencepiece`. How byte-level BPE cuts text before merg
 a name, `tokenizer.ggml.pre`; a name that is not known here is an error, because the wrong cut gives other tokens
 without any sign of it.
 """
+
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+  AddedToken,
+  Regex,
+  Tokenizer,
+  decoders,
+  models,
+  normalizers,
+  pre_tokenizers,
+  processors,
+)
 from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
@@ -18,12 +28,17 @@ _UNKNOWN, _CONTROL = 2, 3  # tokenizer.ggml.token_type
 
 def _words(digits: str) -> pre_tokenizers.PreTokenizer:
   """The cut of Llama 3 and Qwen2, which differ in how many digits may stand together."""
-  pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits
-             + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-  return pre_tokenizers.Sequence([
-    pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
-    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-  ])
+  pattern = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+    + digits
+    + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+  )
+  return pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
 
 
 def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
@@ -36,8 +51,10 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     return _words(r"\p{N}")
   if name in ("llama-bpe", "llama3", "llama-v3"):
     return _words(r"\p{N}{1,3}")
-  raise NLAError(f"GGUF pre-tokenizer {name!r} is not known (gpt-2, smollm, qwen2, llama-bpe are): use the "
-                 "model's Hugging Face directory instead")
+  raise NLAError(
+    f"GGUF pre-tokenizer {name!r} is not known (gpt-2, smollm, qwen2, llama-bpe are): use the "
+    "model's Hugging Face directory instead"
+  )
 
 
 def _byte_level_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
@@ -46,7 +63,9 @@ def _byte_level_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
   tokens = header["tokenizer.ggml.tokens"]
   merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"]]
   vocabulary = {token: index for index, token in enumerate(tokens)}
-  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=_is_llama3(header)))
+  tokenizer = Tokenizer(
+    models.BPE(vocab=vocabulary, merges=merges, ignore_merges=_is_llama3(header))
+  )
   tokenizer.pre_tokenizer = _pre_tokenizer(pre)
   tokenizer.decoder = decoders.ByteLevel()
   if pre == "qwen2":
@@ -59,8 +78,10 @@ def _is_llama3(header: dict[str, Any]) -> bool:
 
 
 # By tokenizer.ggml.model: the builder, and the keys that it needs.
-_KINDS = {"gpt2": (_byte_level_bpe, ("tokens", "merges", "token_type")),
-          "llama": (sentencepiece_bpe, ("tokens", "scores", "token_type"))}
+_KINDS = {
+  "gpt2": (_byte_level_bpe, ("tokens", "merges", "token_type")),
+  "llama": (sentencepiece_bpe, ("tokens", "scores", "token_type")),
+}
 
 
 def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
@@ -74,33 +95,45 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
   """
   kind = header.get("tokenizer.ggml.model")
   if kind not in _KINDS:
-    raise NLAError(f"GGUF tokenizer model {kind!r} is neither byte-level BPE ('gpt2') nor Gemma's SentencePiece "
-                   "('llama'): use the model's Hugging Face directory instead")
+    raise NLAError(
+      f"GGUF tokenizer model {kind!r} is neither byte-level BPE ('gpt2') nor Gemma's SentencePiece "
+      "('llama'): use the model's Hugging Face directory instead"
+    )
   build, needed = _KINDS[kind]
   missing = [key for key in needed if f"tokenizer.ggml.{key}" not in header]
   if missing:
-    raise NLAError(f"GGUF header lacks tokenizer.ggml.{missing[0]}: convert the model again with its "
-                   "tokenizer")
+    raise NLAError(
+      f"GGUF header lacks tokenizer.ggml.{missing[0]}: convert the model again with its tokenizer"
+    )
   tokenizer, tokens = build(header)
   types = header["tokenizer.ggml.token_type"]
-  tokenizer.add_special_tokens([
-    AddedToken(token, special=True, normalized=False)
-    for token, kind in zip(tokens, types, strict=True) if kind in (_UNKNOWN, _CONTROL)
-  ])
-  tokenizer.add_tokens([
-    AddedToken(token, special=False, normalized=False)
-    for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED
-  ])
+  tokenizer.add_special_tokens(
+    [
+      AddedToken(token, special=True, normalized=False)
+      for token, kind in zip(tokens, types, strict=True)
+      if kind in (_UNKNOWN, _CONTROL)
+    ]
+  )
+  tokenizer.add_tokens(
+    [
+      AddedToken(token, special=False, normalized=False)
+      for token, kind in zip(tokens, types, strict=True)
+      if kind == USER_DEFINED
+    ]
+  )
 
   def named(key: str) -> str | None:
     index = header.get(f"tokenizer.ggml.{key}_token_id")
     return tokens[index] if index is not None and index < len(tokens) else None
 
   bos = named("bos")
-  adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
+  adds_bos = (
+    bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
+  )
   if adds_bos:
     tokenizer.post_processor = processors.TemplateProcessing(
-      single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))])
+      single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
+    )
   special = {
     # A BOS that is never emitted (SmolLM2 names <|im_start|>) makes other readers of an exported AR refuse
     # it.

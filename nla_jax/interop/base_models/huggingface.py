@@ -1,6 +1,5 @@
 """A Hugging Face directory (config.json, safetensors, tokenizer) to our parameter tree, and back."""
 
-
 import dataclasses
 import hashlib
 import json
@@ -13,17 +12,35 @@ import numpy as np
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import parameter_names, tensor_files
-from nla_jax.interop.base_models.config_json import architecture_from_config, config_from_architecture
+from nla_jax.interop.base_models.config_json import (
+  architecture_from_config,
+  config_from_architecture,
+)
 from nla_jax.interop.base_models.record import Pretrained, hash_tokenizer
 from nla_jax.models.architectures import Architecture
 from nla_jax.parallel import sharding
 
-__all__ = ["ModelFiles", "architecture_from_config", "config_from_architecture", "open_model", "read_config",
-           "read_directory", "read_params", "read_tokenizer", "shards_up_to", "tensors_of"]
+__all__ = [
+  "ModelFiles",
+  "architecture_from_config",
+  "config_from_architecture",
+  "open_model",
+  "read_config",
+  "read_directory",
+  "read_params",
+  "read_tokenizer",
+  "shards_up_to",
+  "tensors_of",
+]
 
 
-def read_directory(directory: str | Path, stop_layer: int | None = None, *, dtype: str = "float32",
-                   weights: bool = True) -> Pretrained:
+def read_directory(
+  directory: str | Path,
+  stop_layer: int | None = None,
+  *,
+  dtype: str = "float32",
+  weights: bool = True,
+) -> Pretrained:
   """Architecture, weights and tokenizer of an ordinary causal language model.
 
   Args:
@@ -36,8 +53,13 @@ def read_directory(directory: str | Path, stop_layer: int | None = None, *, dtyp
   model = open_model(directory, architecture_from_config(read_config(directory)), stop_layer)
   tokenizer = read_tokenizer(directory)
   return Pretrained(
-    architecture=model.architecture, params=model.read(dtype) if weights else None, tokenizer=tokenizer,
-    source=str(directory), model_hash=model.hash(), tokenizer_hash=hash_tokenizer(tokenizer))
+    architecture=model.architecture,
+    params=model.read(dtype) if weights else None,
+    tokenizer=tokenizer,
+    source=str(directory),
+    model_hash=model.hash(),
+    tokenizer_hash=hash_tokenizer(tokenizer),
+  )
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -61,16 +83,29 @@ def read_tokenizer(directory: Path):
 
   # For some families AutoTokenizer of transformers 5 splits words by its own code instead of by the file: other ids
   # than those of transformers 4 and of every server that reads the file.
-  kind = PreTrainedTokenizerFast if (Path(directory) / "tokenizer.json").is_file() else AutoTokenizer
+  kind = (
+    PreTrainedTokenizerFast if (Path(directory) / "tokenizer.json").is_file() else AutoTokenizer
+  )
   try:
     tokenizer = kind.from_pretrained(str(directory), trust_remote_code=False)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError) as error:
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    StrictDataclassError,
+  ) as error:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise NLAError(f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "
-                   "and tokenizer_config.json there") from error
+    raise NLAError(
+      f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "
+      "and tokenizer_config.json there"
+    ) from error
   if not tokenizer.is_fast:
-    raise NLAError(f"{directory} holds a slow tokenizer only: a tokenizer.json is needed, take the model's "
-                   "own")
+    raise NLAError(
+      f"{directory} holds a slow tokenizer only: a tokenizer.json is needed, take the model's own"
+    )
   return tokenizer
 
 
@@ -93,17 +128,24 @@ class ModelFiles:
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """The shape in the files of every tensor that will be read."""
-    leaves = [(leaf, None) for leaf in parameter_names.model_leaves(self.architecture, headless=self.headless)]
-    leaves += [(leaf, layer) for layer in range(self.architecture.n_layers)
-               for leaf in parameter_names.block_leaves(self.architecture)]
+    leaves = [
+      (leaf, None)
+      for leaf in parameter_names.model_leaves(self.architecture, headless=self.headless)
+    ]
+    leaves += [
+      (leaf, layer)
+      for layer in range(self.architecture.n_layers)
+      for leaf in parameter_names.block_leaves(self.architecture)
+    ]
     return {self.name_of(leaf, layer): leaf.file_shape(self.architecture) for leaf, layer in leaves}
 
   def read(self, dtype: str = "float32") -> dict[str, Any]:
     """The parameters on the devices, see `name_table.tree_from_file`."""
     view = lambda leaf, layer: self.files.view(self.name_of(leaf, layer))
     label = lambda leaf, layer: f"{self.files.directory}: {self.name_of(leaf, layer)}"
-    return parameter_names.tree_from_file(view, self.architecture, headless=self.headless, dtype=dtype,
-                                     name_of=label)
+    return parameter_names.tree_from_file(
+      view, self.architecture, headless=self.headless, dtype=dtype, name_of=label
+    )
 
   def hash(self) -> str:
     """sha256 (hex) of the tensors that would be read: their names, kinds, shapes and samples of their bytes.
@@ -118,8 +160,13 @@ class ModelFiles:
     return digest.hexdigest()
 
 
-def open_model(directory: str | Path, architecture: Architecture, stop_layer: int | None = None, *,
-               headless: bool = False) -> ModelFiles:
+def open_model(
+  directory: str | Path,
+  architecture: Architecture,
+  stop_layer: int | None = None,
+  *,
+  headless: bool = False,
+) -> ModelFiles:
   """Finds a model's tensors; of the files only headers are read, and only of those that hold what is wanted.
 
   Args:
@@ -136,12 +183,16 @@ def open_model(directory: str | Path, architecture: Architecture, stop_layer: in
   root = _root(files.names, directory)
   found = {layer for layer in (_layer(name, root) for name in files.names) if layer is not None}
   if found != set(range(architecture.n_layers)):
-    raise NLAError(f"config.json of {directory} says {architecture.n_layers} layers, the safetensors hold "
-                   f"{len(found)}: set num_hidden_layers to the files' number or fetch the model again")
+    raise NLAError(
+      f"config.json of {directory} says {architecture.n_layers} layers, the safetensors hold "
+      f"{len(found)}: set num_hidden_layers to the files' number or fetch the model again"
+    )
   if stop_layer is not None:
     if not 0 <= stop_layer < architecture.n_layers:
-      raise NLAError(f"layer {stop_layer} was asked for, but {directory} has blocks "
-                     f"0..{architecture.n_layers - 1}")
+      raise NLAError(
+        f"layer {stop_layer} was asked for, but {directory} has blocks "
+        f"0..{architecture.n_layers - 1}"
+      )
     architecture, headless = architecture.lower(stop_layer + 1), True
   heads = [name for name in files.names if name.endswith("lm_head.weight")]
 
@@ -154,8 +205,14 @@ def open_model(directory: str | Path, architecture: Architecture, stop_layer: in
   return model
 
 
-def read_params(directory: str | Path, architecture: Architecture, stop_layer: int | None = None, *,
-                headless: bool = False, dtype: str = "float32") -> dict[str, Any]:
+def read_params(
+  directory: str | Path,
+  architecture: Architecture,
+  stop_layer: int | None = None,
+  *,
+  headless: bool = False,
+  dtype: str = "float32",
+) -> dict[str, Any]:
   """The parameters of `open_model`'s model, on the devices as `name_table.tree_from_file` puts them."""
   return open_model(directory, architecture, stop_layer, headless=headless).read(dtype)
 
@@ -163,8 +220,13 @@ def read_params(directory: str | Path, architecture: Architecture, stop_layer: i
 def shards_up_to(shard_of: dict[str, str], stop_layer: int, source: str | Path) -> list[str]:
   """The files that hold the embedding and blocks 0..K, of an index `{tensor: file}`, sorted."""
   root, blocks = _root(set(shard_of), source), range(stop_layer + 1)
-  return sorted({shard for name, shard in shard_of.items()
-                 if name == f"{root}embed_tokens.weight" or _layer(name, root) in blocks})
+  return sorted(
+    {
+      shard
+      for name, shard in shard_of.items()
+      if name == f"{root}embed_tokens.weight" or _layer(name, root) in blocks
+    }
+  )
 
 
 def _layer(name: str, root: str) -> int | None:
@@ -177,13 +239,16 @@ def _root(names: set[str], directory: str | Path) -> str:
   """What stands before `embed_tokens`: `model.`, or `language_model.model.` in a multimodal file."""
   found = sorted(name for name in names if name.endswith("embed_tokens.weight"))
   if len(found) != 1:
-    raise NLAError(f"{directory} should hold exactly one tensor named *embed_tokens.weight, it holds "
-                   f"{', '.join(found) or 'none'}: it is not a decoder that is supported here")
+    raise NLAError(
+      f"{directory} should hold exactly one tensor named *embed_tokens.weight, it holds "
+      f"{', '.join(found) or 'none'}: it is not a decoder that is supported here"
+    )
   return found[0].removesuffix("embed_tokens.weight")
 
 
-def tensors_of(params: dict[str, Any], architecture: Architecture, *,
-               headless: bool = False) -> Iterator[tensor_files.Tensor]:
+def tensors_of(
+  params: dict[str, Any], architecture: Architecture, *, headless: bool = False
+) -> Iterator[tensor_files.Tensor]:
   """The tree as tensors with Hugging Face's names, each made only when it is written.
 
   Raises:
@@ -191,24 +256,33 @@ def tensors_of(params: dict[str, Any], architecture: Architecture, *,
   """
   for leaf in parameter_names.model_leaves(architecture, headless=headless):
     array = _checked(params, leaf, leaf.shape(architecture))
-    yield tensor_files.Tensor(leaf.hf, leaf.file_shape(architecture),
-                              lambda leaf=leaf, array=array: leaf.to_file(_host(array), architecture))
+    yield tensor_files.Tensor(
+      leaf.hf,
+      leaf.file_shape(architecture),
+      lambda leaf=leaf, array=array: leaf.to_file(_host(array), architecture),
+    )
   n, leaves = architecture.n_layers, parameter_names.block_leaves(architecture)
   layers = params.get("layers", {})
   arrays = {leaf.ours: _checked(layers, leaf, (n, *leaf.shape(architecture))) for leaf in leaves}
   for layer in range(n):
     for leaf in leaves:
       yield tensor_files.Tensor(
-        leaf.hf.format(layer=layer), leaf.file_shape(architecture),
-        lambda leaf=leaf, layer=layer: leaf.to_file(_host(arrays[leaf.ours][layer]), architecture))
+        leaf.hf.format(layer=layer),
+        leaf.file_shape(architecture),
+        lambda leaf=leaf, layer=layer: leaf.to_file(_host(arrays[leaf.ours][layer]), architecture),
+      )
 
 
 def _checked(tree: dict[str, Any], leaf: parameter_names.Leaf, shape: tuple[int, ...]):
   if leaf.ours not in tree:
-    raise NLAError(f"the parameters to be written lack {leaf.ours!r}: they belong to another architecture")
+    raise NLAError(
+      f"the parameters to be written lack {leaf.ours!r}: they belong to another architecture"
+    )
   if tuple(tree[leaf.ours].shape) != shape:
-    raise NLAError(f"the parameter {leaf.ours!r} to be written has shape {list(tree[leaf.ours].shape)}, the "
-                   f"architecture says {list(shape)}")
+    raise NLAError(
+      f"the parameter {leaf.ours!r} to be written has shape {list(tree[leaf.ours].shape)}, the "
+      f"architecture says {list(shape)}"
+    )
   return tree[leaf.ours]
 
 

@@ -1,4 +1,5 @@
 """One function that gives a model from where it lies: a Python package, a GGUF file, a folder, a hub id."""
+
 import dataclasses
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.parallel import sharding
 
 
-def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "float32",
-                    weights: bool = True) -> Pretrained:
+def load_pretrained(
+  name: str, *, stop_layer: int | None = None, dtype: str = "float32", weights: bool = True
+) -> Pretrained:
   """Loads architecture, weights and tokenizer.
 
   The parameters come in the layout of the mesh in context (`jax.set_mesh`), or on one device where there is none. From
@@ -33,7 +35,9 @@ def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "f
   options = {"stop_layer": stop_layer, "dtype": dtype, "weights": weights}
   if name.startswith("random:"):
     found = random_model.random_model(name, stop_layer)
-    cast = lambda params: sharding.put_params(jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params))
+    cast = lambda params: sharding.put_params(
+      jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params)
+    )
     found = dataclasses.replace(found, params=cast(found.params))
   elif name.startswith("package:"):
     found = gguf.read_gguf(find.find_package_gguf(name.removeprefix("package:")), **options)
@@ -43,5 +47,3 @@ def load_pretrained(name: str, *, stop_layer: int | None = None, dtype: str = "f
     folder = folder if folder.is_dir() else find.download(name, stop_layer=stop_layer)
     found = huggingface.read_directory(folder, **options)
   return dataclasses.replace(found, source=name)
-
-

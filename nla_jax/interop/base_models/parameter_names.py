@@ -5,6 +5,7 @@ put outputs first ([heads * head_dim, d_model]). Every leaf of the table says wh
 uses: `table` (same shape), `flat` (one dimension) or `linear` (outputs first, `inputs` of our dimensions
 contracted).
 """
+
 import dataclasses
 
 import jax
@@ -71,40 +72,74 @@ _ATTENTION = "model.layers.{layer}.self_attn"
 _MLP = "model.layers.{layer}.mlp"
 _BLOCK = "model.layers.{layer}"
 
-_EMBEDDING = Leaf(ours="embedding", hf="model.embed_tokens.weight", gguf="token_embd.weight",
-                  dims=("vocab_size", "d_model"), layout="table")
+_EMBEDDING = Leaf(
+  ours="embedding",
+  hf="model.embed_tokens.weight",
+  gguf="token_embd.weight",
+  dims=("vocab_size", "d_model"),
+  layout="table",
+)
 _FINAL_NORM = _vector("final_norm", "model.norm.weight", "output_norm.weight")
-_UNEMBEDDING = Leaf(ours="unembedding", hf="lm_head.weight", gguf="output.weight",
-                    dims=("vocab_size", "d_model"), layout="table")
+_UNEMBEDDING = Leaf(
+  ours="unembedding",
+  hf="lm_head.weight",
+  gguf="output.weight",
+  dims=("vocab_size", "d_model"),
+  layout="table",
+)
 
 
 def _projection(ours: str, hf: str, gguf: str, dims: tuple[str, ...], inputs: int = 1) -> Leaf:
-  return Leaf(ours=ours, hf=hf + ".weight", gguf=f"blk.{{layer}}.{gguf}.weight", dims=dims, layout="linear",
-              inputs=inputs)
+  return Leaf(
+    ours=ours,
+    hf=hf + ".weight",
+    gguf=f"blk.{{layer}}.{gguf}.weight",
+    dims=dims,
+    layout="linear",
+    inputs=inputs,
+  )
 
 
 _WEIGHTS = (
   _projection("query", _ATTENTION + ".q_proj", "attn_q", ("d_model", "n_heads", "head_dim")),
   _projection("key", _ATTENTION + ".k_proj", "attn_k", ("d_model", "n_kv_heads", "head_dim")),
   _projection("value", _ATTENTION + ".v_proj", "attn_v", ("d_model", "n_kv_heads", "head_dim")),
-  _projection("output", _ATTENTION + ".o_proj", "attn_output", ("n_heads", "head_dim", "d_model"), inputs=2),
+  _projection(
+    "output", _ATTENTION + ".o_proj", "attn_output", ("n_heads", "head_dim", "d_model"), inputs=2
+  ),
   _projection("gate", _MLP + ".gate_proj", "ffn_gate", ("d_model", "d_ff")),
   _projection("up", _MLP + ".up_proj", "ffn_up", ("d_model", "d_ff")),
   _projection("down", _MLP + ".down_proj", "ffn_down", ("d_ff", "d_model")),
 )
 
 _BIASES = tuple(
-  Leaf(ours=ours, hf=f"{_ATTENTION}.{hf}.bias", gguf=f"blk.{{layer}}.{gguf}.bias", dims=(heads, "head_dim"),
-       layout="flat")
-  for ours, hf, gguf, heads in (("query_bias", "q_proj", "attn_q", "n_heads"),
-                                ("key_bias", "k_proj", "attn_k", "n_kv_heads"),
-                                ("value_bias", "v_proj", "attn_v", "n_kv_heads"))
+  Leaf(
+    ours=ours,
+    hf=f"{_ATTENTION}.{hf}.bias",
+    gguf=f"blk.{{layer}}.{gguf}.bias",
+    dims=(heads, "head_dim"),
+    layout="flat",
+  )
+  for ours, hf, gguf, heads in (
+    ("query_bias", "q_proj", "attn_q", "n_heads"),
+    ("key_bias", "k_proj", "attn_k", "n_kv_heads"),
+    ("value_bias", "v_proj", "attn_v", "n_kv_heads"),
+  )
 )
 
 _QK_NORMS = tuple(
-  Leaf(ours=ours, hf=f"{_ATTENTION}.{hf}.weight", gguf=f"blk.{{layer}}.{gguf}.weight", dims=("head_dim",),
-       layout="flat", is_norm=True)
-  for ours, hf, gguf in (("query_norm", "q_norm", "attn_q_norm"), ("key_norm", "k_norm", "attn_k_norm"))
+  Leaf(
+    ours=ours,
+    hf=f"{_ATTENTION}.{hf}.weight",
+    gguf=f"blk.{{layer}}.{gguf}.weight",
+    dims=("head_dim",),
+    layout="flat",
+    is_norm=True,
+  )
+  for ours, hf, gguf in (
+    ("query_norm", "q_norm", "attn_q_norm"),
+    ("key_norm", "k_norm", "attn_k_norm"),
+  )
 )
 
 _PRE_NORMS = (
@@ -115,10 +150,17 @@ _PRE_NORMS = (
 # Gemma 3 gives the name `post_attention_layernorm` to the norm that the others do not have.
 _SANDWICH_NORMS = (
   _vector("attention_norm", _BLOCK + ".input_layernorm.weight", "blk.{layer}.attn_norm.weight"),
-  _vector("post_attention_norm", _BLOCK + ".post_attention_layernorm.weight",
-          "blk.{layer}.post_attention_norm.weight"),
+  _vector(
+    "post_attention_norm",
+    _BLOCK + ".post_attention_layernorm.weight",
+    "blk.{layer}.post_attention_norm.weight",
+  ),
   _vector("mlp_norm", _BLOCK + ".pre_feedforward_layernorm.weight", "blk.{layer}.ffn_norm.weight"),
-  _vector("post_mlp_norm", _BLOCK + ".post_feedforward_layernorm.weight", "blk.{layer}.post_ffw_norm.weight"),
+  _vector(
+    "post_mlp_norm",
+    _BLOCK + ".post_feedforward_layernorm.weight",
+    "blk.{layer}.post_ffw_norm.weight",
+  ),
 )
 
 
@@ -145,11 +187,21 @@ def abstract_tree(architecture: Architecture, *, headless: bool, dtype="float32"
   dtype = np.dtype(dtype)
   struct = lambda leaf, *leading: jax.ShapeDtypeStruct((*leading, *leaf.shape(architecture)), dtype)
   tree = {leaf.ours: struct(leaf) for leaf in model_leaves(architecture, headless=headless)}
-  return tree | {"layers": {leaf.ours: struct(leaf, architecture.n_layers) for leaf in block_leaves(architecture)}}
+  return tree | {
+    "layers": {
+      leaf.ours: struct(leaf, architecture.n_layers) for leaf in block_leaves(architecture)
+    }
+  }
 
 
-def tree_from_file(read, architecture: Architecture, *, headless: bool, dtype="float32",
-                   name_of=lambda leaf, layer: leaf.gguf.format(layer=layer)) -> dict:
+def tree_from_file(
+  read,
+  architecture: Architecture,
+  *,
+  headless: bool,
+  dtype="float32",
+  name_of=lambda leaf, layer: leaf.gguf.format(layer=layer),
+) -> dict:
   """Builds our parameter tree on the devices of the mesh in context, one tensor after another.
 
   Args:
@@ -173,7 +225,9 @@ def tree_from_file(read, architecture: Architecture, *, headless: bool, dtype="f
   leaves, blocks = model_leaves(architecture, headless=headless), block_leaves(architecture)
   tree = {"layers": {}}
   for leaf in leaves:
-    tree[leaf.ours], finite = place(leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype)
+    tree[leaf.ours], finite = place(
+      leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype
+    )
     _check_finite([finite], leaf, name_of)
   for leaf in blocks:
     layer_of = lambda layer, leaf=leaf: leaf.from_file(read(leaf, layer), architecture)
@@ -186,5 +240,7 @@ def tree_from_file(read, architecture: Architecture, *, headless: bool, dtype="f
 def _check_finite(finite, leaf: Leaf, name_of) -> None:
   for layer, fine in enumerate(finite):
     if not fine:
-      raise NLAError(f"{name_of(leaf, layer)} holds NaN or infinity: the file is damaged or its training failed; "
-                     "fetch it again or take another checkpoint")
+      raise NLAError(
+        f"{name_of(leaf, layer)} holds NaN or infinity: the file is damaged or its training failed; "
+        "fetch it again or take another checkpoint"
+      )

@@ -1,4 +1,5 @@
 """What is known of a base model once it is found: its architecture, parameters, tokenizer and hashes."""
+
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -32,7 +33,9 @@ class Pretrained:
 def hash_tokenizer(tokenizer) -> str:
   """sha256 (hex) of a fast tokenizer's JSON and its chat template."""
   digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
-  digest.update((tokenizer.chat_template or "").encode() if isinstance(tokenizer.chat_template, str) else b"")
+  digest.update(
+    (tokenizer.chat_template or "").encode() if isinstance(tokenizer.chat_template, str) else b""
+  )
   return digest.hexdigest()
 
 

@@ -1,4 +1,5 @@
 """Safetensors on disk: many shards read as one lazily, and written as shards of bounded size."""
+
 import dataclasses
 import json
 import os
@@ -15,8 +16,12 @@ from nla_jax.errors import NLAError
 
 INDEX = "model.safetensors.index.json"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": DTYPES["bfloat16"],
-           "F64": np.dtype(np.float64)}
+_FLOATS = {
+  "F32": np.dtype(np.float32),
+  "F16": np.dtype(np.float16),
+  "BF16": DTYPES["bfloat16"],
+  "F64": np.dtype(np.float64),
+}
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
 
 
@@ -49,14 +54,21 @@ def read_header(path: Path) -> dict[str, Entry]:
         raise ValueError(f"{size} bytes, cut off in its header")
       header = json.loads(file.read(length))
     first = 8 + length
-    entries = {name: Entry(path, found["dtype"], tuple(found["shape"]), *(first + at for at in found["data_offsets"]))
-               for name, found in header.items() if name != "__metadata__"}
+    entries = {
+      name: Entry(
+        path, found["dtype"], tuple(found["shape"]), *(first + at for at in found["data_offsets"])
+      )
+      for name, found in header.items()
+      if name != "__metadata__"
+    }
     end = max((entry.stop for entry in entries.values()), default=first)
     if end != size:
       raise ValueError(f"{size} bytes, its header says {end}")
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     reason = error.strerror if isinstance(error, OSError) else error
-    raise NLAError(f"{path} is not a whole safetensors file ({reason}): fetch it again{_interrupted(path)}") from error
+    raise NLAError(
+      f"{path} is not a whole safetensors file ({reason}): fetch it again{_interrupted(path)}"
+    ) from error
   return entries
 
 
@@ -73,10 +85,14 @@ def weight_files(directory: Path) -> list[Path]:
     return files
   pickles = sorted(path.name for pattern in _PICKLES for path in directory.glob(pattern))
   if pickles:
-    raise NLAError(f"{directory} holds only torch pickles ({pickles[0]}), which can run code when loaded and "
-                   "are not read: convert the model to safetensors")
-  raise NLAError(f"{directory} holds no model*.safetensors: check the path, or fetch the weights"
-                 f"{_interrupted(directory / 'model.safetensors')}")
+    raise NLAError(
+      f"{directory} holds only torch pickles ({pickles[0]}), which can run code when loaded and "
+      "are not read: convert the model to safetensors"
+    )
+  raise NLAError(
+    f"{directory} holds no model*.safetensors: check the path, or fetch the weights"
+    f"{_interrupted(directory / 'model.safetensors')}"
+  )
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -102,16 +118,27 @@ def _check_present(needed: list[Path], named: list[Path]) -> None:
   absent = [path for path in needed if not path.is_file()]
   counts = [re.fullmatch(r"(.*-)(\d+)-of-(\d+)(\.safetensors)", path.name) for path in named]
   for match in filter(None, counts):
-    series = [match[1] + str(i).zfill(len(match[2])) + f"-of-{match[3]}{match[4]}" for i in range(1, int(match[3]) + 1)]
-    absent = absent or [named[0].parent / name for name in series if named[0].parent / name not in named]
+    series = [
+      match[1] + str(i).zfill(len(match[2])) + f"-of-{match[3]}{match[4]}"
+      for i in range(1, int(match[3]) + 1)
+    ]
+    absent = absent or [
+      named[0].parent / name for name in series if named[0].parent / name not in named
+    ]
   if absent:
-    raise NLAError(f"{absent[0].parent} lacks the shard {absent[0].name} that its index names or its other "
-                   f"shards count ({len(absent)} missing): fetch it{_interrupted(absent[0])}")
+    raise NLAError(
+      f"{absent[0].parent} lacks the shard {absent[0].name} that its index names or its other "
+      f"shards count ({len(absent)} missing): fetch it{_interrupted(absent[0])}"
+    )
 
 
 def _interrupted(path: Path) -> str:
   """What to say of a download that was broken off, where the hub's client left a part of a file."""
-  beside = (path.parent, path.parent / ".cache" / "huggingface" / "download", path.parent.parent.parent / "blobs")
+  beside = (
+    path.parent,
+    path.parent / ".cache" / "huggingface" / "download",
+    path.parent.parent.parent / "blobs",
+  )
   if any(folder.is_dir() and any(folder.glob("*.incomplete")) for folder in beside):
     return " (a download was broken off here: the same download again goes on from there)"
   return ""
@@ -145,8 +172,10 @@ class TensorFiles:
     """Where a tensor lies. Raises NLAError where it is missing or its file is not whole."""
     found = self._header(self._shard_of[name]).get(name) if name in self._shard_of else None
     if found is None:
-      raise NLAError(f"{self.directory} lacks the tensor {name}: the files are incomplete or config.json "
-                     "belongs to another model")
+      raise NLAError(
+        f"{self.directory} lacks the tensor {name}: the files are incomplete or config.json "
+        "belongs to another model"
+      )
     return found
 
   def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -155,14 +184,19 @@ class TensorFiles:
     for name, shape in shapes.items():
       found = self.entry(name)
       if found.shape != tuple(shape) or found.dtype not in _FLOATS:
-        raise NLAError(f"{self.directory}: {name} is {found.dtype} {list(found.shape)}, config.json asks for a float "
-                       f"of {list(shape)}: the files and config.json belong to different models")
+        raise NLAError(
+          f"{self.directory}: {name} is {found.dtype} {list(found.shape)}, config.json asks for a float "
+          f"of {list(shape)}: the files and config.json belong to different models"
+        )
 
   def view(self, name: str) -> np.ndarray:
     """One tensor as a read-only map of the file, in the file's dtype: only what is taken from it is read."""
     entry = self.entry(name)
-    return np.memmap(entry.path, np.uint8, "r", entry.start, entry.stop - entry.start).view(
-      _FLOATS[entry.dtype]).reshape(entry.shape)
+    return (
+      np.memmap(entry.path, np.uint8, "r", entry.start, entry.stop - entry.start)
+      .view(_FLOATS[entry.dtype])
+      .reshape(entry.shape)
+    )
 
   def sample(self, name: str, pieces: int = 16, size: int = 4096) -> bytes:
     """Pieces of a tensor spread evenly from its first byte to its last, or all of it where it is small."""
@@ -184,8 +218,13 @@ class Tensor:
   make: Callable[[], np.ndarray]
 
 
-def write_tensors(directory: Path, tensors: Iterable[Tensor], *, dtype: str = "float32",
-                  shard_bytes: int = 5_000_000_000) -> list[Path]:
+def write_tensors(
+  directory: Path,
+  tensors: Iterable[Tensor],
+  *,
+  dtype: str = "float32",
+  shard_bytes: int = 5_000_000_000,
+) -> list[Path]:
   """Writes `model.safetensors`, or `model-0000i-of-0000n.safetensors` with an index.
 
   Only one shard is in memory at a time.
@@ -227,12 +266,15 @@ def write_tensors(directory: Path, tensors: Iterable[Tensor], *, dtype: str = "f
 
 def write_file(path: Path, arrays: dict[str, np.ndarray], *, dtype: str = "float32") -> None:
   """One safetensors file with the metadata that torch readers ask for. Raises NLAError when that fails."""
-  arrays = {name: np.ascontiguousarray(array, dtype=DTYPES[dtype]) for name, array in arrays.items()}
+  arrays = {
+    name: np.ascontiguousarray(array, dtype=DTYPES[dtype]) for name, array in arrays.items()
+  }
   try:
     save_file(arrays, path, metadata={"format": "pt"})
   except (SafetensorError, OSError) as error:
-    raise NLAError(f"{path} could not be written ({error}): free some space or choose another directory"
-                   "") from error
+    raise NLAError(
+      f"{path} could not be written ({error}): free some space or choose another directory"
+    ) from error
 
 
 def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -241,16 +283,24 @@ def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nd
     with safe_open(path, "np") as file:
       names = set(file.keys())
       if names != set(shapes):
-        raise NLAError(f"{path} holds the keys {sorted(names)}, expected {sorted(shapes)}: take the file "
-                       "from the checkpoint that it belongs to")
+        raise NLAError(
+          f"{path} holds the keys {sorted(names)}, expected {sorted(shapes)}: take the file "
+          "from the checkpoint that it belongs to"
+        )
       arrays = {name: np.asarray(file.get_tensor(name), np.float32) for name in shapes}
   except (SafetensorError, OSError) as error:
-    raise NLAError(f"{path} is missing or not a whole safetensors file ({error}): fetch it again") from error
+    raise NLAError(
+      f"{path} is missing or not a whole safetensors file ({error}): fetch it again"
+    ) from error
   for name, shape in shapes.items():
     if arrays[name].shape != shape:
-      raise NLAError(f"{path}: {name} has shape {list(arrays[name].shape)}, expected {list(shape)}: it "
-                     "belongs to another model")
+      raise NLAError(
+        f"{path}: {name} has shape {list(arrays[name].shape)}, expected {list(shape)}: it "
+        "belongs to another model"
+      )
     if not np.isfinite(arrays[name]).all():
-      raise NLAError(f"{path}: {name} holds NaN or infinity: the file is damaged or its training failed; fetch it "
-                     "again or take another checkpoint")
+      raise NLAError(
+        f"{path}: {name} holds NaN or infinity: the file is damaged or its training failed; fetch it "
+        "again or take another checkpoint"
+      )
   return arrays

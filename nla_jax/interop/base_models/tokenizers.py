@@ -1,4 +1,5 @@
 """A tokenizer's files in the form that transformers 4 and 5 both read, without misleading settings."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def save_tokenizer(tokenizer, directory: Path, *, padding_side: str | None = Non
   _update(directory / "tokenizer.json", lambda state: state | {"padding": None, "truncation": None})
   legacy = directory / "special_tokens_map.json"
   if legacy.is_file() and "bos_token" in changes:
-    _update(legacy, lambda tokens: {name: token for name, token in tokens.items() if name != "bos_token"})
+    _update(
+      legacy, lambda tokens: {name: token for name, token in tokens.items() if name != "bos_token"}
+    )
 
 
 def _both_versions(config: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +69,11 @@ def load_tokenizer(name: str):
   """
   if name.startswith("random:"):
     return random_model.byte_tokenizer()
-  path = find.find_package_gguf(name.removeprefix("package:")) if name.startswith("package:") else Path(name)
+  path = (
+    find.find_package_gguf(name.removeprefix("package:"))
+    if name.startswith("package:")
+    else Path(name)
+  )
   path = path.expanduser()
   if path.suffix == ".gguf":
     return tokenizer_from_header(gguf.read_header(path))

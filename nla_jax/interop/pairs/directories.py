@@ -4,7 +4,6 @@ A wrong number of layers loads there without a word and random blocks on top, so
 here before the sidecar, the architecture, the tensors and the live tokenizer agree.
 """
 
-
 import contextlib
 import dataclasses
 import json
@@ -29,7 +28,9 @@ HEAD_FILE = "value_head.safetensors"
 INJECTION_FILE = "injection.safetensors"
 # What an AR's config.json may say otherwise without computing anything else: it has no unembedding.
 _FREE = ("tied", "max_positions")
-_INJECTION_NOTE = f"learned affine map on the injected vector, in {INJECTION_FILE}: x @ matrix + bias"
+_INJECTION_NOTE = (
+  f"learned affine map on the injected vector, in {INJECTION_FILE}: x @ matrix + bias"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +56,17 @@ class Checkpoint:
   injection: dict[str, np.ndarray] | None = None
 
 
-def write_av(directory: str | Path, architecture: Architecture, params: dict[str, Any], tokenizer,
-             model_sidecar: ModelSidecar, base_config: dict[str, Any] | None = None, *,
-             injection: dict[str, Any] | None = None, dtype: str = "float32") -> Path:
+def write_av(
+  directory: str | Path,
+  architecture: Architecture,
+  params: dict[str, Any],
+  tokenizer,
+  model_sidecar: ModelSidecar,
+  base_config: dict[str, Any] | None = None,
+  *,
+  injection: dict[str, Any] | None = None,
+  dtype: str = "float32",
+) -> Path:
   """Writes an ordinary causal language model with its sidecar; the directory appears whole or not at all.
 
   Args:
@@ -77,8 +86,11 @@ def write_av(directory: str | Path, architecture: Architecture, params: dict[str
   _check_parts(architecture, tokenizer, model_sidecar, "av")
   if injection is not None:
     model_sidecar = dataclasses.replace(
-      model_sidecar, training={**model_sidecar.training, "injection": _INJECTION_NOTE})
-  if not distributed.is_first():  # takes its part in bringing the arrays together, and writes nothing
+      model_sidecar, training={**model_sidecar.training, "injection": _INJECTION_NOTE}
+    )
+  if (
+    not distributed.is_first()
+  ):  # takes its part in bringing the arrays together, and writes nothing
     extra = [] if injection is None else [injection[key] for key in ("matrix", "bias")]
     _bring_together(huggingface.tensors_of(params, architecture), extra)
     return Path(directory)
@@ -95,9 +107,17 @@ def write_av(directory: str | Path, architecture: Architecture, params: dict[str
   return Path(directory)
 
 
-def write_ar(directory: str | Path, architecture: Architecture, params: dict[str, Any], head, tokenizer,
-             model_sidecar: ModelSidecar, base_config: dict[str, Any] | None = None, *,
-             dtype: str = "float32") -> Path:
+def write_ar(
+  directory: str | Path,
+  architecture: Architecture,
+  params: dict[str, Any],
+  head,
+  tokenizer,
+  model_sidecar: ModelSidecar,
+  base_config: dict[str, Any] | None = None,
+  *,
+  dtype: str = "float32",
+) -> Path:
   """Writes blocks 0..K without final norm and unembedding, and the head in a file of its own.
 
   Args:
@@ -115,7 +135,9 @@ def write_ar(directory: str | Path, architecture: Architecture, params: dict[str
   """
   _check_parts(architecture, tokenizer, model_sidecar, "ar")
   weight = _host(head)
-  _check_shapes({"head": weight}, {"head": (architecture.d_model, architecture.d_model)}, "the AR's head")
+  _check_shapes(
+    {"head": weight}, {"head": (architecture.d_model, architecture.d_model)}, "the AR's head"
+  )
   if not distributed.is_first():
     _bring_together(huggingface.tensors_of(params, architecture, headless=True))
     return Path(directory)
@@ -145,10 +167,17 @@ def read_av(directory: str | Path, *, dtype: str = "float32") -> Checkpoint:
   if (directory / INJECTION_FILE).is_file():
     injection = tensor_files.read_file(directory / INJECTION_FILE, _injection_shapes(architecture))
   elif model_sidecar.training.get("injection") == _INJECTION_NOTE:
-    raise NLAError(f"{directory} lacks {INJECTION_FILE}, which its sidecar names: copy it from the export")
+    raise NLAError(
+      f"{directory} lacks {INJECTION_FILE}, which its sidecar names: copy it from the export"
+    )
   params = huggingface.read_params(directory, architecture, dtype=dtype)
-  return Checkpoint(architecture=architecture, params=params, tokenizer=tokenizer, sidecar=model_sidecar,
-                    injection=injection)
+  return Checkpoint(
+    architecture=architecture,
+    params=params,
+    tokenizer=tokenizer,
+    sidecar=model_sidecar,
+    injection=injection,
+  )
 
 
 def read_ar(directory: str | Path, *, dtype: str = "float32") -> Checkpoint:
@@ -166,8 +195,13 @@ def read_ar(directory: str | Path, *, dtype: str = "float32") -> Checkpoint:
   shape = (architecture.d_model, architecture.d_model)
   head = tensor_files.read_file(directory / HEAD_FILE, {"weight": shape})["weight"]
   params = huggingface.read_params(directory, architecture, headless=True, dtype=dtype)
-  return Checkpoint(architecture=architecture, params=params, tokenizer=tokenizer, sidecar=model_sidecar,
-                    head=np.ascontiguousarray(head.T))
+  return Checkpoint(
+    architecture=architecture,
+    params=params,
+    tokenizer=tokenizer,
+    sidecar=model_sidecar,
+    head=np.ascontiguousarray(head.T),
+  )
 
 
 def check_pair(av: str | Path, ar: str | Path) -> None:
@@ -180,21 +214,35 @@ def check_pair(av: str | Path, ar: str | Path) -> None:
   other, ar_architecture, ar_tokenizer = _read_parts(Path(ar), "ar")
   lower = av_architecture.lower(min(ar_architecture.n_layers, av_architecture.n_layers))
   # Only names of hub repositories are compared: some files name the checkpoint that a stage began with instead.
-  bases = [side.base_checkpoint if is_hub_id(side.base_checkpoint) else None for side in (one, other)]
-  probe = lambda tokenizer: encode(tokenizer, other.ar_template.format(explanation="x"), special=True)
-  pairs = [("base_checkpoint", *bases), ("layer", one.layer_index, other.layer_index),
-           *((field.name, getattr(lower, field.name), getattr(ar_architecture, field.name))
-             for field in dataclasses.fields(Architecture) if field.name not in _FREE),
-           ("the AV's template", one.av_template, other.av_template),
-           ("the AR's template", one.ar_template, other.ar_template),
-           ("the AR's input for the explanation 'x'", probe(av_tokenizer), probe(ar_tokenizer))]
+  bases = [
+    side.base_checkpoint if is_hub_id(side.base_checkpoint) else None for side in (one, other)
+  ]
+  probe = lambda tokenizer: encode(
+    tokenizer, other.ar_template.format(explanation="x"), special=True
+  )
+  pairs = [
+    ("base_checkpoint", *bases),
+    ("layer", one.layer_index, other.layer_index),
+    *(
+      (field.name, getattr(lower, field.name), getattr(ar_architecture, field.name))
+      for field in dataclasses.fields(Architecture)
+      if field.name not in _FREE
+    ),
+    ("the AV's template", one.av_template, other.av_template),
+    ("the AR's template", one.ar_template, other.ar_template),
+    ("the AR's input for the explanation 'x'", probe(av_tokenizer), probe(ar_tokenizer)),
+  ]
   if other.tokens is not None:
-    pairs += [(field.name, getattr(one.tokens, field.name), getattr(other.tokens, field.name))
-              for field in dataclasses.fields(sidecar.Tokens)]
+    pairs += [
+      (field.name, getattr(one.tokens, field.name), getattr(other.tokens, field.name))
+      for field in dataclasses.fields(sidecar.Tokens)
+    ]
   for name, first, second in pairs:
     if first != second and first is not None and second is not None:
-      raise NLAError(f"this AV and this AR do not belong together: {name} is {first!r} in the AV and {second!r} in the "
-                     "AR; give the two halves of one pair")
+      raise NLAError(
+        f"this AV and this AR do not belong together: {name} is {first!r} in the AV and {second!r} in the "
+        "AR; give the two halves of one pair"
+      )
 
 
 def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture, Any]:
@@ -205,23 +253,36 @@ def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture,
   return model_sidecar, architecture, tokenizer
 
 
-def _check_parts(architecture: Architecture, tokenizer, model_sidecar: ModelSidecar, role: str) -> None:
+def _check_parts(
+  architecture: Architecture, tokenizer, model_sidecar: ModelSidecar, role: str
+) -> None:
   sidecar.check_role(model_sidecar.role, role)
   if model_sidecar.d_model != architecture.d_model:
-    raise NLAError(f"the sidecar says d_model {model_sidecar.d_model}, the model has {architecture.d_model}: "
-                   "they belong to different checkpoints")
+    raise NLAError(
+      f"the sidecar says d_model {model_sidecar.d_model}, the model has {architecture.d_model}: "
+      "they belong to different checkpoints"
+    )
   if role == "ar" and model_sidecar.layer_index + 1 != architecture.n_layers:
-    raise NLAError(f"an AR for the output of block {model_sidecar.layer_index} has "
-                   f"{model_sidecar.layer_index + 1} blocks, this one has {architecture.n_layers}: cut it "
-                   f"to blocks 0..{model_sidecar.layer_index}")
+    raise NLAError(
+      f"an AR for the output of block {model_sidecar.layer_index} has "
+      f"{model_sidecar.layer_index + 1} blocks, this one has {architecture.n_layers}: cut it "
+      f"to blocks 0..{model_sidecar.layer_index}"
+    )
   if len(tokenizer) > architecture.vocab_size:
-    raise NLAError(f"the tokenizer has {len(tokenizer)} tokens, the model's embedding "
-                   f"{architecture.vocab_size} rows: take the tokenizer that belongs to the model")
+    raise NLAError(
+      f"the tokenizer has {len(tokenizer)} tokens, the model's embedding "
+      f"{architecture.vocab_size} rows: take the tokenizer that belongs to the model"
+    )
   model_sidecar.verify(tokenizer)
 
 
-def _write_config(folder: Path, architecture: Architecture, tokenizer, base_config: dict[str, Any] | None,
-                  dtype: str) -> dict[str, Any]:
+def _write_config(
+  folder: Path,
+  architecture: Architecture,
+  tokenizer,
+  base_config: dict[str, Any] | None,
+  dtype: str,
+) -> dict[str, Any]:
   config = huggingface.config_from_architecture(architecture, base_config, dtype=dtype)
   if base_config is None:
     config |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -253,10 +314,14 @@ def _injection_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
   return {"matrix": (architecture.d_model, architecture.d_model), "bias": (architecture.d_model,)}
 
 
-def _check_shapes(arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], what: str) -> None:
+def _check_shapes(
+  arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], what: str
+) -> None:
   for name, shape in shapes.items():
     if arrays[name].shape != shape:
-      raise NLAError(f"{what} has a {name} of shape {list(arrays[name].shape)}, expected {list(shape)}")
+      raise NLAError(
+        f"{what} has a {name} of shape {list(arrays[name].shape)}, expected {list(shape)}"
+      )
 
 
 def _host(array) -> np.ndarray:
@@ -275,8 +340,9 @@ def _write_json(path: Path, mapping: dict[str, Any]) -> None:
   try:
     path.write_text(json.dumps(mapping, indent=2, sort_keys=True) + "\n")
   except OSError as error:
-    raise NLAError(f"{path} could not be written ({error.strerror}): free some space or choose another "
-                   "directory") from error
+    raise NLAError(
+      f"{path} could not be written ({error.strerror}): free some space or choose another directory"
+    ) from error
 
 
 @contextlib.contextmanager
@@ -284,7 +350,9 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
   """A new folder beside `directory` that takes its place only when everything in it has been written."""
   replaced = directory.exists()
   if replaced and any(directory.iterdir()) and not (directory / sidecar.MODEL_FILE).is_file():
-    raise NLAError(f"{directory} holds files that are no earlier export: choose an empty or a new directory")
+    raise NLAError(
+      f"{directory} holds files that are no earlier export: choose an empty or a new directory"
+    )
   partial = directory.with_name(directory.name + ".partial")
   try:
     shutil.rmtree(partial, ignore_errors=True)
@@ -294,7 +362,9 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
       shutil.rmtree(directory)
     partial.rename(directory)
   except OSError as error:
-    raise NLAError(f"{directory} could not be written ({error.strerror or error}): free some space or choose "
-                   "another directory") from error
+    raise NLAError(
+      f"{directory} could not be written ({error.strerror or error}): free some space or choose "
+      "another directory"
+    ) from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,15 +1,17 @@
 """Where the two halves of an exported pair lie."""
+
 import os
-import pathlib
 import re
+from pathlib import Path
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.find import find_directory
 from nla_jax.interop.pairs import directories, sidecar
 
 
-def pair_directories(path: str | os.PathLike, ar: str | os.PathLike | None = None,
-                     weights: bool = True) -> tuple[pathlib.Path, pathlib.Path]:
+def pair_directories(
+  path: str | os.PathLike, ar: str | os.PathLike | None = None, weights: bool = True
+) -> tuple[Path, Path]:
   """The directories of an AV and its AR, fetched if they are hub ids; they are checked against each other.
 
   Args:
@@ -17,15 +19,20 @@ def pair_directories(path: str | os.PathLike, ar: str | os.PathLike | None = Non
     ar: as for `load`.
     weights: fetch the weights too.
   """
-  folder = pathlib.Path(path).expanduser()
+  folder = Path(path).expanduser()
   if ar is None and folder.is_dir() and not (folder / sidecar.MODEL_FILE).is_file():
     if not ((folder / "av").is_dir() and (folder / "ar").is_dir()):
-      raise NLAError(f"{folder} is neither a workdir of `nla run`, nor a folder with av/ and ar/ as `nla export` "
-                     f"writes it, nor an AV (it has no {sidecar.MODEL_FILE})")
+      raise NLAError(
+        f"{folder} is neither a workdir of `nla run`, nor a folder with av/ and ar/ as `nla export` "
+        f"writes it, nor an AV (it has no {sidecar.MODEL_FILE})"
+      )
     path, ar = folder / "av", folder / "ar"
   elif ar is None:
     ar = _twin(path)
-  folders = find_directory(os.fspath(path), weights=weights), find_directory(os.fspath(ar), weights=weights)
+  folders = (
+    find_directory(os.fspath(path), weights=weights),
+    find_directory(os.fspath(ar), weights=weights),
+  )
   directories.check_pair(*folders)
   return folders
 
@@ -35,7 +42,9 @@ def _twin(av: str | os.PathLike) -> str:
   name = os.fspath(av).rstrip("/")
   twin = name[:-2] + "ar"
   if not re.search(r"(^|[-/])av$", name):
-    raise NLAError(f"{name} does not end in -av, so the name of its AR is not known: give it as ar=")
-  if pathlib.Path(name).expanduser().is_dir() and not pathlib.Path(twin).expanduser().is_dir():
+    raise NLAError(
+      f"{name} does not end in -av, so the name of its AR is not known: give it as ar="
+    )
+  if Path(name).expanduser().is_dir() and not Path(twin).expanduser().is_dir():
     raise NLAError(f"there is no {twin} beside {name}: give the AR's directory or hub id as ar=")
   return twin

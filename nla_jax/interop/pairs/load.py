@@ -1,4 +1,5 @@
 """A pair from its two Hugging Face directories, as the public object."""
+
 import os
 from typing import Any
 
@@ -19,19 +20,35 @@ def load_target(base: str, layer: int) -> tuple[Architecture, Any]:
   return found.architecture, found.params
 
 
-def load_directories(path: str | os.PathLike, ar: str | os.PathLike | None = None, *, compute: str = "auto",
-                     base: str | None = None) -> NLA:
+def load_directories(
+  path: str | os.PathLike,
+  ar: str | os.PathLike | None = None,
+  *,
+  compute: str = "auto",
+  base: str | None = None,
+) -> NLA:
   """The pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
   folders = pair_directories(path, ar)
   av, rebuilder = directories.read_av(folders[0]), directories.read_ar(folders[1])
   side, training = av.sidecar, av.sidecar.training
-  prompts = make_prompts(av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char)
-  pair = make_pair(av.architecture, av.tokenizer, prompts, layer=rebuilder.sidecar.layer_index,
-                   scale=side.injection_scale, mode=training.get("inject_mode", "replace"),
-                   map="scalar" if av.injection is None else "affine",
-                   max_new_tokens=int(training.get("max_new_tokens", 150)), dtype=compute_dtype(compute))
+  prompts = make_prompts(
+    av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char
+  )
+  pair = make_pair(
+    av.architecture,
+    av.tokenizer,
+    prompts,
+    layer=rebuilder.sidecar.layer_index,
+    scale=side.injection_scale,
+    mode=training.get("inject_mode", "replace"),
+    map="scalar" if av.injection is None else "affine",
+    max_new_tokens=int(training.get("max_new_tokens", 150)),
+    dtype=compute_dtype(compute),
+  )
   av_params = {"transformer": av.params}
   if av.injection is not None:
     av_params["injection"] = sharding.put_params(av.injection)
-  ar_params = sharding.put_params({"transformer": rebuilder.params, "head": {"weight": rebuilder.head}})
+  ar_params = sharding.put_params(
+    {"transformer": rebuilder.params, "head": {"weight": rebuilder.head}}
+  )
   return NLA(pair, av_params, ar_params, base or side.base_checkpoint, load_target=load_target)

@@ -3,6 +3,7 @@
 Numbers come from a run's metrics.json, with their intervals, or are said not to be there. The base model's licence is
 carried over where its own files name it, and said to be unknown where they do not; it is never guessed from a name.
 """
+
 import re
 import shutil
 from pathlib import Path
@@ -18,13 +19,17 @@ from nla_jax.interop.pairs.sidecar import ModelSidecar, read_model_sidecar
 README = "README.md"
 _NAMES = {"av": "activation verbalizer", "ar": "activation reconstructor"}
 _FVE = {
-  "round_trip": "round trip: AV's explanation, read by the AR", "greedy": "round trip, likeliest words",
-  "round_trip_sft": "round trip before RL", "gold_text": "teacher's text, read by the AR",
+  "round_trip": "round trip: AV's explanation, read by the AR",
+  "greedy": "round trip, likeliest words",
+  "round_trip_sft": "round trip before RL",
+  "gold_text": "teacher's text, read by the AR",
   "gain_of_rl": "what RL added to the round trip",
 }
 _CONTROLS = {
-  "shuffled_vector": "explanation of another activation", "zero_vector": "explanation of a zero vector",
-  "mean_vector": "explanation of the mean activation", "empty_text": "no explanation",
+  "shuffled_vector": "explanation of another activation",
+  "zero_vector": "explanation of a zero vector",
+  "mean_vector": "explanation of the mean activation",
+  "empty_text": "no explanation",
   "retrieval": "teacher's text of the nearest training activation",
   "mean_per_last_token": "mean training activation with the same last token, no text at all",
 }
@@ -40,7 +45,11 @@ def base_licence(base: str) -> str | None:
   if base.startswith("random:"):
     return None
   try:
-    path = find_package_gguf(base.removeprefix("package:")) if base.startswith("package:") else Path(base).expanduser()
+    path = (
+      find_package_gguf(base.removeprefix("package:"))
+      if base.startswith("package:")
+      else Path(base).expanduser()
+    )
     if path.suffix == ".gguf":
       found = gguf.read_header(path).get("general.license")
       return str(found).strip() or None if found else None
@@ -65,7 +74,9 @@ def front_matter(text: str) -> dict[str, Any]:
   return found if isinstance(found, dict) else {}
 
 
-def write_card(directory: str | Path, metrics: dict[str, Any] | None = None, *, title: str | None = None) -> Path:
+def write_card(
+  directory: str | Path, metrics: dict[str, Any] | None = None, *, title: str | None = None
+) -> Path:
   """Writes `directory/README.md` from the directory's own sidecar; returns its path.
 
   Licence and notice files of a base model that is a local directory, or in the hub's cache, are copied beside it.
@@ -87,71 +98,130 @@ def write_card(directory: str | Path, metrics: dict[str, Any] | None = None, *, 
       if file.is_file() and file.name.upper().startswith(_TERMS):
         shutil.copyfile(file, path.parent / file.name)
   except OSError as error:
-    raise NLAError(f"{path} could not be written ({error.strerror}): free some space or choose another "
-                   "directory") from error
+    raise NLAError(
+      f"{path} could not be written ({error.strerror}): free some space or choose another directory"
+    ) from error
   return path
 
 
-def card(side: ModelSidecar, metrics: dict[str, Any] | None = None, *, title: str | None = None) -> str:
+def card(
+  side: ModelSidecar, metrics: dict[str, Any] | None = None, *, title: str | None = None
+) -> str:
   """The card's text; see `write_card`."""
   licence = base_licence(side.base_checkpoint)
   role = _NAMES[side.role]
-  heading = title or f"{role[0].upper()}{role[1:]} of {side.base_checkpoint}, block {side.layer_index}"
-  front: dict[str, Any] = {"library_name": "transformers", "tags": ["natural-language-autoencoder",
-                                                                    role.replace(" ", "-"), "interpretability", "jax"]}
+  heading = (
+    title or f"{role[0].upper()}{role[1:]} of {side.base_checkpoint}, block {side.layer_index}"
+  )
+  front: dict[str, Any] = {
+    "library_name": "transformers",
+    "tags": ["natural-language-autoencoder", role.replace(" ", "-"), "interpretability", "jax"],
+  }
   if is_hub_id(side.base_checkpoint):
     front["base_model"] = side.base_checkpoint
   if licence is not None:
     # The hub accepts only identifiers in lower case; a name of another form goes under `license_name`.
-    front |= {"license": licence} if re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence) else {
-      "license": "other", "license_name": licence}
-  parts = ["---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---\n", f"# {heading}\n",
-           _what(side), _how_well(metrics), _how_to_use(side), _limits(metrics),
-           _licence(side.base_checkpoint, licence)]
+    front |= (
+      {"license": licence}
+      if re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence)
+      else {"license": "other", "license_name": licence}
+    )
+  parts = [
+    "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---\n",
+    f"# {heading}\n",
+    _what(side),
+    _how_well(metrics),
+    _how_to_use(side),
+    _limits(metrics),
+    _licence(side.base_checkpoint, licence),
+  ]
   return "\n".join(parts)
 
 
 def _licence(base: str, licence: str | None) -> str:
   if licence is not None:
-    return (f"## Licence\n\nThe weights derive from {base}, whose files name the licence `{licence}`. Its terms hold "
-            "for these weights too.\n")
-  return (f"## Licence\n\nThe weights derive from {base}. Its files were not there, or name no licence; find out which "
-          "it is before you pass these weights on: its terms hold for them too.\n")
+    return (
+      f"## Licence\n\nThe weights derive from {base}, whose files name the licence `{licence}`. Its terms hold "
+      "for these weights too.\n"
+    )
+  return (
+    f"## Licence\n\nThe weights derive from {base}. Its files were not there, or name no licence; find out which "
+    "it is before you pass these weights on: its terms hold for them too.\n"
+  )
 
 
 def _what(side: ModelSidecar) -> str:
-  does = {"av": "It writes an explanation, in words, of one activation vector of its base model.",
-          "ar": "It rebuilds an activation vector of its base model from an explanation in words."}[side.role]
-  rows = [("role", f"{_NAMES[side.role]} ({side.role.upper()})"), ("base model", side.base_checkpoint),
-          ("activation", f"output of block {side.layer_index} (0-based), width {side.d_model}"),
-          ("training", {"init": "none", "sl": "supervised", "rl": "supervised, then reinforcement learning"}.get(
-            side.stage, side.stage)),
-          ("data", ", ".join(Path(name).name if name.startswith("/") else name for name in side.trained_on))]
+  does = {
+    "av": "It writes an explanation, in words, of one activation vector of its base model.",
+    "ar": "It rebuilds an activation vector of its base model from an explanation in words.",
+  }[side.role]
+  rows = [
+    ("role", f"{_NAMES[side.role]} ({side.role.upper()})"),
+    ("base model", side.base_checkpoint),
+    ("activation", f"output of block {side.layer_index} (0-based), width {side.d_model}"),
+    (
+      "training",
+      {"init": "none", "sl": "supervised", "rl": "supervised, then reinforcement learning"}.get(
+        side.stage, side.stage
+      ),
+    ),
+    (
+      "data",
+      ", ".join(Path(name).name if name.startswith("/") else name for name in side.trained_on),
+    ),
+  ]
   if side.role == "av":
-    rows += [("injection", f"at {side.tokens.injection_char} (id {side.tokens.injection_token_id}), scale "
-              f"{side.injection_scale:g}")]
-  table = "".join(f"| {name} | {str(value).replace('|', chr(92) + '|')} |\n" for name, value in rows if value)
-  return (f"{does} It is one half of a natural language autoencoder: an AV puts an activation into words, an AR "
-          f"rebuilds the activation from these words alone.\n\n| | |\n|---|---|\n{table}")
+    rows += [
+      (
+        "injection",
+        f"at {side.tokens.injection_char} (id {side.tokens.injection_token_id}), scale "
+        f"{side.injection_scale:g}",
+      )
+    ]
+  table = "".join(
+    f"| {name} | {str(value).replace('|', chr(92) + '|')} |\n" for name, value in rows if value
+  )
+  return (
+    f"{does} It is one half of a natural language autoencoder: an AV puts an activation into words, an AR "
+    f"rebuilds the activation from these words alone.\n\n| | |\n|---|---|\n{table}"
+  )
 
 
 def _how_well(metrics: dict[str, Any] | None) -> str:
   if metrics is None:
     return "## How well\n\nThis pair was not evaluated.\n"
-  row = lambda words, e: f"| {words} | {e['value']:.3f} | {e['ci95'][0]:.3f} to {e['ci95'][1]:.3f} | {e['n']} |\n"
+  row = lambda words, e: (
+    f"| {words} | {e['value']:.3f} | {e['ci95'][0]:.3f} to {e['ci95'][1]:.3f} | {e['n']} |\n"
+  )
   head = "| | value | 95 % interval | activations |\n|---|---|---|---|\n"
-  lines = ["## How well\n\nFraction of variance explained (FVE) on documents that nothing was trained on: 1 is "
-           "perfect, 0 no better than the mean. Intervals resample groups of documents.\n\n", head]
-  lines += [row(words, metrics["fve"][name]) for name, words in _FVE.items() if name in metrics["fve"]]
-  lines += ["\nControls, which the round trip must beat for the explanations to mean something:\n\n", head]
-  lines += [row(words, metrics["controls"][name]) for name, words in _CONTROLS.items() if name in metrics["controls"]]
-  lines.append(f"\nBaseline variance of the normalised activations {metrics['baseline_variance']:.4f}; "
-               f"{metrics['parse_rate']:.1%} of the answers held an explanation, of {metrics['tokens_mean']:.0f} "
-               "tokens on average.\n")
+  lines = [
+    "## How well\n\nFraction of variance explained (FVE) on documents that nothing was trained on: 1 is "
+    "perfect, 0 no better than the mean. Intervals resample groups of documents.\n\n",
+    head,
+  ]
+  lines += [
+    row(words, metrics["fve"][name]) for name, words in _FVE.items() if name in metrics["fve"]
+  ]
+  lines += [
+    "\nControls, which the round trip must beat for the explanations to mean something:\n\n",
+    head,
+  ]
+  lines += [
+    row(words, metrics["controls"][name])
+    for name, words in _CONTROLS.items()
+    if name in metrics["controls"]
+  ]
+  lines.append(
+    f"\nBaseline variance of the normalised activations {metrics['baseline_variance']:.4f}; "
+    f"{metrics['parse_rate']:.1%} of the answers held an explanation, of {metrics['tokens_mean']:.0f} "
+    "tokens on average.\n"
+  )
   if metrics.get("av"):
     own, other = metrics["av"]["loss_own"], metrics["av"]["loss_shuffled"]
-    lines.append(f"The AV's loss on the teacher's text is {own:.3f} nats with its own vector and {other:.3f} with "
-                 "another's.\n")
+    lines.append(
+      f"The AV's loss on the teacher's text is {own:.3f} nats with its own vector and {other:.3f} with "
+      "another's.\n"
+    )
   return "".join(lines)
 
 
@@ -170,19 +240,27 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
 """
   if side.role == "av":
     injection = f"{side.injection_scale:g} · h / ‖h‖"
-    learned = " after the learned map of `injection.safetensors`" if "injection" in side.training else ""
+    learned = (
+      " after the learned map of `injection.safetensors`" if "injection" in side.training else ""
+    )
     verb = "has added to it" if side.training.get("inject_mode") == "add" else "is replaced by"
-    return common + ("Or with `transformers`: render the template below as one user turn; the embedding at the one "
-                     f"token `{side.tokens.injection_char}` {verb} `{injection}`{learned}. The explanation stands "
-                     f"between `<explanation>` and `</explanation>`.\n\n```\n{side.av_template}\n```\n")
-  return common + ("Or with `transformers`: load it as a causal language model, replace the final norm and `lm_head` "
-                   "by the identity, tokenise the template below with special tokens, and apply "
-                   "`value_head.safetensors` (`weight`, [out, in]) to the residual of the last token.\n\n"
-                   f"```\n{side.ar_template}\n```\n")
+    return common + (
+      "Or with `transformers`: render the template below as one user turn; the embedding at the one "
+      f"token `{side.tokens.injection_char}` {verb} `{injection}`{learned}. The explanation stands "
+      f"between `<explanation>` and `</explanation>`.\n\n```\n{side.av_template}\n```\n"
+    )
+  return common + (
+    "Or with `transformers`: load it as a causal language model, replace the final norm and `lm_head` "
+    "by the identity, tokenise the template below with special tokens, and apply "
+    "`value_head.safetensors` (`weight`, [out, in]) to the residual of the last token.\n\n"
+    f"```\n{side.ar_template}\n```\n"
+  )
 
 
 def _limits(metrics: dict[str, Any] | None) -> str:
   unjudged = "" if metrics is not None else " Nothing here says how good they are."
-  return ("## Limits\n\nAn explanation is what lets the AR rebuild a direction, not a proof of what the model "
-          "computes. Much of what a trained AV conveys is text that it expects next, often in quotes. Norms are not "
-          f"encoded. An explanation may be wrong about its activation: check it against the text.{unjudged}\n")
+  return (
+    "## Limits\n\nAn explanation is what lets the AR rebuild a direction, not a proof of what the model "
+    "computes. Much of what a trained AV conveys is text that it expects next, often in quotes. Norms are not "
+    f"encoded. An explanation may be wrong about its activation: check it against the text.{unjudged}\n"
+  )

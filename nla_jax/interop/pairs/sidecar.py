@@ -5,6 +5,7 @@ passed over; what is needed and missing is an error, and so are two spellings th
 settings that change the computation in a way that is not done here. We write the form that the reference code
 reads, with numbers.
 """
+
 import dataclasses
 import datetime
 import math
@@ -86,34 +87,48 @@ class ModelSidecar:
     # The AV's prompt is never rendered by an AR, whose tokenizer may have come without a chat template.
     renders = self.role == "av" or tokenizer.chat_template is not None
     if self.tokens is not None:
-      verify_tokens(self.tokens, self.av_template if renders else None, self.ar_template, tokenizer, where)
+      verify_tokens(
+        self.tokens, self.av_template if renders else None, self.ar_template, tokenizer, where
+      )
 
 
-def verify_tokens(tokens: Tokens, av_template: str | None, ar_template: str | None, tokenizer,
-                  where: str) -> None:
+def verify_tokens(
+  tokens: Tokens, av_template: str | None, ar_template: str | None, tokenizer, where: str
+) -> None:
   """Raises NLAError if the tokenizer gives other ids for the templates than `tokens` says."""
   marker_ids = prompts.encode(tokenizer, tokens.injection_char)
   if marker_ids == [tokenizer.unk_token_id]:
-    raise NLAError(f"{where} names the marker {tokens.injection_char!r}, which its tokenizer does not know: take the "
-                   "tokenizer from the same checkpoint")
+    raise NLAError(
+      f"{where} names the marker {tokens.injection_char!r}, which its tokenizer does not know: take the "
+      "tokenizer from the same checkpoint"
+    )
   pairs = [("injection_token_id", [tokens.injection_token_id], marker_ids)]
   if av_template is not None and marker_ids == [tokens.injection_token_id]:
     live = prompts.make_prompts(tokenizer, av_template, marker=tokens.injection_char)
-    pairs += [("injection_left_neighbor_id", tokens.left_id, live.left_id),
-              ("injection_right_neighbor_id", tokens.right_id, live.right_id)]
+    pairs += [
+      ("injection_left_neighbor_id", tokens.left_id, live.left_id),
+      ("injection_right_neighbor_id", tokens.right_id, live.right_id),
+    ]
   if ar_template is not None and tokens.suffix_ids:
     ids = prompts.encode(tokenizer, ar_template.format(explanation="x"), special=True)
-    pairs.append(("critic_suffix_ids", list(tokens.suffix_ids), ids[-len(tokens.suffix_ids):]))
+    pairs.append(("critic_suffix_ids", list(tokens.suffix_ids), ids[-len(tokens.suffix_ids) :]))
   for name, said, found in pairs:
     if said != found:
-      raise NLAError(f"{where} says {name} {said}, its tokenizer gives {found}: the tokenizer or the "
-                     "template is not the one it was trained with, take both from the same checkpoint")
+      raise NLAError(
+        f"{where} says {name} {said}, its tokenizer gives {found}: the tokenizer or the "
+        "template is not the one it was trained with, take both from the same checkpoint"
+      )
 
 
 def tokens_of(live: prompts.Prompts) -> Tokens:
   """The sidecar's ids for prompts made with a live tokenizer."""
-  return Tokens(injection_char=live.marker, injection_token_id=int(live.marker_id), left_id=int(live.left_id),
-                right_id=int(live.right_id), suffix_ids=tuple(int(i) for i in live.ar_suffix))
+  return Tokens(
+    injection_char=live.marker,
+    injection_token_id=int(live.marker_id),
+    left_id=int(live.left_id),
+    right_id=int(live.right_id),
+    suffix_ids=tuple(int(i) for i in live.ar_suffix),
+  )
 
 
 class _Reader:
@@ -124,16 +139,20 @@ class _Reader:
     try:
       self.data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-      raise NLAError(f"no sidecar at {path}: ask whoever made the checkpoint for its nla_meta.yaml"
-                     "") from error
+      raise NLAError(
+        f"no sidecar at {path}: ask whoever made the checkpoint for its nla_meta.yaml"
+      ) from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
       reason = str(error).splitlines()[0]
-      raise NLAError(f"{path} cannot be read as YAML ({reason}): take the file from the checkpoint again"
-                     "") from error
+      raise NLAError(
+        f"{path} cannot be read as YAML ({reason}): take the file from the checkpoint again"
+      ) from error
     if not isinstance(self.data, dict):
       raise NLAError(f"{path} is no mapping: take the file from the checkpoint again")
 
-  def get(self, *spellings: str, kind: type | tuple[type, ...] = object, required: bool = True) -> Any:
+  def get(
+    self, *spellings: str, kind: type | tuple[type, ...] = object, required: bool = True
+  ) -> Any:
     """The value at the first of the dotted `spellings` that is there and not null."""
     for spelling in spellings:
       value = self.data
@@ -142,10 +161,14 @@ class _Reader:
       if value is None:
         continue
       if not isinstance(value, kind) or (isinstance(value, bool) and kind is not object):
-        raise NLAError(f"{self.path}: {spelling} is {value!r}, which is not of the expected type: correct it")
+        raise NLAError(
+          f"{self.path}: {spelling} is {value!r}, which is not of the expected type: correct it"
+        )
       return value
     if required:
-      raise NLAError(f"{self.path} lacks {' or '.join(spellings)}, which is needed and never guessed: add it")
+      raise NLAError(
+        f"{self.path} lacks {' or '.join(spellings)}, which is needed and never guessed: add it"
+      )
     return None
 
   def agreed(self, *spellings: str, kind: type, required: bool) -> Any:
@@ -153,27 +176,41 @@ class _Reader:
     found = {name: self.get(name, kind=kind, required=False) for name in spellings}
     said = {name: value for name, value in found.items() if value is not None}
     if len(set(said.values())) > 1:
-      raise NLAError(f"{self.path} contradicts itself: " + ", ".join(f"{name} is {value!r}" for name, value in
-                                                                     said.items()) + "; leave the right one")
+      raise NLAError(
+        f"{self.path} contradicts itself: "
+        + ", ".join(f"{name} is {value!r}" for name, value in said.items())
+        + "; leave the right one"
+      )
     return self.get(*spellings, kind=kind, required=required)
 
   def layer(self, *, required: bool) -> int | None:
     """K. The first schema called it `critic.num_hidden_layers`; beside the newer key some mean the K+1 blocks by it."""
-    layer = self.agreed("critic.extraction_layer_index", "extraction_layer_index", kind=int, required=False)
+    layer = self.agreed(
+      "critic.extraction_layer_index", "extraction_layer_index", kind=int, required=False
+    )
     old = self.get("critic.num_hidden_layers", kind=int, required=False)
     if layer is None:
-      return self.get("critic.extraction_layer_index", "extraction_layer_index", "critic.num_hidden_layers", kind=int,
-                      required=required)
+      return self.get(
+        "critic.extraction_layer_index",
+        "extraction_layer_index",
+        "critic.num_hidden_layers",
+        kind=int,
+        required=required,
+      )
     if old is not None and old not in (layer, layer + 1):
-      raise NLAError(f"{self.path} contradicts itself: extraction_layer_index is {layer}, critic.num_hidden_layers "
-                     f"{old}; leave the right one")
+      raise NLAError(
+        f"{self.path} contradicts itself: extraction_layer_index is {layer}, critic.num_hidden_layers "
+        f"{old}; leave the right one"
+      )
     return layer
 
   def refuse_unless(self, key: str, allowed: str, what: str) -> None:
     value = self.get(key, required=False)
     if value is not None and value != allowed:
-      raise NLAError(f"{self.path} sets {key} to {value!r}, {what}, which is not done here; only {allowed!r} is "
-                     "supported: take another checkpoint")
+      raise NLAError(
+        f"{self.path} sets {key} to {value!r}, {what}, which is not done here; only {allowed!r} is "
+        "supported: take another checkpoint"
+      )
 
   def names(self, key: str) -> tuple[str, ...]:
     value = self.get(key, required=False)
@@ -196,21 +233,33 @@ class _Reader:
     return scale
 
   def tokens(self, *, required: bool) -> Tokens | None:
-    fields = {"injection_char": str, "injection_token_id": int, "injection_left_neighbor_id": int,
-              "injection_right_neighbor_id": int}
-    found = {key: self.get(f"tokens.{key}", kind=kind, required=required) for key, kind in fields.items()}
+    fields = {
+      "injection_char": str,
+      "injection_token_id": int,
+      "injection_left_neighbor_id": int,
+      "injection_right_neighbor_id": int,
+    }
+    found = {
+      key: self.get(f"tokens.{key}", kind=kind, required=required) for key, kind in fields.items()
+    }
     if any(value is None for value in found.values()):
       return None
     suffix = self.get("tokens.critic_suffix_ids", kind=list, required=False)
-    return Tokens(injection_char=found["injection_char"], injection_token_id=found["injection_token_id"],
-                  left_id=found["injection_left_neighbor_id"], right_id=found["injection_right_neighbor_id"],
-                  suffix_ids=tuple(suffix) if suffix else None)
+    return Tokens(
+      injection_char=found["injection_char"],
+      injection_token_id=found["injection_token_id"],
+      left_id=found["injection_left_neighbor_id"],
+      right_id=found["injection_right_neighbor_id"],
+      suffix_ids=tuple(suffix) if suffix else None,
+    )
 
 
 def check_role(found: str, wanted: str) -> None:
   """Raises NLAError if a checkpoint of role `found` was given where one of role `wanted` is needed."""
   if found != wanted:
-    raise NLAError(f"the sidecar is an {found.upper()}'s, an {wanted.upper()}'s is needed: give the other checkpoint")
+    raise NLAError(
+      f"the sidecar is an {found.upper()}'s, an {wanted.upper()}'s is needed: give the other checkpoint"
+    )
 
 
 def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelSidecar:
@@ -227,13 +276,18 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   reader = _Reader(Path(directory) / MODEL_FILE)
   kind = reader.get("kind", kind=str)
   if kind != "nla_model":
-    raise NLAError(f"{reader.path} is of kind {kind!r}, expected nla_model: give the directory of an AV or AR"
-                   "")
+    raise NLAError(
+      f"{reader.path} is of kind {kind!r}, expected nla_model: give the directory of an AV or AR"
+    )
   role_there = reader.get("role", kind=str)
   if role_there not in _ROLES:
-    raise NLAError(f"{reader.path} has role {role_there!r}, expected one of {', '.join(_ROLES)}: correct it")
+    raise NLAError(
+      f"{reader.path} has role {role_there!r}, expected one of {', '.join(_ROLES)}: correct it"
+    )
   reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
-  reader.refuse_unless("actor_reasoning_mode", "default", "another form of the AV's prompt and answer")
+  reader.refuse_unless(
+    "actor_reasoning_mode", "default", "another form of the AV's prompt and answer"
+  )
   role = _ROLES[role_there]
   check_role(role, wanted or role)
   av = role == "av"
@@ -246,8 +300,12 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
     injection_scale=reader.scale("extraction.injection_scale", d_model, required=av),
     mse_scale=reader.scale("extraction.mse_scale", d_model, required=not av),
     tokens=reader.tokens(required=av),
-    av_template=reader.agreed("prompt_templates.av", "prompt_templates.actor", kind=str, required=av),
-    ar_template=reader.agreed("prompt_templates.ar", "prompt_templates.critic", kind=str, required=not av),
+    av_template=reader.agreed(
+      "prompt_templates.av", "prompt_templates.actor", kind=str, required=av
+    ),
+    ar_template=reader.agreed(
+      "prompt_templates.ar", "prompt_templates.critic", kind=str, required=not av
+    ),
     layer_index=reader.layer(required=not av),
     trained_on=reader.names("trained_on"),
     parent_checkpoints=reader.names("parent_checkpoints"),
@@ -260,24 +318,30 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
 def _tokens_there(tokens: Tokens | None) -> dict[str, Any]:
   if tokens is None:
     return {}
-  return {"tokens": {
-    "injection_char": tokens.injection_char,
-    "injection_token_id": tokens.injection_token_id,
-    "injection_left_neighbor_id": tokens.left_id,
-    "injection_right_neighbor_id": tokens.right_id,
-    "critic_suffix_ids": None if tokens.suffix_ids is None else list(tokens.suffix_ids),
-  }}
+  return {
+    "tokens": {
+      "injection_char": tokens.injection_char,
+      "injection_token_id": tokens.injection_token_id,
+      "injection_left_neighbor_id": tokens.left_id,
+      "injection_right_neighbor_id": tokens.right_id,
+      "critic_suffix_ids": None if tokens.suffix_ids is None else list(tokens.suffix_ids),
+    }
+  }
 
 
 def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
   """The mapping that is written; the inverse of `read_model_sidecar`. Raises NLAError if a part is None."""
-  needed = {"av": ("injection_scale", "tokens", "av_template"),
-            "ar": ("mse_scale", "ar_template", "layer_index")}
+  needed = {
+    "av": ("injection_scale", "tokens", "av_template"),
+    "ar": ("mse_scale", "ar_template", "layer_index"),
+  }
   if sidecar.role not in needed:
     raise NLAError(f"a sidecar's role must be av or ar, got {sidecar.role!r}")
   for name in needed[sidecar.role]:
     if getattr(sidecar, name) is None:
-      raise NLAError(f"the sidecar of an {sidecar.role.upper()} needs {name}, which is None: give it a value")
+      raise NLAError(
+        f"the sidecar of an {sidecar.role.upper()} needs {name}, which is None: give it a value"
+      )
   templates = {"actor": sidecar.av_template, "critic": sidecar.ar_template}
   mapping = {
     "kind": "nla_model",
@@ -286,8 +350,13 @@ def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
     "stage": sidecar.stage,
     "base_checkpoint": sidecar.base_checkpoint,
     "d_model": sidecar.d_model,
-    "extraction": {name: None if scale is None else float(scale) for name, scale in
-                   (("injection_scale", sidecar.injection_scale), ("mse_scale", sidecar.mse_scale))},
+    "extraction": {
+      name: None if scale is None else float(scale)
+      for name, scale in (
+        ("injection_scale", sidecar.injection_scale),
+        ("mse_scale", sidecar.mse_scale),
+      )
+    },
     **_tokens_there(sidecar.tokens),
     "prompt_templates": {name: text for name, text in templates.items() if text is not None},
   }
@@ -315,9 +384,12 @@ def write_yaml(path: Path, mapping: dict[str, Any]) -> Path:
     text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=1000)
     path.write_text(text, encoding="utf-8")
   except OSError as error:
-    raise NLAError(f"{path} could not be written ({error.strerror}): free some space or choose another "
-                   "directory") from error
+    raise NLAError(
+      f"{path} could not be written ({error.strerror}): free some space or choose another directory"
+    ) from error
   except yaml.representer.RepresenterError as error:
-    raise NLAError(f"{path}: only plain numbers, strings, lists and mappings can stand in a sidecar, got "
-                   f"{error.args[-1]!r}") from error
+    raise NLAError(
+      f"{path}: only plain numbers, strings, lists and mappings can stand in a sidecar, got "
+      f"{error.args[-1]!r}"
+    ) from error
   return path

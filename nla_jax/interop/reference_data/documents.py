@@ -6,6 +6,7 @@ the count differs from `n_raw_tokens`, the document is pieced together from all 
 position still holds the last tokens of that row's own text; such documents are counted, and only their tokens (shown in
 reports, used by the control `mean_per_last_token`) are approximate, never an activation or a position.
 """
+
 import dataclasses
 from collections.abc import Sequence
 
@@ -50,9 +51,11 @@ def index_rows(files: Sequence[DataFile]) -> Index:
         if number.setdefault(name, len(stages)) == len(stages):
           stages.append(stage)
         elif stages[number[name]] != stage:
-          raise NLAError(f"the document {name!r} is in a file of stage {stages[number[name]]} and in {file.path} of "
-                         f"stage {stage}; a document belongs to one split: convert base files alone, or the files of "
-                         "one split")
+          raise NLAError(
+            f"the document {name!r} is in a file of stage {stages[number[name]]} and in {file.path} of "
+            f"stage {stage}; a document belongs to one split: convert base files alone, or the files of "
+            "one split"
+          )
       document.append(np.array([number[name] for name in rows.doc_ids], np.int32))
       position.append((rows.n_raw_tokens - 1).astype(np.int32))
       texts |= {row + i: text for i, text in enumerate(rows.explanations or ()) if text is not None}
@@ -60,7 +63,9 @@ def index_rows(files: Sequence[DataFile]) -> Index:
   return Index(list(number), stages, np.concatenate(document), np.concatenate(position), texts)
 
 
-def document_tokens(index: Index, sources: Sequence[DataFile], tokenizer) -> tuple[list[np.ndarray], int]:
+def document_tokens(
+  index: Index, sources: Sequence[DataFile], tokenizer
+) -> tuple[list[np.ndarray], int]:
   """Tokens of each document, [longest prefix] int32, and how many had to be pieced together (see the module).
 
   Args:
@@ -76,19 +81,25 @@ def document_tokens(index: Index, sources: Sequence[DataFile], tokenizer) -> tup
   number = {name: i for i, name in enumerate(index.ids)}
   tokens: list[np.ndarray | None] = [None] * len(index.ids)
   for texts in _batched(sources, lambda i, n: tokens[i] is None and n == longest[i], number):
-    for (i, _), ids in zip(texts, _encode(tokenizer, list(texts.values()), [n for _, n in texts]), strict=True):
+    for (i, _), ids in zip(
+      texts, _encode(tokenizer, list(texts.values()), [n for _, n in texts]), strict=True
+    ):
       tokens[i] = ids
   missing = [i for i, ids in enumerate(tokens) if ids is None]
   if missing:
-    raise NLAError(f"{len(missing)} of {len(tokens)} documents come without their text (the first is "
-                   f"{index.ids[missing[0]]!r}), and the store keeps each document's tokens: give the base file of the "
-                   "same documents with --texts=FILE")
+    raise NLAError(
+      f"{len(missing)} of {len(tokens)} documents come without their text (the first is "
+      f"{index.ids[missing[0]]!r}), and the store keeps each document's tokens: give the base file of the "
+      "same documents with --texts=FILE"
+    )
   other = {i for i, ids in enumerate(tokens) if len(ids) != longest[i]}
   if other:
     pieces: dict[int, dict[int, np.ndarray]] = {i: {} for i in other}
     wanted = lambda i, n: i in other and n <= longest[i] and n not in pieces[i]
     for texts in _batched(sources, wanted, number):
-      for (i, n), ids in zip(texts, _encode(tokenizer, list(texts.values()), [n for _, n in texts]), strict=True):
+      for (i, n), ids in zip(
+        texts, _encode(tokenizer, list(texts.values()), [n for _, n in texts]), strict=True
+      ):
         pieces[i][n] = ids
     for i in other:
       tokens[i] = _joined(pieces[i])
@@ -129,7 +140,7 @@ def _joined(pieces: dict[int, np.ndarray]) -> np.ndarray:
   """Tokens in which index n - 1 is the last token of the prefix that should have n; the front is padded where short."""
   out, before = [], 0
   for n, ids in sorted(pieces.items()):
-    tail = ids[-(n - before):]
+    tail = ids[-(n - before) :]
     first = ids[:1] if len(ids) else np.zeros(1, np.int32)
     out += [np.repeat(first, n - before - len(tail)), tail]
     before = n

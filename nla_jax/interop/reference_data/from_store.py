@@ -4,6 +4,7 @@ What the files have no place for: groups, and the held-out split. Held-out rows 
 whoever splits those anew, here or there, splits by document: paragraphs of one article may then end on both sides.
 `n_raw_tokens` is the position + 1; the text is the decoded prefix, special tokens left out.
 """
+
 import dataclasses
 import json
 from pathlib import Path
@@ -66,7 +67,10 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
   if (folder / STORE / layout.LAYOUT).exists():
     home, store = folder, Store(str(folder / STORE))
   else:
-    home, store = folder.parent.parent if folder.parts[-2:] == STORE.parts else None, Store(str(path))
+    home, store = (
+      folder.parent.parent if folder.parts[-2:] == STORE.parts else None,
+      Store(str(path)),
+    )
   texts, config = {}, {}
   if home is not None and (home / TEXTS / layout.MANIFEST).exists():
     texts = explanations_lib.read_explanations(str(home / TEXTS))
@@ -75,17 +79,34 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
   origin, words = store.manifest.get("converted", {}), config.get("prompts", {})
   name = model or config.get("model") or origin.get("base_model")
   if not name:
-    raise NLAError(f"{path} does not say of which model its activations are; name it with --model=NAME")
+    raise NLAError(
+      f"{path} does not say of which model its activations are; name it with --model=NAME"
+    )
   teacher = config.get("teacher", {})
   summaries = origin.get("api_summaries") or (
-    {"model": teacher["provider"], "max_tokens": teacher.get("max_tokens"), "temperature": None,
-     "instruction_prompt": None} if teacher and texts else None)
+    {
+      "model": teacher["provider"],
+      "max_tokens": teacher.get("max_tokens"),
+      "temperature": None,
+      "instruction_prompt": None,
+    }
+    if teacher and texts
+    else None
+  )
   return Source(
-    store, texts, home, name, str(origin.get("corpus") or store.manifest["made_from"].get("corpus") or ""),
+    store,
+    texts,
+    home,
+    name,
+    str(origin.get("corpus") or store.manifest["made_from"].get("corpus") or ""),
     config.get("data", {}).get("positions_per_document") or origin.get("positions_per_doc"),
-    (words.get("av") or origin.get("av_template") or prompts_lib.AV_TEMPLATE,
-     words.get("ar") or origin.get("ar_template") or prompts_lib.AR_TEMPLATE,
-     words.get("marker") or origin.get("marker")), summaries)
+    (
+      words.get("av") or origin.get("av_template") or prompts_lib.AV_TEMPLATE,
+      words.get("ar") or origin.get("ar_template") or prompts_lib.AR_TEMPLATE,
+      words.get("marker") or origin.get("marker"),
+    ),
+    summaries,
+  )
 
 
 def rows_of(source: Source, kind: str) -> np.ndarray:
@@ -121,33 +142,68 @@ def to_parquet(source: Source, path: str | Path, kind: str, *, texts: bool = Tru
   """
   store, tokenizer, chosen = source.store, load_tokenizer(source.model), rows_of(source, kind)
   if not len(chosen):
-    lacks = "explanations" if kind in ("explained", "av_sft", "ar_sft") and not source.texts else "rows"
-    raise NLAError(f"the store {store.path} has no {lacks} for a file of kind {kind}; "
-                   + ("make them with `nla teach`" if lacks == "explanations" else "choose another kind"))
+    lacks = (
+      "explanations" if kind in ("explained", "av_sft", "ar_sft") and not source.texts else "rows"
+    )
+    raise NLAError(
+      f"the store {store.path} has no {lacks} for a file of kind {kind}; "
+      + ("make them with `nla teach`" if lacks == "explanations" else "choose another kind")
+    )
   stage = "base" if kind == "explained" else kind
   explained, texts = kind in ("explained", "av_sft", "ar_sft"), texts or stage == "base"
   av_template, ar_template, marker = source.templates
   tokens = None
   if stage != "base":
-    tokens = sidecar.tokens_of(prompts_lib.make_prompts(tokenizer, av_template, ar_template, marker))
+    tokens = sidecar.tokens_of(
+      prompts_lib.make_prompts(tokenizer, av_template, ar_template, marker)
+    )
   layer, group = store.manifest["layer"], rows_per_group(store.d)
-  decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+  decode = lambda ids: tokenizer.decode(
+    ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+  )
   progress = Progress(f"convert {kind}", len(chosen), "row")
-  with DataWriter(path, stage, store.d, layer, explained=explained, texts=texts, av_template=av_template,
-                  ar_template=ar_template) as writer:
+  with DataWriter(
+    path,
+    stage,
+    store.d,
+    layer,
+    explained=explained,
+    texts=texts,
+    av_template=av_template,
+    ar_template=ar_template,
+  ) as writer:
     for start in range(0, len(chosen), group):
-      rows = chosen[start:start + group]
+      rows = chosen[start : start + group]
       documents = [store.documents[i] for i in store.read("document", rows).tolist()]
       counts = store.read("position", rows).astype(np.int64) + 1
-      writer.write(Rows(
-        [document.id for document in documents], counts, store.read("activations", rows).astype(np.float32),
-        [decode(document.tokens[:n]) for document, n in zip(documents, counts.tolist())] if texts else None,
-        [source.texts[row] for row in rows.tolist()] if explained else None))
+      writer.write(
+        Rows(
+          [document.id for document in documents],
+          counts,
+          store.read("activations", rows).astype(np.float32),
+          [decode(document.tokens[:n]) for document, n in zip(documents, counts.tolist())]
+          if texts
+          else None,
+          [source.texts[row] for row in rows.tolist()] if explained else None,
+        )
+      )
       progress.advance(len(rows))
     progress.close()
-    writer.finish(DatasetSidecar(
-      dataset_id=Path(path).stem, stage=stage, row_count=len(chosen), base_model=source.model, d_model=store.d,
-      layer_index=layer, corpus=source.corpus, positions_per_doc=source.positions_per_doc, tokens=tokens,
-      av_template=av_template if stage != "base" else None, ar_template=ar_template if stage != "base" else None,
-      api_summaries=source.api_summaries if explained else None, keep_debug_metadata=texts))
+    writer.finish(
+      DatasetSidecar(
+        dataset_id=Path(path).stem,
+        stage=stage,
+        row_count=len(chosen),
+        base_model=source.model,
+        d_model=store.d,
+        layer_index=layer,
+        corpus=source.corpus,
+        positions_per_doc=source.positions_per_doc,
+        tokens=tokens,
+        av_template=av_template if stage != "base" else None,
+        ar_template=ar_template if stage != "base" else None,
+        api_summaries=source.api_summaries if explained else None,
+        keep_debug_metadata=texts,
+      )
+    )
   return len(chosen)

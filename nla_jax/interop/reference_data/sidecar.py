@@ -1,4 +1,5 @@
 """The sidecar `{file}.nla_meta.yaml` of a parquet file with activations, prompts or explanations."""
+
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def write_dataset_sidecar(parquet: str | Path, sidecar: DatasetSidecar) -> Path:
     raise NLAError(f"a dataset's stage must be one of {', '.join(STAGES)}, got {sidecar.stage!r}")
   extra = set(sidecar.api_summaries or {}) - set(_SUMMARY_KEYS)
   if extra:
-    raise NLAError(f"api_summaries may hold only {', '.join(_SUMMARY_KEYS)}, got also "
-                   f"{', '.join(sorted(extra))}")
+    raise NLAError(
+      f"api_summaries may hold only {', '.join(_SUMMARY_KEYS)}, got also {', '.join(sorted(extra))}"
+    )
   tokens = sidecar.tokens
   if tokens is not None and sidecar.stage != "ar_sft":
     tokens = dataclasses.replace(tokens, suffix_ids=None)
@@ -97,7 +99,9 @@ def write_dataset_sidecar(parquet: str | Path, sidecar: DatasetSidecar) -> Path:
     **model._tokens_there(tokens),
   }
   if any(templates.values()):
-    mapping["prompt_templates"] = {name: text for name, text in templates.items() if text is not None}
+    mapping["prompt_templates"] = {
+      name: text for name, text in templates.items() if text is not None
+    }
   if sidecar.api_summaries is not None:
     mapping["api_summaries"] = dict(sidecar.api_summaries)
   return model.write_yaml(dataset_sidecar_path(parquet), mapping)
@@ -112,12 +116,15 @@ def read_dataset_sidecar(parquet: str | Path) -> DatasetSidecar:
   reader = model._Reader(dataset_sidecar_path(parquet))
   kind = reader.get("kind", kind=str)
   if kind != "nla_dataset":
-    raise NLAError(f"{reader.path} is of kind {kind!r}, expected nla_dataset: give a parquet file with NLA "
-                   "data")
+    raise NLAError(
+      f"{reader.path} is of kind {kind!r}, expected nla_dataset: give a parquet file with NLA data"
+    )
   norm = reader.get("extraction.norm", kind=str)
   if norm != "none":
-    raise NLAError(f"{reader.path} says its activations are normalised ({norm}), raw ones are needed: "
-                   "extract again")
+    raise NLAError(
+      f"{reader.path} says its activations are normalised ({norm}), raw ones are needed: "
+      "extract again"
+    )
   prompted = reader.get("stage", kind=str) != "base"
   return DatasetSidecar(
     dataset_id=str(reader.get("dataset_id", required=False) or ""),
@@ -131,8 +138,12 @@ def read_dataset_sidecar(parquet: str | Path) -> DatasetSidecar:
     corpus_length=reader.get("extraction.corpus_slice.length", kind=int, required=False),
     positions_per_doc=reader.get("extraction.positions_per_doc", kind=int, required=False),
     tokens=reader.tokens(required=prompted),
-    av_template=reader.get("prompt_templates.actor", "prompt_templates.av", kind=str, required=False),
-    ar_template=reader.get("prompt_templates.critic", "prompt_templates.ar", kind=str, required=False),
+    av_template=reader.get(
+      "prompt_templates.actor", "prompt_templates.av", kind=str, required=False
+    ),
+    ar_template=reader.get(
+      "prompt_templates.critic", "prompt_templates.ar", kind=str, required=False
+    ),
     api_summaries=reader.get("api_summaries", kind=dict, required=False),
     keep_debug_metadata=bool(reader.get("keep_debug_metadata", required=False)),
     parent_datasets=reader.names("parent_datasets"),

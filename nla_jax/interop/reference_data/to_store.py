@@ -7,6 +7,7 @@ target's next-token predictions (so no readout teacher).
 Files of stage av_sft, ar_sft and rl keep their split; held-out documents are then taken from those that are explained.
 Base files are split by the contract's generator. Rows keep the order of the files.
 """
+
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,8 +30,15 @@ from nla_jax.workdir import STORE, TEXTS
 _CHUNK = 64
 
 
-def to_store(paths: Sequence[str | Path], folder: str | Path, *, model: str | None = None,
-             texts_from: Sequence[str | Path] = (), held_out: float = 0.1, seed: int = 42) -> dict:
+def to_store(
+  paths: Sequence[str | Path],
+  folder: str | Path,
+  *,
+  model: str | None = None,
+  texts_from: Sequence[str | Path] = (),
+  held_out: float = 0.1,
+  seed: int = 42,
+) -> dict:
   """Writes `folder/activations/store`, and `folder/explanations/texts` where the files explain.
 
   A conversion that was stopped goes on where it was when it is called again.
@@ -54,44 +62,90 @@ def to_store(paths: Sequence[str | Path], folder: str | Path, *, model: str | No
   for file in (*files[1:], *extra):
     for name in ("base_model", "layer_index", "d_model"):
       if getattr(file.sidecar, name) != getattr(side, name):
-        raise NLAError(f"{file.path} has {name} {getattr(file.sidecar, name)!r}, {files[0].path} has "
-                       f"{getattr(side, name)!r}: one store holds one target's layer, convert them apart")
+        raise NLAError(
+          f"{file.path} has {name} {getattr(file.sidecar, name)!r}, {files[0].path} has "
+          f"{getattr(side, name)!r}: one store holds one target's layer, convert them apart"
+        )
   tokenizer = load_tokenizer(model or side.base_model)
   for file in files:
     if file.sidecar.tokens is not None:
-      sidecar.verify_tokens(file.sidecar.tokens, file.sidecar.av_template, file.sidecar.ar_template, tokenizer,
-                            f"the sidecar of {file.path}")
+      sidecar.verify_tokens(
+        file.sidecar.tokens,
+        file.sidecar.av_template,
+        file.sidecar.ar_template,
+        tokenizer,
+        f"the sidecar of {file.path}",
+      )
   say(f"convert: reading the documents of {len(files)} file(s)")
   index = index_rows(files)
   splits = _splits(index, held_out, seed)
   tokens, realigned = document_tokens(index, [*files, *extra], tokenizer)
   if realigned:
-    say(f"convert: {realigned} of {len(tokens)} documents do not tokenise to the length that the file says; their "
-        "tokens are pieced together from their rows' texts, activations and positions are the file's")
+    say(
+      f"convert: {realigned} of {len(tokens)} documents do not tokenise to the length that the file says; their "
+      "tokens are pieced together from their rows' texts, activations and positions are the file's"
+    )
   n, d = len(index.document), side.d_model
   shard_rows = -(-rows_per_group(d) // _CHUNK) * _CHUNK
-  writer = StoreWriter(str(Path(folder) / STORE), {
-    "activations": ((d,), "float32"), "document": ((), "int32"), "position": ((), "int32"), "norm": ((), "float32"),
-  }, n, shard_rows, _CHUNK, made_from={
-    "model": side.base_model, "tokenizer": hash_tokenizer(tokenizer), "layer": side.layer_index, "corpus": side.corpus,
-    "seed": seed, "held_out": held_out, "parquet": [file.fingerprint for file in files]})
-  writer.write_documents([StoredDocument(name, name, split, ids)
-                          for name, split, ids in zip(index.ids, splits, tokens, strict=True)])
+  writer = StoreWriter(
+    str(Path(folder) / STORE),
+    {
+      "activations": ((d,), "float32"),
+      "document": ((), "int32"),
+      "position": ((), "int32"),
+      "norm": ((), "float32"),
+    },
+    n,
+    shard_rows,
+    _CHUNK,
+    made_from={
+      "model": side.base_model,
+      "tokenizer": hash_tokenizer(tokenizer),
+      "layer": side.layer_index,
+      "corpus": side.corpus,
+      "seed": seed,
+      "held_out": held_out,
+      "parquet": [file.fingerprint for file in files],
+    },
+  )
+  writer.write_documents(
+    [
+      StoredDocument(name, name, split, ids)
+      for name, split, ids in zip(index.ids, splits, tokens, strict=True)
+    ]
+  )
   _write_shards(writer, files, index, d)
   counts = Counter(splits[i] for i in index.document.tolist())
-  facts = {"rows": n, "documents": len(index.ids), "groups": len(index.ids), "d_model": d, "layer": side.layer_index,
-           "rows_by_split": dict(sorted(counts.items())), "explanations": len(index.texts),
-           "documents_realigned": realigned}
-  origin = {"base_model": model or side.base_model, "corpus": side.corpus, "files": [file.path.name for file in files],
-            "positions_per_doc": side.positions_per_doc, "api_summaries": side.api_summaries,
-            "av_template": side.av_template, "ar_template": side.ar_template,
-            "marker": None if side.tokens is None else side.tokens.injection_char,
-            "documents_realigned": realigned}
+  facts = {
+    "rows": n,
+    "documents": len(index.ids),
+    "groups": len(index.ids),
+    "d_model": d,
+    "layer": side.layer_index,
+    "rows_by_split": dict(sorted(counts.items())),
+    "explanations": len(index.texts),
+    "documents_realigned": realigned,
+  }
+  origin = {
+    "base_model": model or side.base_model,
+    "corpus": side.corpus,
+    "files": [file.path.name for file in files],
+    "positions_per_doc": side.positions_per_doc,
+    "api_summaries": side.api_summaries,
+    "av_template": side.av_template,
+    "ar_template": side.ar_template,
+    "marker": None if side.tokens is None else side.tokens.injection_char,
+    "documents_realigned": realigned,
+  }
   writer.finish({"layer": side.layer_index, "rows": facts["rows_by_split"], "converted": origin})
   if index.texts:
     rows = np.array(sorted(index.texts), np.int64)
-    explanations_lib.write_explanations(str(Path(folder) / TEXTS), rows, [index.texts[row] for row in rows.tolist()],
-                                        {"api_summaries": side.api_summaries})
+    explanations_lib.write_explanations(
+      str(Path(folder) / TEXTS),
+      rows,
+      [index.texts[row] for row in rows.tolist()],
+      {"api_summaries": side.api_summaries},
+    )
   return facts
 
 
@@ -101,14 +155,22 @@ def _splits(index: Index, held_out: float, seed: int) -> list[str]:
     found = split_groups(index.ids, seed=seed, held_out=held_out)
     return [found[name] for name in index.ids]
   if "base" in index.stages:
-    raise NLAError("base files were given together with files of a split, so it is unknown which documents are whose; "
-                   "convert base files alone, and give them with --texts where only their texts are needed")
+    raise NLAError(
+      "base files were given together with files of a split, so it is unknown which documents are whose; "
+      "convert base files alone, and give them with --texts where only their texts are needed"
+    )
   rows = np.bincount(index.document, minlength=len(index.ids))
   explained = np.bincount(index.document[sorted(index.texts)], minlength=len(index.ids))
-  able = [name for name, whole in zip(index.ids, explained == rows, strict=True) if whole] or index.ids
-  cut = split_groups(able, seed=seed, held_out=held_out, fractions=(("rest", 1.0),)) if held_out else {}
-  return [HELD_OUT if cut.get(name) == HELD_OUT else stage
-          for name, stage in zip(index.ids, index.stages, strict=True)]
+  able = [
+    name for name, whole in zip(index.ids, explained == rows, strict=True) if whole
+  ] or index.ids
+  cut = (
+    split_groups(able, seed=seed, held_out=held_out, fractions=(("rest", 1.0),)) if held_out else {}
+  )
+  return [
+    HELD_OUT if cut.get(name) == HELD_OUT else stage
+    for name, stage in zip(index.ids, index.stages, strict=True)
+  ]
 
 
 def _activations(files: Sequence[DataFile], start: int) -> Iterator[np.ndarray]:
@@ -135,11 +197,17 @@ def _write_shards(writer: StoreWriter, files: Sequence[DataFile], index: Index, 
       parts.append(next(batches))
       have += len(parts[-1])
     joined = np.concatenate(parts)
-    vectors, left = joined[:len(rows)], joined[len(rows):].copy()
+    vectors, left = joined[: len(rows)], joined[len(rows) :].copy()
     if shard in missing:
       part = slice(rows.start, rows.stop)
-      writer.write_shard(shard, {"activations": vectors, "document": index.document[part],
-                                 "position": index.position[part],
-                                 "norm": np.linalg.norm(vectors, axis=1).astype(np.float32)})
+      writer.write_shard(
+        shard,
+        {
+          "activations": vectors,
+          "document": index.document[part],
+          "position": index.position[part],
+          "norm": np.linalg.norm(vectors, axis=1).astype(np.float32),
+        },
+      )
     progress.advance(len(rows))
   progress.close()
