@@ -34,7 +34,7 @@ import numpy as np
 import torch
 import torch_baseline
 
-from nla_jax.autoencoder.pair import Pair, make_pair
+from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.prompts import encode, make_prompts
 from nla_jax.autoencoder.rows import encode_inputs
 from nla_jax.config import load_config
@@ -124,13 +124,15 @@ class Bench:
       self.architecture,
       self.tokenizer,
       self.prompts,
-      layer=self.config.layer,
-      scale=scale,
-      mode="replace",
-      map="scalar",
-      max_new_tokens=ANSWER,
-      dtype=dtype,
-      remat=self.config.remat,
+      PairSettings(
+        layer=self.config.layer,
+        scale=scale,
+        mode="replace",
+        map="scalar",
+        max_new_tokens=ANSWER,
+        dtype=dtype,
+        remat=self.config.remat,
+      ),
     )
     return Untagged(**{field.name: getattr(pair, field.name) for field in dataclasses.fields(pair)})
 

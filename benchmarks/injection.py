@@ -39,7 +39,11 @@ def row_losses(pair: Pair, params, vectors: np.ndarray, answers) -> np.ndarray:
 
   @jax.jit
   def score(params, batch):
-    return losses.masked_mean(-sft.av_scores(params, batch, pair).logprob, batch["mask"], axis=1)
+    return losses.masked_mean(
+      -pair.score_answers(params, batch["activations"], batch["tokens"]).logprob,
+      batch["mask"],
+      axis=1,
+    )
 
   parts = [slice(i, i + BATCH) for i in range(0, len(vectors), BATCH)]
   return np.concatenate(

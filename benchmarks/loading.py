@@ -123,7 +123,7 @@ def load(
   jax.config.update("jax_num_cpu_devices", int(np.prod(shape)))
   jax.set_mesh(make_mesh(*shape))
   jax.block_until_ready(
-    sharding.put_params({"embedding": np.zeros((8, 8), np.float32)})
+    sharding.shard_params({"embedding": np.zeros((8, 8), np.float32)})
   )  # the runtime is up
   architecture = huggingface.architecture_from_config(huggingface.read_config(folder))
   before, anon_before, anon = memory("VmRSS"), memory("RssAnon"), PeakOfAnon()

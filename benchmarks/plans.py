@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results" / "plans"
 RL = ("--programs=rl",)
 TOKENS = "--programs=rl tokens"  # enough to show that a slice is too small
-PARTS = ("--config.rl.av.parts=16", "--config.rl.ar.parts=4")
+PARTS = ("--config.rl.av.accumulate=16", "--config.rl.ar.accumulate=4")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
-  "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ("--config.rl.av.parts=4",)),
+  "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ("--config.rl.av.accumulate=4",)),
   "qwen2_5_7b-v6e-16": ("qwen2_5_7b", "v6e:4x4", (1, 8, 2), RL),
   "gemma3_12b-v5p-8": ("gemma3_12b", "v5p:2x2x2", (1, 8, 1), RL),
   "gemma3_12b-v6e-32": ("gemma3_12b", "v6e:4x8", (1, 16, 2), RL),

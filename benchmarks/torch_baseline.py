@@ -37,7 +37,7 @@ def explanations(pair, tokens):
   texts = pair.tokenizer.batch_decode(
     tokens[:, : 2 * tokens.shape[1] // 3], skip_special_tokens=True
   )
-  inputs = pair.inputs(texts)
+  inputs = pair.encode(texts)
   assert inputs.fits.all(), "an explanation does not fit the AR"
   return inputs
 

@@ -16,5 +16,5 @@ def get_config():
   c.layer = 53
   c.inject.scale = 30.0
   c.mesh.update(data=1, fsdp=8, tensor=4)
-  c.rl.av.parts, c.rl.ar.parts = 16, 4
+  c.rl.av.accumulate, c.rl.ar.accumulate = 16, 4
   return c

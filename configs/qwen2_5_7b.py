@@ -17,5 +17,5 @@ def get_config():
   c.layer = 20
   c.inject.scale = 150.0
   c.mesh.update(data=1, fsdp=4, tensor=1)
-  c.rl.av.parts = 4
+  c.rl.av.accumulate = 4
   return c

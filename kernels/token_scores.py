@@ -58,7 +58,7 @@ def token_scores(
     logprob [...], entropy [...], float32, in nats.
   """
   rows = ("batch", *(None,) * (targets.ndim - 1))
-  hidden, targets = sharding.place(hidden, *rows, None), sharding.place(targets, *rows)
+  hidden, targets = sharding.reshard(hidden, *rows, None), sharding.reshard(targets, *rows)
   return _scores(hidden, matrix, targets, jnp.dtype(dtype), form, interpret)
 
 

@@ -23,7 +23,7 @@ def optimizer(**changes) -> ConfigDict:
       "weight_decay": 0.0,
       "clip": 1.0,  # global norm to which gradients are clipped
       "skip_above": 0.0,  # norm of a gradient above which an update is skipped and counted; 0: none but non-finite
-      "parts": 1,  # of a batch whose gradients are added one after the other: less memory, the same update
+      "accumulate": 1,  # parts of a batch whose gradients are added one after the other: less memory, same update
     }
   )
   settings.update(changes)
@@ -108,7 +108,7 @@ def default_config() -> ConfigDict:
       "repeat_cost": 0.0,  # reward lost for a text all of whose three-word sequences occurred before
       "non_ascii_cost": 0.0,  # reward lost for a text without an ASCII character
       "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
-      "ar_gold": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
+      "ar_teacher": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
       "advantage": "grpo",  # grpo | mean | rloo
       "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "length_cost": 0.0,  # reward lost a token above length_target

@@ -16,7 +16,7 @@ TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
 
 def complaint(capsys, *arguments: str) -> str:
   """The one line that `nla` prints for these arguments."""
-  assert main.main(list(arguments)) == 2
+  assert main(list(arguments)) == 2
   printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nla: ")]
   assert len(printed) == 1 and "Traceback" not in printed[0]
   return printed[0]
@@ -41,9 +41,9 @@ def complaint(capsys, *arguments: str) -> str:
     ("--config.rl.max_new_tokens=20", "cannot hold the teacher's explanations"),
     ("--config.rl.max_new_tokens=2040", "the 2048 positions"),
     ("--config.data.max_tokens=4096", "2048 positions"),
-    ("--config.av.parts=3", "does not divide config.av.batch=16"),
-    ("--config.rl.ar.parts=0", "at least 1"),
-    ("--config.rl.av.parts=5", "does not divide the 16 explanations"),
+    ("--config.av.accumulate=3", "does not divide config.av.batch=16"),
+    ("--config.rl.ar.accumulate=0", "at least 1"),
+    ("--config.rl.av.accumulate=5", "does not divide the 16 explanations"),
     ("--config.rl.epochs=0", "at least 1"),
     ("--config.teacher.provider=oracle", "readout or file"),
     ("--config.preset=gigantic", "not one of"),
@@ -89,7 +89,7 @@ def test_a_truncated_model_file_is_named(capsys, tmp_path):
 
 
 def test_a_damaged_shard_is_named_and_the_rest_is_kept(capsys, tmp_path):
-  assert main.main(["extract", TINY, f"--workdir={tmp_path}"]) == 0
+  assert main(["extract", TINY, f"--workdir={tmp_path}"]) == 0
   shard = sorted(
     path
     for path in (tmp_path / "activations" / "store" / "next_tokens").rglob("*")
@@ -110,7 +110,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
     sys.executable,
     "-c",
     "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    "from nla_jax import cli; sys.exit(cli.main(sys.argv[1:]))",
+    "from nla_jax.cli.main import main; sys.exit(main(sys.argv[1:]))",
     "extract",
     TINY,
     f"--workdir={tmp_path}",

@@ -36,7 +36,7 @@ def nla(capsys):
   """A function (stage, workdir, *options): runs that command in this process and gives its status and stderr."""
 
   def run(*arguments) -> tuple[int, str]:
-    status = main.main(command(*arguments[:2], *TINY, *arguments[2:])[4:])
+    status = main(command(*arguments[:2], *TINY, *arguments[2:])[4:])
     return status, capsys.readouterr().err
 
   return run
@@ -53,7 +53,7 @@ def test_every_promised_number_is_in_metrics_json(uninterrupted):
     "mean_per_last_token",
   )
   estimates = [
-    found["fve"][name] for name in ("round_trip", "gold_text", "greedy", "round_trip_sft")
+    found["fve"][name] for name in ("round_trip", "teacher_text", "greedy", "round_trip_sft")
   ]
   for estimate in estimates + [found["controls"][name] for name in names]:
     assert (
@@ -132,7 +132,7 @@ def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared, nla):
   knobs = {
     "truncate": "true",
     "ar_ema": 0.5,
-    "ar_gold": 0.25,
+    "ar_teacher": 0.25,
     "kl": "k1",
     "kl_target": 0.5,
     "importance_cap": 2.0,

@@ -74,7 +74,7 @@ class NLA:
         + ("" if np.isfinite(vectors).all() else " with NaN or infinity in it")
       )
     repeated = np.repeat(vectors, best_of, axis=0)
-    texts, _ = self.pair.explain(
+    texts, _ = self.pair.sample_explanations(
       self.av_params, repeated, jax.random.key(seed), batch=min(batch, len(repeated)), greedy=greedy
     )
     rebuilt = self.reconstruct(texts, batch=min(batch, len(repeated)))

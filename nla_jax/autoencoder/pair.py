@@ -18,8 +18,9 @@ from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs
 from nla_jax.decoding.explanations import Rollout, sample
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.parameters import unembedding
 from nla_jax.models.reconstructor import Reconstructor
-from nla_jax.models.token_scores import KERNELS
+from nla_jax.models.token_scores import KERNELS, TokenScores, token_scores
 from nla_jax.models.verbalizer import INJECT_MAPS, INJECT_MODES, Verbalizer
 from nla_jax.parallel import sharding
 
@@ -36,7 +37,7 @@ class Pair:
     layer: K, whose output is explained.
     max_new_tokens: cap on an AV's answer.
     temperature: of sampling.
-    kernel: how `losses.token_scores` computes: auto, on or off.
+    kernel: how `token_scores` computes: auto, on or off.
   """
 
   verbalizer: Verbalizer
@@ -57,7 +58,7 @@ class Pair:
   def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
     """Answers for vectors [n, d_model], one for each of `sample_ids` [n·group]; see `nla_jax.decoding.explanations`."""
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
-    vectors, sample_ids = sharding.put((vectors, sample_ids))
+    vectors, sample_ids = sharding.shard_rows((vectors, sample_ids))
     return sample(
       av_params,
       before,
@@ -72,7 +73,7 @@ class Pair:
       greedy=greedy,
     )
 
-  def texts(self, rollout: Rollout) -> list[str | None]:
+  def parse_answers(self, rollout: Rollout) -> list[str | None]:
     """The explanation in each answer; None where it does not parse or hit the cap."""
     tokens, lengths, finished = map(
       sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished)
@@ -82,7 +83,7 @@ class Pair:
     )
     return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
 
-  def explain(
+  def sample_explanations(
     self,
     av_params,
     vectors: np.ndarray,
@@ -93,19 +94,36 @@ class Pair:
     on_batch=lambda n: None,
   ) -> tuple[list[str | None], np.ndarray]:
     """Explanations of vectors [n, d_model], in batches of one shape; returns them and each answer's tokens [n]."""
-    texts, lengths, batch = [], [], sharding.rows_of_batch(batch)
+    texts, lengths, batch = [], [], sharding.round_up_rows(batch)
     for start in range(0, len(vectors), batch):
       rows = np.asarray(vectors[start : start + batch], np.float32)
       padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
       rollout = self.roll_out(
         av_params, padded, key, np.arange(start, start + batch, dtype=np.int32), greedy=greedy
       )
-      texts += self.texts(rollout)[: len(rows)]
+      texts += self.parse_answers(rollout)[: len(rows)]
       lengths.append(sharding.fetch(rollout.lengths)[: len(rows)])
       on_batch(len(rows))
     return texts, np.concatenate(lengths)
 
-  def inputs(self, texts: Sequence[str | None]) -> Inputs:
+  def score_answers(self, av_params, vectors, tokens) -> TokenScores:
+    """The AV's scores of answers [n, length], given activations [n, d_model]; differentiable."""
+    before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
+    hidden = self.verbalizer.apply({"params": av_params}, before, after, vectors, tokens)
+    return token_scores(
+      hidden,
+      unembedding(av_params["transformer"]),
+      tokens,
+      self.verbalizer.dtype,
+      kernel=self.kernel,
+    )
+
+  def rebuild(self, ar_params, tokens, lengths) -> jax.Array:
+    """The AR's reconstructions [n, d_model] of encoded explanations; differentiable."""
+    before = jnp.asarray(self.prompts.ar_before)
+    return self.reconstructor.apply({"params": ar_params}, before, tokens, lengths)
+
+  def encode(self, texts: Sequence[str | None]) -> Inputs:
     """AR rows of explanations, in this pair's one shape."""
     return encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens)
 
@@ -118,10 +136,10 @@ class Pair:
         f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
         "shorten it"
       )
-    out, batch = [], sharding.rows_of_batch(batch)
+    out, batch = [], sharding.round_up_rows(batch)
     for start in range(0, len(texts), batch):
       index = np.minimum(np.arange(start, start + batch), len(texts) - 1)
-      tokens, lengths = sharding.put((rows.tokens[index], rows.lengths[index]))
+      tokens, lengths = sharding.shard_rows((rows.tokens[index], rows.lengths[index]))
       predicted = _reconstruct(
         ar_params, jnp.asarray(self.prompts.ar_before), tokens, lengths, model=self.reconstructor
       )
@@ -134,38 +152,55 @@ def _reconstruct(params, before, tokens, lengths, *, model: Reconstructor):
   return model.apply({"params": params}, before, tokens, lengths)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairSettings:
+  """What a pair is made with, besides the base model and the prompts.
+
+  Attributes:
+    layer: K, whose output is explained.
+    scale: α, the norm of the injected vector.
+    mode: how it is injected, `replace` or `add`.
+    map: `scalar` or `affine`.
+    max_new_tokens: cap on an AV's answer.
+    dtype: of the operands of matrix products.
+    remat: recompute blocks in the backward pass.
+    temperature: of sampling.
+    kernel: how `token_scores` computes: auto, on or off.
+  """
+
+  layer: int
+  scale: float
+  mode: str = "replace"
+  map: str = "scalar"
+  max_new_tokens: int = 150
+  dtype: Any = jnp.float32
+  remat: bool = True
+  temperature: float = 1.0
+  kernel: str = "auto"
+
+
 def make_pair(
-  architecture: Architecture,
-  tokenizer,
-  prompts: Prompts,
-  *,
-  layer: int,
-  scale: float,
-  mode: str,
-  map: str,
-  max_new_tokens: int,
-  dtype,
-  remat: bool = True,
-  temperature: float = 1.0,
-  kernel: str = "auto",
+  architecture: Architecture, tokenizer: Any, prompts: Prompts, settings: PairSettings
 ) -> Pair:
   """Checks the choices and builds the modules. Raises NLAError."""
-  if not 0 <= layer < architecture.n_layers:
-    raise NLAError(f"config.layer={layer}: this model has blocks 0..{architecture.n_layers - 1}")
+  s = settings
+  if not 0 <= s.layer < architecture.n_layers:
+    raise NLAError(f"config.layer={s.layer}: this model has blocks 0..{architecture.n_layers - 1}")
   for name, value, known in (
-    ("inject.mode", mode, INJECT_MODES),
-    ("inject.map", map, INJECT_MAPS),
-    ("kernel", kernel, KERNELS),
+    ("inject.mode", s.mode, INJECT_MODES),
+    ("inject.map", s.map, INJECT_MAPS),
+    ("kernel", s.kernel, KERNELS),
   ):
     if value not in known:
       raise NLAError(f"config.{name}={value!r}: expected one of {', '.join(known)}")
+
   return Pair(
-    Verbalizer(architecture, scale, mode, map, dtype, remat),
-    Reconstructor(architecture.lower(layer + 1), dtype, remat),
+    Verbalizer(architecture, s.scale, s.mode, s.map, s.dtype, s.remat),
+    Reconstructor(architecture.lower(s.layer + 1), s.dtype, s.remat),
     prompts,
     tokenizer,
-    layer,
-    max_new_tokens,
-    temperature,
-    kernel,
+    s.layer,
+    s.max_new_tokens,
+    s.temperature,
+    s.kernel,
   )

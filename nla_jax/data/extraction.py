@@ -35,7 +35,7 @@ def make_reader(config, architecture, dtype):
 def batch_shape(data, length: int) -> tuple[int, int]:
   """(documents, tokens) of a forward over documents of at most `length` tokens."""
   bucket = -(-length // _BUCKET) * _BUCKET
-  return sharding.rows_of_batch(max(data.batch_tokens // bucket, 1)), bucket
+  return sharding.round_up_rows(max(data.batch_tokens // bucket, 1)), bucket
 
 
 def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict:
@@ -92,7 +92,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     }
     columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
     for batch in _batches(corpus, rows, data):
-      reading = read(params, sharding.put(batch.tokens), batch.row, batch.position)
+      reading = read(params, sharding.shard_rows(batch.tokens), batch.row, batch.position)
       count = len(batch.place)
       columns["activations"][batch.place] = sharding.fetch(reading.activations)[:count]
       if k:

@@ -62,7 +62,7 @@ def select(config, tokenizer, folder: str) -> Selection:
         kept[i] = StoredDocument(document.id, document.group, "", tokens)
   documents = _meet(kept, folder)
   if not documents:
-    longest = int(np.concatenate(distributed.gather(np.array([longest], np.int32))).max())
+    longest = int(np.concatenate(distributed.gather_rows(np.array([longest], np.int32))).max())
     raise NLAError(
       f"none of the {len(chosen)} documents of {config.corpus} has more than {data.position_minimum} "
       f"tokens (the longest has {longest}); lower --config.data.position_minimum or give longer documents"
@@ -97,7 +97,7 @@ def _places(source: str, part: list[tuple[int, corpora.Document]]) -> tuple[np.n
   mine = np.column_stack(
     [np.array([record for record, _ in part], np.int32), np.array(marks, np.int32).reshape(-1, 2)]
   )
-  parts = distributed.gather(mine)
+  parts = distributed.gather_rows(mine)
   whole = np.concatenate(parts)
   if not len(whole):
     raise corpora.nothing(source)
@@ -123,7 +123,7 @@ def _meet(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
   with files.writing(folder):
     shared.write(name(index), documents_to_parquet(list(kept.values()))).result()
   places = np.concatenate(
-    distributed.gather(np.array(list(kept), np.int32))
+    distributed.gather_rows(np.array(list(kept), np.int32))
   )  # and all have written
   documents = [one for i in range(count) for one in Documents(shared.read(name(i)).result().value)]
   distributed.wait("tokens read")

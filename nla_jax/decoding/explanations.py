@@ -238,18 +238,18 @@ def prefill(
   cache = cache._replace(
     keys=rows(cache.keys), values=rows(cache.values), valid=each(cache.valid, 0, "batch", None)
   )
-  ids = sharding.place(sample_ids, "batch")
+  ids = sharding.reshard(sample_ids, "batch")
   token, logprob = _choose(
     each(hidden, 0, "batch", None), params, _streams(key, ids), 0, temperature, model, greedy
   )
   shape = (batch, max_new_tokens)
   out = Rollout(
-    sharding.place(jnp.full(shape, stop_id, jnp.int32), "batch", None),
-    sharding.place(jnp.zeros(shape, jnp.float32), "batch", None),
-    sharding.place(jnp.zeros(batch, jnp.int32), "batch"),
-    sharding.place(jnp.zeros(batch, bool), "batch"),
+    sharding.reshard(jnp.full(shape, stop_id, jnp.int32), "batch", None),
+    sharding.reshard(jnp.zeros(shape, jnp.float32), "batch", None),
+    sharding.reshard(jnp.zeros(batch, jnp.int32), "batch"),
+    sharding.reshard(jnp.zeros(batch, bool), "batch"),
   )
-  places = sharding.place(jnp.arange(batch, dtype=jnp.int32), "batch")
+  places = sharding.reshard(jnp.arange(batch, dtype=jnp.int32), "batch")
   return _State(
     jnp.ones((), jnp.int32),
     token,
@@ -295,7 +295,7 @@ def _choose(hidden, params, streams, step, temperature, model: Verbalizer, greed
   logits = einsum(
     "bd,vd->bv", hidden, unembedding(params["transformer"]), model.dtype, "batch", "vocabulary"
   )
-  logits = sharding.place(logits, "batch", None)
+  logits = sharding.reshard(logits, "batch", None)
   if greedy:
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return token, jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]

@@ -46,7 +46,7 @@ class Report:
     """Columns for the report's charts."""
     names = {
       "fve_round_trip": "fve",
-      "fve_gold_text": "fve_teacher",
+      "fve_teacher_text": "fve_teacher",
       "fve_shuffled": "fve_shuffled",
       "norm": "norm",
       "position": "position",
@@ -131,7 +131,7 @@ def evaluate(
   progress = Progress(
     "eval", n * (3 if before_rl is not None else 2) + len(blind) * few, "explanation"
   )
-  explain = lambda who, vectors, number, greedy=False: who.pair.explain(
+  explain = lambda who, vectors, number, greedy=False: who.pair.sample_explanations(
     who.av_params,
     vectors,
     jax.random.fold_in(key, number),
@@ -152,7 +152,7 @@ def evaluate(
   control["empty_text"] = error(nla, [None] * n)
   if texts is not None:
     taught = [texts[int(row)] for row in chosen]
-    errors["gold_text"] = error(nla, taught)
+    errors["teacher_text"] = error(nla, taught)
     explained = np.array([int(row) in texts for row in training], bool)
     if explained.any():
       nearest = training[explained][controls.nearest_rows(golds, known[explained])]
@@ -220,7 +220,7 @@ def evaluate(
         "fve_before_rl": per(errors["round_trip_sft"], i),
       }
     if texts is not None:
-      row |= {"teacher_text": taught[i], "fve_teacher": per(errors["gold_text"], i)}
+      row |= {"teacher_text": taught[i], "fve_teacher": per(errors["teacher_text"], i)}
     details.append(row)
   return Report(found, chosen, details)
 
@@ -243,7 +243,7 @@ def _av_losses(
         "tokens": answers.tokens[index],
         "mask": mask,
       }
-      found.append(float(score(nla.av_params, sharding.put(rows))))
+      found.append(float(score(nla.av_params, sharding.shard_rows(rows))))
       weights.append(mask.sum())
     return float(np.average(found, weights=weights))
 
@@ -253,7 +253,7 @@ def _av_losses(
 _LABELS = {
   "round_trip": "round trip, temperature 1",
   "greedy": "round trip, greedy",
-  "gold_text": "AR on the teacher's text",
+  "teacher_text": "AR on the teacher's text",
   "round_trip_sft": "round trip before RL",
   "gain_of_rl": "gain of RL (paired)",
 }

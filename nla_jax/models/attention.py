@@ -66,7 +66,7 @@ def attend(q, sources, scale: float, dtype):
   if kv_heads % sharding.size(
     "tensor"
   ):  # key heads are whole on every device: give each query head its own
-    own = lambda x: sharding.place(
+    own = lambda x: sharding.reshard(
       jnp.repeat(x, heads // kv_heads, axis=-2),
       *(("batch", None) if x.ndim == 4 else (None,)),
       "heads",

@@ -34,7 +34,7 @@ def _rounded_einsum(subscripts: str, dtype, axes, a, b):
   return jnp.einsum(
     subscripts,
     a.astype(dtype),
-    sharding.gather(from_bits(b).astype(dtype)),
+    sharding.unshard(from_bits(b).astype(dtype)),
     preferred_element_type=jnp.float32,
     out_sharding=_layout(subscripts, axes, a, b),
   )
@@ -62,7 +62,7 @@ def _backward(subscripts, dtype, axes, saved, g):
   da = jnp.einsum(
     f"{out},{right}->{left}",
     g,
-    sharding.gather(b.astype(dtype)),
+    sharding.unshard(b.astype(dtype)),
     preferred_element_type=jnp.float32,
     out_sharding=like(a),
   )

@@ -280,7 +280,7 @@ class Transformer(nn.Module):
     cached_prefix = (None, None) if cache is None else (cache.prefix_keys, cache.prefix_values)
     layers = _Layer(jnp.arange(self.depth), kinds, *cached_prefix)
     residuals = (
-      sharding.place(jnp.zeros((len(self.collect), *x.shape), x.dtype), None, "batch", None, None)
+      sharding.reshard(jnp.zeros((len(self.collect), *x.shape), x.dtype), None, "batch", None, None)
       if self.collect
       else None
     )
@@ -324,7 +324,7 @@ class Transformer(nn.Module):
 
   def _embed(self, embedding, tokens):
     layout = sharding.activation(("batch", None, None), (*tokens.shape, embedding.shape[1]))
-    x = from_bits(sharding.gather(embedding).at[tokens].get(out_sharding=layout)).astype(
+    x = from_bits(sharding.unshard(embedding).at[tokens].get(out_sharding=layout)).astype(
       jnp.float32
     )
     return x * self.architecture.embedding_scale
@@ -333,7 +333,7 @@ class Transformer(nn.Module):
   def _valid_after(tokens, valid, cache: Cache):
     now = jnp.ones(tokens.shape, bool) if valid is None else valid
     return jax.lax.dynamic_update_slice(
-      cache.valid, sharding.place(now, "batch", None), (0, cache.filled)
+      cache.valid, sharding.reshard(now, "batch", None), (0, cache.filled)
     )
 
   def _context(self, tokens, prefix, valid, cache, injection) -> _Context:
@@ -389,10 +389,10 @@ class Transformer(nn.Module):
 def empty_cache(architecture: Architecture, batch: int, length: int, dtype=jnp.float32) -> Cache:
   """A cache for `length` tokens of each of `batch` rows (a shared prefix is held beside it, not inside)."""
   shape = (architecture.n_layers, batch, length, architecture.n_kv_heads, architecture.head_dim)
-  empty = lambda: sharding.place(jnp.zeros(shape, dtype), None, "batch", None, "heads", None)
+  empty = lambda: sharding.reshard(jnp.zeros(shape, dtype), None, "batch", None, "heads", None)
   return Cache(
     empty(),
     empty(),
     jnp.zeros((), jnp.int32),
-    sharding.place(jnp.zeros((batch, length), bool), "batch", None),
+    sharding.reshard(jnp.zeros((batch, length), bool), "batch", None),
   )

@@ -91,14 +91,14 @@ class Verbalizer(nn.Module):
     return output.hidden[:, 0], output.cache
 
   def _inject(self, tokens, vectors) -> Injection:
-    slot = sharding.place(
+    slot = sharding.reshard(
       jnp.broadcast_to(jnp.arange(tokens.shape[1]) == 0, tokens.shape), "batch", None
     )
     return Injection(slot, self.injection(vectors))
 
   @staticmethod
   def _rows(after, batch: int) -> jax.Array:
-    return sharding.place(jnp.broadcast_to(after, (batch, after.shape[0])), "batch", None)
+    return sharding.reshard(jnp.broadcast_to(after, (batch, after.shape[0])), "batch", None)
 
 
 def verbalizer_params(transformer_params, d_model: int, inject_map: str):

@@ -82,7 +82,7 @@ def agree(value: int) -> int:
   return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
-def gather(rows: np.ndarray) -> list[np.ndarray]:
+def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
   """The rows of each process, in their order: [n_i, …] arrays of one 32-bit dtype; only the n_i may differ."""
   if _state["count"] == 1:
     return [rows]
@@ -103,7 +103,7 @@ def together(what: str, function: Callable[[], T]) -> T:
     value = function()
   except NLAError as error:
     mistake = error
-  failed = np.flatnonzero(np.concatenate(gather(np.array([mistake is not None], np.int32))))
+  failed = np.flatnonzero(np.concatenate(gather_rows(np.array([mistake is not None], np.int32))))
   if mistake is not None:
     raise mistake
   if len(failed):
@@ -113,7 +113,9 @@ def together(what: str, function: Callable[[], T]) -> T:
 
 def check_same(what: str, value: str) -> None:
   """Raises NLAError in every process where they do not all have the same `value`."""
-  all_ = np.stack(gather(np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32)))
+  all_ = np.stack(
+    gather_rows(np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32))
+  )
   other = np.flatnonzero((all_ != all_[0]).any(axis=1))
   if len(other):
     raise NLAError(

@@ -76,13 +76,13 @@ def check_mesh(architecture, config) -> None:
       )
   rl = config.rl
   for key, n in (
-    ("av.batch / av.parts", config.av.batch // config.av.parts),
-    ("ar.batch / ar.parts", config.ar.batch // config.ar.parts),
+    ("av.batch / av.accumulate", config.av.batch // config.av.accumulate),
+    ("ar.batch / ar.accumulate", config.ar.batch // config.ar.accumulate),
     (
-      "rl.activations × rl.group / (rl.minibatches × rl.av.parts)",
-      rl.activations * rl.group // (rl.minibatches * rl.av.parts),
+      "rl.activations × rl.group / (rl.minibatches × rl.av.accumulate)",
+      rl.activations * rl.group // (rl.minibatches * rl.av.accumulate),
     ),
-    ("rl.activations × rl.group / rl.ar.parts", rl.activations * rl.group // rl.ar.parts),
+    ("rl.activations × rl.group / rl.ar.accumulate", rl.activations * rl.group // rl.ar.accumulate),
   ):
     if n % shares:
       raise NLAError(

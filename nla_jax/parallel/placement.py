@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 
-def place(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.Array, bool]:
+def copy_to_devices(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.Array, bool]:
   """One host array on the devices.
 
   Args:
@@ -41,7 +41,7 @@ def stack(
   Beside the result there is never more than one of the arrays, on the host or on the devices.
 
   Args:
-    read: function of the index 0..n−1 that gives a host array of shape `shape[1:]`, as `place` takes it.
+    read: function of the index 0..n−1 that gives a host array of shape `shape[1:]`, as `copy_to_devices` takes it.
     shape: of the stack, [n, …].
     sharding: of the stack, on a mesh (with the leading axis whole) or on one device.
     dtype: on the devices.

@@ -97,13 +97,13 @@ def activation(axes, shape):
   return _fitted((ACTIVATIONS[axis] for axis in axes), shape)
 
 
-def place(x, *axes):
+def reshard(x, *axes):
   """`x` in the layout of these logical axes; unchanged where no mesh is set."""
   spec = activation(axes, x.shape)
   return x if spec is None else jax.sharding.reshard(x, spec)
 
 
-def gather(x):
+def unshard(x):
   """A parameter whole over `fsdp`, as a product needs it; its gradient is scattered back."""
   if not has_mesh():
     return x
@@ -111,7 +111,7 @@ def gather(x):
   return jax.sharding.reshard(x, P(*(None if axis == "fsdp" else axis for axis in spec)))
 
 
-def rows_of_batch(n: int) -> int:
+def round_up_rows(n: int) -> int:
   """`n` rounded up to a number of rows that the devices can share evenly."""
   shares = size(BATCH)
   return -(-n // shares) * shares
@@ -132,7 +132,7 @@ def local_rows(n: int) -> np.ndarray | slice:
   return np.unique(np.concatenate([np.arange(n)[index] for index in indices]))
 
 
-def put(batch, n: int | None = None):
+def shard_rows(batch, n: int | None = None):
   """A tree of host arrays whose leading axis is rows, as global arrays shared by the batch axes.
 
   Args:
@@ -153,7 +153,7 @@ def put(batch, n: int | None = None):
   return jax.tree.map(place_rows, batch)
 
 
-def put_params(params):
+def shard_params(params):
   """A parameter tree (host arrays, the same in every process, or device arrays) in its training layout."""
   return jax.tree.map(jax.device_put, params, parameter_shardings(params))
 

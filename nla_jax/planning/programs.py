@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nla_jax.autoencoder.pair import Pair, make_pair
+from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.prompts import Prompts, make_prompts
 from nla_jax.autoencoder.rows import ar_length
 from nla_jax.data import extraction
@@ -29,7 +29,7 @@ from nla_jax.planning.shapes import ARCHITECTURES
 from nla_jax.planning.work import held_bytes
 from nla_jax.training import sft
 from nla_jax.training.optimizer import create_state, make_optimizer
-from nla_jax.training.rl import Learner, PolicyBatch, frozen, gold_rows
+from nla_jax.training.rl import Learner, PolicyBatch, frozen, teacher_rows
 
 # Tokens of the reference templates where no tokenizer is at hand: what Qwen's and Llama's need, rounded up.
 _ASSUMED = {
@@ -146,15 +146,17 @@ def programs(config, model: Model, dtype, key_dtype) -> list[Program]:
     architecture,
     None,
     prompts,
-    layer=config.layer,
-    scale=1.0,
-    mode=config.inject.mode,
-    map=config.inject.map,
-    max_new_tokens=config.rl.max_new_tokens,
-    dtype=dtype,
-    remat=config.remat,
-    temperature=config.rl.temperature,
-    kernel=config.kernel,
+    PairSettings(
+      layer=config.layer,
+      scale=1.0,
+      mode=config.inject.mode,
+      map=config.inject.map,
+      max_new_tokens=config.rl.max_new_tokens,
+      dtype=dtype,
+      remat=config.remat,
+      temperature=config.rl.temperature,
+      kernel=config.kernel,
+    ),
   )
   key = jax.ShapeDtypeStruct((), key_dtype)
   base = jax.eval_shape(functools.partial(init_params, architecture), key)
@@ -176,7 +178,7 @@ def placed(tree):
 
 
 def _rows(*shape: int, dtype=jnp.float32):
-  """The shape of an array whose leading axis is rows, in the layout that `sharding.put` gives it."""
+  """The shape of an array whose leading axis is rows, in the layout that `sharding.shard_rows` gives it."""
   return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(shape))
 
 
@@ -237,7 +239,7 @@ def _reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   both, vectors, tokens = (states["av"], states["ar"]), _rows(n, d), _rows(n, cap, dtype=jnp.int32)
   others = tuple(state for name, state in states.items() if name not in ("av", "ar"))
   rest = (*both[1:], both[0].opt_state, learner.reference, *others)
-  gold = gold_rows(rl)
+  gold = teacher_rows(rl)
   ar_rows = (
     _rows(n + gold, model.ar_input, dtype=jnp.int32),
     _rows(n + gold, dtype=jnp.int32),

@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder import prompts as prompts_lib
-from nla_jax.autoencoder.pair import Pair, make_pair
+from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.config import section
 from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
@@ -102,15 +102,17 @@ class Run:
       self.pretrained.architecture,
       self.pretrained.tokenizer,
       self.prompts,
-      layer=c.layer,
-      scale=scale,
-      mode=c.inject.mode,
-      map=c.inject.map,
-      max_new_tokens=c.rl.max_new_tokens,
-      dtype=self.dtype,
-      remat=c.remat,
-      temperature=c.rl.temperature,
-      kernel=c.kernel,
+      PairSettings(
+        layer=c.layer,
+        scale=scale,
+        mode=c.inject.mode,
+        map=c.inject.map,
+        max_new_tokens=c.rl.max_new_tokens,
+        dtype=self.dtype,
+        remat=c.remat,
+        temperature=c.rl.temperature,
+        kernel=c.kernel,
+      ),
     )
 
   def context(self, row: int, tokens: int = 60) -> str:

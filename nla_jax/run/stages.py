@@ -48,9 +48,9 @@ def check(run: Run) -> None:
       "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
     )
   for name in ("av", "ar"):
-    if c[name].parts < 1 or c[name].batch % c[name].parts:
+    if c[name].accumulate < 1 or c[name].batch % c[name].accumulate:
       raise NLAError(
-        f"config.{name}.parts={c[name].parts} does not divide config.{name}.batch={c[name].batch}"
+        f"config.{name}.accumulate={c[name].accumulate} does not divide config.{name}.batch={c[name].batch}"
       )
   rl_lib.check_settings(c.rl)
   if c.teacher.provider not in ("readout", "file"):
@@ -202,11 +202,11 @@ def sft(run: Run) -> None:
     stage.note_progress()
 
   rows = split["ar_sft"]
-  inputs = pair.inputs([run.texts[row] for row in rows.tolist()])
+  inputs = pair.encode([run.texts[row] for row in rows.tolist()])
   fit(
     "ar",
     c.ar,
-    sharding.put_params(reconstructor_params(run.base_params(c.layer), c.layer)),
+    sharding.shard_params(reconstructor_params(run.base_params(c.layer), c.layer)),
     sft_lib.ar_loss,
     StoreRows(store, rows, columns={"tokens": inputs.tokens, "lengths": inputs.lengths}),
     sft_lib.watch_ar(pair, watched_vectors, watched_texts, baseline_variance(watched_vectors)),
@@ -217,7 +217,7 @@ def sft(run: Run) -> None:
   fit(
     "av",
     c.av,
-    sharding.put_params(verbalizer_params(run.base_params(), d, c.inject.map)),
+    sharding.shard_params(verbalizer_params(run.base_params(), d, c.inject.map)),
     sft_lib.av_loss,
     StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask}),
     sft_lib.watch_av(
@@ -237,9 +237,9 @@ def rl(run: Run) -> None:
   c, store = run.config, run.store
   pair = run.pair(run.parent("sft").facts["injection_scale"])
   rows, gold = store.rows("rl"), None
-  if c.rl.ar_gold:
+  if c.rl.ar_teacher:
     taught = np.array([row for row in store.rows("ar_sft").tolist() if row in run.texts])
-    inputs = pair.inputs([run.texts[row] for row in taught.tolist()])
+    inputs = pair.encode([run.texts[row] for row in taught.tolist()])
     gold = StoreRows(store, taught, columns={"tokens": inputs.tokens, "lengths": inputs.lengths})
   before = {name: load_params(run.path("sft") / name / "params") for name in ("av", "ar")}
   trained = rl_lib.train(

@@ -12,7 +12,7 @@ _LIMITS = {
 }
 
 
-class Watch:
+class CollapseAlarms:
   """Remembers the entropy at the start and which alarms were given lately."""
 
   def __init__(self):

@@ -20,7 +20,7 @@ def masked_mean(x, mask, axis=None):
   )
 
 
-def weight_of(mask):
+def mask_count(mask):
   """What a masked mean over a part of a batch counts for in that over the whole: how many entries are True."""
   return jnp.sum(mask.astype(jnp.float32))
 

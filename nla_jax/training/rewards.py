@@ -33,7 +33,7 @@ def non_ascii_share(text: str) -> float:
   return sum(not character.isascii() for character in text) / len(text) if text else 0.0
 
 
-def manner_cost(texts: Sequence[str | None], lengths: np.ndarray, rl) -> np.ndarray:
+def style_penalty(texts: Sequence[str | None], lengths: np.ndarray, rl) -> np.ndarray:
   """Reward [n] lost for length above a target (per token), for repetition and for other scripts (per share)."""
   cost = rl.length_cost * np.maximum(np.asarray(lengths) - rl.length_target, 0)
   if rl.repeat_cost or rl.non_ascii_cost:

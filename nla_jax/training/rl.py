@@ -28,14 +28,13 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.decoding.explanations import Rollout
 from nla_jax.errors import NLAError
-from nla_jax.models import token_scores
-from nla_jax.models.parameters import rounded, unembedding
+from nla_jax.models.parameters import rounded
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress, StepLines, say
 from nla_jax.training import losses
 from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.accumulation import gradient
-from nla_jax.training.alarms import Watch
+from nla_jax.training.alarms import CollapseAlarms
 from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
 from nla_jax.training.optimizer import (
   TrainState,
@@ -68,20 +67,6 @@ class PolicyBatch(NamedTuple):
   reference_logprob: Any
 
 
-def token_logprobs(params, vectors, tokens, pair: Pair) -> token_scores.TokenScores:
-  """The AV's scores of its answers."""
-  hidden = pair.verbalizer.apply(
-    {"params": params},
-    jnp.asarray(pair.prompts.before),
-    jnp.asarray(pair.prompts.after),
-    vectors,
-    tokens,
-  )
-  return token_scores.token_scores(
-    hidden, unembedding(params["transformer"]), tokens, pair.verbalizer.dtype, kernel=pair.kernel
-  )
-
-
 def check_settings(rl) -> None:
   """Raises NLAError for settings that cannot work, before anything is loaded."""
   if rl.group < 2 and rl.steps > rl.ar_steps:
@@ -91,8 +76,8 @@ def check_settings(rl) -> None:
   for name, n in (
     ("epochs", rl.epochs),
     ("minibatches", rl.minibatches),
-    ("av.parts", rl.av.parts),
-    ("ar.parts", rl.ar.parts),
+    ("av.accumulate", rl.av.accumulate),
+    ("ar.accumulate", rl.ar.accumulate),
   ):
     if n < 1:
       raise NLAError(f"config.rl.{name}={n}: at least 1 is needed")
@@ -105,9 +90,9 @@ def check_settings(rl) -> None:
     ("av", rl.activations * rl.group // rl.minibatches),
     ("ar", rl.activations * rl.group),
   ):
-    if n % rl[name].parts:
+    if n % rl[name].accumulate:
       raise NLAError(
-        f"config.rl.{name}.parts={rl[name].parts} does not divide the {n} explanations of an update"
+        f"config.rl.{name}.accumulate={rl[name].accumulate} does not divide the {n} explanations of an update"
       )
   for name, value, known in (
     ("reward", rl.reward, rewards_lib.REWARDS),
@@ -126,10 +111,10 @@ def frozen(params, dtype):
   )
 
 
-def gold_rows(rl) -> int:
-  """Teacher's texts in a step's AR batch: `rl.ar_gold` of the explanations, rounded up to what parts can share."""
-  each = round(rl.ar_gold * rl.activations * rl.group / rl.ar.parts)
-  return rl.ar.parts * sharding.rows_of_batch(max(each, 1)) if rl.ar_gold else 0
+def teacher_rows(rl) -> int:
+  """Teacher's texts in a step's AR batch: `rl.ar_teacher` of the explanations, rounded up to what parts can share."""
+  each = round(rl.ar_teacher * rl.activations * rl.group / rl.ar.accumulate)
+  return rl.ar.accumulate * sharding.round_up_rows(max(each, 1)) if rl.ar_teacher else 0
 
 
 class Learner:
@@ -141,7 +126,7 @@ class Learner:
       rl.av, max(rl.steps - rl.ar_steps, 1) * rl.epochs * rl.minibatches
     )
     self.ar_optimizer = make_optimizer(rl.ar, rl.steps)
-    self.scores = jax.jit(functools.partial(token_logprobs, pair=pair))
+    self.scores = jax.jit(pair.score_answers)
     self.update_av = jax.jit(self._update_av, donate_argnums=0)
     self.update_ar = jax.jit(self._update_ar, donate_argnums=0)
     self.judge = jax.jit(self.errors)
@@ -183,8 +168,8 @@ class Learner:
       loss,
       state.params,
       (tokens, lengths, golds, good),
-      parts=self.rl.ar.parts,
-      weight=lambda part: losses.weight_of(part[-1]),
+      parts=self.rl.ar.accumulate,
+      weight=lambda part: losses.mask_count(part[-1]),
     )
     state, norm = guarded_update(
       state, found.grads, self.ar_optimizer, self.rl.ar.clip, self.rl.ar.skip_above
@@ -195,7 +180,7 @@ class Learner:
     rl = self.rl
 
     def loss(params, batch: PolicyBatch):
-      scores = token_logprobs(params, batch.vectors, batch.tokens, self.pair)
+      scores = self.pair.score_answers(params, batch.vectors, batch.tokens)
       old = (
         jax.lax.stop_gradient(scores.logprob) if batch.old_logprob is None else batch.old_logprob
       )
@@ -223,9 +208,9 @@ class Learner:
       return result.loss, (means, (result.ratio_max, scores.logprob))
 
     tokens = (
-      (lambda part: losses.weight_of(part.mask)) if rl.average == "token" else lambda part: 1.0
+      (lambda part: losses.mask_count(part.mask)) if rl.average == "token" else lambda part: 1.0
     )
-    found = gradient(loss, state.params, batch, parts=rl.av.parts, weight=tokens)
+    found = gradient(loss, state.params, batch, parts=rl.av.accumulate, weight=tokens)
     state, norm = guarded_update(
       state, found.grads, self.av_optimizer, rl.av.clip, rl.av.skip_above
     )
@@ -242,7 +227,7 @@ class Learner:
     )
     mask = np.arange(tokens.shape[1])[None] < lengths[:, None]
     score = lambda params: sharding.fetch(
-      self.scores(params, *sharding.put((vectors, tokens))).logprob
+      self.scores(params, *sharding.shard_rows((vectors, tokens))).logprob
     )
     reference = score(self.reference)
     if rl.kl == "k1":
@@ -258,7 +243,7 @@ class Learner:
     for _ in range(rl.epochs):
       for part in np.split(order.permutation(n), rl.minibatches):
         batch = whole if on_policy else jax.tree.map(lambda x, part=part: x[part], whole)
-        state, metrics, logprob = self.update_av(state, sharding.put(batch), kl_weight)
+        state, metrics, logprob = self.update_av(state, sharding.shard_rows(batch), kl_weight)
         gap = sharding.fetch(logprob) if on_policy else gap
     gap = old if gap is None else gap
     difference = np.abs(gap - sampled)[mask]
@@ -291,7 +276,7 @@ def train(
     examples: activations to explain.
     contexts: from a store row to the words before it, for the log of samples.
     baseline: variance of the normalised activations, for FVE on the (fresh, but training) batch.
-    gold: activations with the teacher's text as AR inputs (`tokens`, `lengths`); needed where `rl.ar_gold` > 0.
+    gold: activations with the teacher's text as AR inputs (`tokens`, `lengths`); needed where `rl.ar_teacher` > 0.
     folder: for metrics, samples and checkpoints.
     seed: of batches and of every draw.
     checkpoint_every: steps.
@@ -304,7 +289,7 @@ def train(
   checkpoints = Checkpoints(folder / "checkpoints", keep=1)
   per_step = rl.activations * rl.group
   stream = batches(examples, batch_size=min(per_step, len(examples)), seed=seed)
-  n_gold = gold_rows(rl)
+  n_gold = teacher_rows(rl)
   gold_stream = batches(gold, batch_size=n_gold, seed=seed) if n_gold else None
   streams = [one for one in (stream, gold_stream) if one is not None]
   kl_weight = rl.kl_weight
@@ -315,7 +300,7 @@ def train(
     for one, position in zip(streams, loop["loaders"], strict=True):
       one.set_state(decode_loader(position, one.get_state()))
   log, samples = MetricsLog(folder, start), StepLines(folder / "samples.jsonl", start)
-  progress, watch = Progress("rl", rl.steps, "step", start), Watch()
+  progress, watch = Progress("rl", rl.steps, "step", start), CollapseAlarms()
   for step in range(start, rl.steps):
     both = step >= rl.ar_steps
     clock = [time.time()]
@@ -330,13 +315,13 @@ def train(
       pair.roll_out(states["av"].params, each, key, np.arange(per_step, dtype=np.int32))
     )
     clock.append(time.time())
-    texts = pair.texts(rollout)
+    texts = pair.parse_answers(rollout)
     read = (
       rewards_lib.truncate(texts, pair.tokenizer, seed * 1_000_003 + step) if rl.truncate else texts
     )
-    inputs = pair.inputs(read)
+    inputs = pair.encode(read)
     given = (inputs.tokens, inputs.lengths, vectors)
-    lagged = learner.judge(states["lagged_ar"], *sharding.put(given)) if rl.ar_ema else None
+    lagged = learner.judge(states["lagged_ar"], *sharding.shard_rows(given)) if rl.ar_ema else None
     fits = inputs.fits
     if n_gold:
       taught = next(gold_stream)
@@ -347,14 +332,16 @@ def train(
         )
       )
       fits = np.concatenate([fits, np.ones(n_gold, bool)])
-    states["ar"], live, ar_norm = learner.update_ar(states["ar"], *sharding.put((*given, fits)))
+    states["ar"], live, ar_norm = learner.update_ar(
+      states["ar"], *sharding.shard_rows((*given, fits))
+    )
     if rl.ar_ema:
       states["lagged_ar"] = learner.follow(states["lagged_ar"], states["ar"].params)
     errors = sharding.fetch(live if lagged is None else lagged)[:per_step]
     clock.append(time.time())
     lengths, finished = sharding.fetch(rollout.lengths), sharding.fetch(rollout.finished)
     rewards = rewards_lib.reconstruction_reward(errors, ~inputs.fits, rl.reward)
-    rewards = rewards - rewards_lib.manner_cost(texts, lengths, rl)
+    rewards = rewards - rewards_lib.style_penalty(texts, lengths, rl)
     good = inputs.fits
     metrics = {
       "reward": rewards.mean(),

@@ -17,8 +17,6 @@ from nla_jax.autoencoder.fve import mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.errors import NLAError
-from nla_jax.models import token_scores
-from nla_jax.models.parameters import unembedding
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import MetricsLog, Progress
 from nla_jax.training import losses
@@ -35,33 +33,14 @@ from nla_jax.training.optimizer import (
 
 def av_loss(params, batch: dict[str, jax.Array], pair: Pair):
   """Nats a supervised token. batch: activations [n, d], tokens [n, length], mask [n, length]."""
-  return losses.sft_loss(av_scores(params, batch, pair), batch["mask"])
-
-
-def av_scores(params, batch: dict[str, jax.Array], pair: Pair) -> token_scores.TokenScores:
-  """Scores of the answers' tokens [n, length], as in `av_loss`."""
-  hidden = pair.verbalizer.apply(
-    {"params": params},
-    jnp.asarray(pair.prompts.before),
-    jnp.asarray(pair.prompts.after),
-    batch["activations"],
-    batch["tokens"],
-  )
-  return token_scores.token_scores(
-    hidden,
-    unembedding(params["transformer"]),
-    batch["tokens"],
-    pair.verbalizer.dtype,
-    kernel=pair.kernel,
-  )
+  scores = pair.score_answers(params, batch["activations"], batch["tokens"])
+  return losses.sft_loss(scores, batch["mask"])
 
 
 def ar_loss(params, batch: dict[str, jax.Array], pair: Pair):
   """Mean mse_nrm. batch: activations [n, d], tokens [n, length], lengths [n]."""
-  predicted = pair.reconstructor.apply(
-    {"params": params}, jnp.asarray(pair.prompts.ar_before), batch["tokens"], batch["lengths"]
-  )
-  return jnp.mean(mse_nrm(predicted, batch["activations"]))
+  rebuilt = pair.rebuild(params, batch["tokens"], batch["lengths"])
+  return jnp.mean(mse_nrm(rebuilt, batch["activations"]))
 
 
 class Run(NamedTuple):
@@ -89,7 +68,7 @@ class Run(NamedTuple):
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, settings):
   """The compiled update (state, batch) -> (state, loss, gradient norm); the state is donated."""
   tokens = lambda part: (
-    losses.weight_of(part["mask"]) if "mask" in part else 1.0
+    losses.mask_count(part["mask"]) if "mask" in part else 1.0
   )  # what a loss is the mean over
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -98,7 +77,7 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, setting
       lambda params, part: (loss(params, part), ((), ())),
       state.params,
       batch,
-      parts=settings.parts,
+      parts=settings.accumulate,
       weight=tokens,
     )
     state, norm = guarded_update(state, found.grads, optimizer, settings.clip, settings.skip_above)
@@ -121,9 +100,9 @@ def fit(
   update = make_update(loss, optimizer, settings)
   checkpoints = Checkpoints(run.folder / "checkpoints")
   rows = min(settings.batch, len(examples))
-  if rows % settings.parts:
+  if rows % settings.accumulate:
     raise NLAError(
-      f"{run.name}: {settings.parts} parts (config.{run.name.split()[-1]}.parts) do not divide a batch of "
+      f"{run.name}: {settings.accumulate} parts (config.{run.name.split()[-1]}.accumulate) do not divide a batch of "
       f"{rows} examples"
     )
   stream = batches(examples, batch_size=rows, seed=run.seed, part=sharding.local_rows(rows))
@@ -137,7 +116,7 @@ def fit(
   watched = {round(i * settings.steps / 5) for i in range(6)}
   for step in range(start, settings.steps):
     extra = watch(state.params) if step in watched else {}
-    state, value, norm = update(state, sharding.put(next(stream), rows))
+    state, value, norm = update(state, sharding.shard_rows(next(stream), rows))
     log.write(step, loss=value, gradient_norm=norm, skipped=state.skipped, **extra)
     progress.advance(loss=float(value), **extra)
     check_guard(state, run.guard_limit, run.name)
@@ -173,7 +152,7 @@ def watch_av(
         "tokens": answers.tokens[part],
         "mask": answers.mask[part],
       }
-      return float(np.mean([score(params, sharding.put(rows(part))) for part in parts]))
+      return float(np.mean([score(params, sharding.shard_rows(rows(part))) for part in parts]))
 
     return {"loss_own": mean(vectors), "loss_shuffled": mean(np.roll(vectors, 1, axis=0))}
 

@@ -22,7 +22,11 @@ def estimate(value, half=0.03, n=400):
 
 def good_metrics():
   controls = {key: estimate(-0.1 * i) for i, key in enumerate(verdict.CONTROLS)}
-  fve = {"round_trip": estimate(0.3), "gold_text": estimate(0.6), "round_trip_sft": estimate(0.1)}
+  fve = {
+    "round_trip": estimate(0.3),
+    "teacher_text": estimate(0.6),
+    "round_trip_sft": estimate(0.1),
+  }
   av = {"loss_own": 2.1, "loss_shuffled": 2.6}
   return {
     "fve": fve,
@@ -238,7 +242,7 @@ def test_missing_controls_few_rows_and_unparsed_text_are_in_the_headline():
 
 
 def test_without_a_round_trip_nothing_is_claimed(render):
-  words = render({"metrics": {"fve": {"gold_text": estimate(0.6)}}}).words
+  words = render({"metrics": {"fve": {"teacher_text": estimate(0.6)}}}).words
   assert "The round trip was not measured" in words and "0.60" in words
 
 
@@ -308,7 +312,7 @@ def test_the_forest_is_ordered_as_its_values_and_far_values_become_arrows():
 def test_per_activation_charts_leave_out_failed_rows(render):
   rows = {
     "fve_round_trip": [0.1, None, 0.3, float("nan")],
-    "fve_gold_text": [0.2, 0.3, 0.5, 0.1],
+    "fve_teacher_text": [0.2, 0.3, 0.5, 0.1],
     "position": [50, 51],
   }
   page = render({"metrics": good_metrics(), "rows": rows})

@@ -251,7 +251,7 @@ def test_a_workdir_says_which_stages_are_done(tmp_path):
 
 
 def test_the_command_prints_and_refuses(pair, tmp_path, capsys):
-  assert main.main(["inspect", str(pair)]) == 0
+  assert main(["inspect", str(pair)]) == 0
   assert "an activation reconstructor (AR)" in capsys.readouterr().out
   (tmp_path / "notes.txt").write_text("x")
   for path, words in (
@@ -259,7 +259,7 @@ def test_the_command_prints_and_refuses(pair, tmp_path, capsys):
     (tmp_path / "notes.txt", "is a .txt file"),
     (tmp_path, "holds no model"),
   ):
-    assert main.main(["inspect", str(path)]) == 2
+    assert main(["inspect", str(path)]) == 2
     assert words in capsys.readouterr().err
     with pytest.raises(NLAError, match=words):
       describe(path)

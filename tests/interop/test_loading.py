@@ -160,7 +160,7 @@ def test_a_tensor_is_read_only_where_something_is_taken_from_it(tmp_path):
   assert _resident(path) == 0
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   jax.block_until_ready(
-    placement.place(view.T[:, 1024:1536], device, "bfloat16")
+    placement.copy_to_devices(view.T[:, 1024:1536], device, "bfloat16")
   )  # an eighth of the file's rows
   assert (
     4 * 2**20 <= _resident(path) <= 8 * 2**20

@@ -19,7 +19,7 @@ K = 2
 METRICS = {
   "fve": {
     "round_trip": {"value": 0.4321, "ci95": [0.41, 0.45], "n": 500},
-    "gold_text": {"value": 0.35, "ci95": [0.3, 0.4], "n": 500},
+    "teacher_text": {"value": 0.35, "ci95": [0.3, 0.4], "n": 500},
   },
   "controls": {"shuffled_vector": {"value": -0.1234, "ci95": [-0.2, -0.05], "n": 500}},
   "baseline_variance": 0.4541,
@@ -157,7 +157,7 @@ def test_nothing_is_uploaded_of_what_is_not_whole(pair, tmp_path, capsys):
   with pytest.raises(NLAError, match="is no repository; expected owner/name"):
     push.push(pair / "av", "nla", api=hub)
   assert hub.repositories == {}
-  assert main.main(["push", str(tmp_path), "me/nla"]) == 2
+  assert main(["push", str(tmp_path), "me/nla"]) == 2
   assert "is no AV or AR" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import nla_jax
 from nla_jax.autoencoder.nla import NLA
-from nla_jax.autoencoder.pair import make_pair
+from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs.export import export_pair
@@ -50,13 +50,15 @@ def smollm2(tmp_path_factory):
     base.architecture,
     base.tokenizer,
     prompts,
-    layer=layer,
-    scale=300.0,
-    mode="replace",
-    map="scalar",
-    max_new_tokens=NEW_TOKENS,
-    dtype="float32",
-    remat=False,
+    PairSettings(
+      layer=layer,
+      scale=300.0,
+      mode="replace",
+      map="scalar",
+      max_new_tokens=NEW_TOKENS,
+      dtype="float32",
+      remat=False,
+    ),
   )
   ar = reconstructor_params(jax.device_put(base.params), layer)
   ar["head"]["weight"] += 0.1 * jax.random.normal(jax.random.key(1), (d, d)) / d**0.5

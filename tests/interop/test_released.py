@@ -377,10 +377,10 @@ def test_inspect_describes_a_released_half(released, major, family):
 
 
 def test_inspect_takes_a_hub_id_that_is_in_the_cache(cache, capsys):
-  assert main.main(["inspect", "tiny/nla-gemma-L1-av", "tiny/nla-gemma-L1-ar"]) == 0
+  assert main(["inspect", "tiny/nla-gemma-L1-av", "tiny/nla-gemma-L1-ar"]) == 0
   printed = capsys.readouterr().out
   assert "an activation reconstructor (AR)" in printed and printed.count("nothing is missing") == 2
-  assert main.main(["inspect", "tiny/other"]) == 2
+  assert main(["inspect", "tiny/other"]) == 2
   assert "there is nothing at tiny/other" in capsys.readouterr().err
 
 

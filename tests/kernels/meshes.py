@@ -64,8 +64,8 @@ def main() -> None:
     error = lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
     for form in FORMS:
       with jax.set_mesh(make_mesh(*shape)):
-        placed = sharding.put_params(params)
-        found = gradients(form, placed, sharding.put(batch))
+        placed = sharding.shard_params(params)
+        found = gradients(form, placed, sharding.shard_rows(batch))
         assert found[1].sharding.is_equivalent_to(placed["unembedding"].sharding, 2), name
         found = jax.tree.map(sharding.fetch, found)
       errors[f"{name}, {form}"] = max(jax.tree.leaves(jax.tree.map(error, found, expected)))

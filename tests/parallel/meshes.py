@@ -103,7 +103,7 @@ def run(family: str) -> dict:
     return guarded_update(state, grads, optimizer, 1.0)[0], value
 
   def train(name, params, loss, batch):
-    state = create(sharding.put_params(params))
+    state = create(sharding.shard_params(params))
     for tree in (state.opt_state[0].mu, state.opt_state[0].nu):
       same = jax.tree.map(
         lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim), tree, state.params
@@ -111,7 +111,9 @@ def run(family: str) -> dict:
       assert all(jax.tree.leaves(same)), "the optimizer's state is not sharded like its parameters"
     curve = []
     for _ in range(STEPS):
-      state, value = update(loss, state, {**sharding.put(batch), "is_policy": name == "rl_av"})
+      state, value = update(
+        loss, state, {**sharding.shard_rows(batch), "is_policy": name == "rl_av"}
+      )
       curve.append(float(value))
     found[name] = curve
     return state.params
@@ -132,9 +134,9 @@ def run(family: str) -> dict:
     trained,
     jnp.asarray(before),
     jnp.asarray(after),
-    sharding.put(few),
+    sharding.shard_rows(few),
     jax.random.key(0),
-    sharding.put(np.arange(BATCH, dtype=np.int32)),
+    sharding.shard_rows(np.arange(BATCH, dtype=np.int32)),
     model=av,
     stop_id=9,
     max_new_tokens=ANSWER,

@@ -18,7 +18,7 @@ SMALL = [
   "--config.rl.group=2",
   "--config.rl.length_cost=0.01",
   "--config.rl.length_target=0",
-  "--config.rl.ar_gold=0.25",
+  "--config.rl.ar_teacher=0.25",
   "--config.evaluation.rows=16",
   "--config.checkpoint_every=100",
   "--config.data.shard_rows=4",
@@ -166,8 +166,8 @@ def test_its_rl_curve_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
 def test_its_evaluation_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
   found, expected = evaluation(disturbed), evaluation(alone_from_rl)
   assert found["av"] == pytest.approx(expected["av"], rel=1e-2)
-  assert found["fve"]["gold_text"]["value"] == pytest.approx(
-    expected["fve"]["gold_text"]["value"], abs=2e-2
+  assert found["fve"]["teacher_text"]["value"] == pytest.approx(
+    expected["fve"]["teacher_text"]["value"], abs=2e-2
   )
 
 

@@ -118,7 +118,7 @@ def test_too_large_is_said_with_sizes_and_what_fits(monkeypatch, capfd, memory, 
     "--config.ar.batch=64",
     "--topology=v5e:2x2",
   ]
-  assert main.main([*arguments, "--programs=sft ar"]) == 1
+  assert main([*arguments, "--programs=sft ar"]) == 1
   said = capfd.readouterr().out
   assert "DOES NOT FIT" in said and all(part in said for part in expected), said
 
@@ -131,7 +131,7 @@ def test_suggestions_are_ranked_and_what_cannot_be_is_said(capfd):
     "--topology=v5e:2x4",
     "--programs=rl scores",
   ]
-  assert main.main(["plan", *arguments, "--suggest", "--tries=3"]) == 0
+  assert main(["plan", *arguments, "--suggest", "--tries=3"]) == 0
   fitting, refused = capfd.readouterr().out.split("not:")
   rates = [int(line.split()[-4].replace(",", "")) for line in fitting.splitlines()[1:]]
   assert len(rates) == 2 and rates == sorted(rates, reverse=True)
@@ -155,7 +155,7 @@ def test_gpus_are_planned_for_where_their_compiler_is_installed():
     ("v5e:3x5", {}, "shapes of v5e are 1x1"),
     ("v5e:4x4", {}, r"2 × 2 × 2 = 8 devices, v5e:4x4 has 16"),
     ("v5e:2x2*2", {"mesh.data": 1, "mesh.fsdp": 4}, "multiple of the 2 slices"),
-    ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch / av\.parts is 6"),
+    ("v5e:2x4", {"av.batch": 6}, r"config\.av\.batch / av\.accumulate is 6"),
     ("v5e:2x4", {"mesh.tensor": 8, "mesh.data": 1, "mesh.fsdp": 1}, "4 query heads"),
   ],
 )
@@ -168,5 +168,5 @@ def test_what_cannot_be_planned_is_said_in_one_line(topology, changes, expected)
 
 def test_a_missing_libtpu_is_said_with_the_extra_that_brings_it(monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "libtpu", None)
-  assert main.main(["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4"]) == 2
+  assert main(["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4"]) == 2
   assert "nla_jax[tpu]" in capsys.readouterr().err

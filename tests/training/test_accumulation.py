@@ -7,7 +7,7 @@ import pytest
 
 from nla_jax.parallel.mesh import make_mesh
 from nla_jax.training.accumulation import gradient
-from nla_jax.training.losses import masked_mean, weight_of
+from nla_jax.training.losses import mask_count, masked_mean
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5, 3)).astype(np.float32)
@@ -28,7 +28,7 @@ def _of_rows(params, part):
 
 @pytest.mark.parametrize("parts", [2, 3, 12])
 @pytest.mark.parametrize(
-  ("loss", "weight"), [(_of_tokens, lambda part: weight_of(part[1])), (_of_rows, lambda part: 1.0)]
+  ("loss", "weight"), [(_of_tokens, lambda part: mask_count(part[1])), (_of_rows, lambda part: 1.0)]
 )
 @pytest.mark.parametrize("mesh", [False, True])
 def test_parts_change_nothing(loss, weight, parts, mesh):
@@ -49,5 +49,5 @@ def test_parts_change_nothing(loss, weight, parts, mesh):
 
 def test_a_batch_that_counts_for_nothing_has_no_gradient():
   nothing = (X, np.zeros_like(MASK))
-  found = gradient(_of_tokens, PARAMS, nothing, parts=3, weight=lambda part: weight_of(part[1]))
+  found = gradient(_of_tokens, PARAMS, nothing, parts=3, weight=lambda part: mask_count(part[1]))
   assert float(found.value) == 0 and not np.any(found.grads["w"])

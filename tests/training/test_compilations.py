@@ -30,13 +30,15 @@ def programs():
     base.architecture,
     base.tokenizer,
     prompts,
-    layer=config.layer,
-    scale=5.0,
-    mode="replace",
-    map="scalar",
-    max_new_tokens=config.rl.max_new_tokens,
-    dtype=jnp.float32,
-    remat=False,
+    pair_lib.PairSettings(
+      layer=config.layer,
+      scale=5.0,
+      mode="replace",
+      map="scalar",
+      max_new_tokens=config.rl.max_new_tokens,
+      dtype=jnp.float32,
+      remat=False,
+    ),
   )
   fresh = lambda: verbalizer_params(jax.tree.map(jnp.array, base.params), 64, "scalar")
   learner = rl_lib.Learner(pair, config.rl, fresh())
@@ -51,7 +53,7 @@ def programs():
   }
   for step, text in enumerate(TEXTS):
     rollout = pair.roll_out(states["av"].params, vectors, jax.random.key(step), ids)
-    inputs = pair.inputs([text] * len(given))
+    inputs = pair.encode([text] * len(given))
     states["ar"], errors, _ = learner.update_ar(
       states["ar"], inputs.tokens, inputs.lengths, given, inputs.fits
     )

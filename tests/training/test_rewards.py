@@ -5,12 +5,12 @@ import types
 import numpy as np
 import pytest
 
-from nla_jax.training.alarms import Watch
+from nla_jax.training.alarms import CollapseAlarms
 from nla_jax.training.rewards import (
-  manner_cost,
   non_ascii_share,
   reconstruction_reward,
   repeated_share,
+  style_penalty,
   truncate,
 )
 
@@ -47,7 +47,7 @@ def test_repetition_and_other_scripts_are_shares():
 
 def test_manner_costs_what_the_config_says():
   rl = types.SimpleNamespace(length_cost=0.1, length_target=10, repeat_cost=2.0, non_ascii_cost=4.0)
-  cost = manner_cost(["a b c a b c", "aé", None], np.array([5, 12, 20]), rl)
+  cost = style_penalty(["a b c a b c", "aé", None], np.array([5, 12, 20]), rl)
   np.testing.assert_allclose(cost, [2 / 4, 0.2 + 2, 1.0], rtol=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_truncated_texts_are_beginnings_of_every_length_and_the_same_for_a_seed(
 
 
 def test_alarms_are_given_once_and_again_after_a_while():
-  watch = Watch()
+  watch = CollapseAlarms()
   healthy = {"parse_rate": 0.95, "duplicates": 0.0, "capped": 0.01, "kl": 0.02, "entropy": 1.4}
   assert watch.alarms(healthy) == []
   found = watch.alarms({**healthy, "parse_rate": 0.2, "entropy": 0.05})

@@ -112,7 +112,7 @@ def row_charts(rows: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any
   names = {
     "fve_round_trip": "round trip",
     "fve_shuffled": "shuffled vector",
-    "fve_gold_text": "teacher's text",
+    "fve_teacher_text": "teacher's text",
   }
   held = {
     name: arrays[key][np.isfinite(arrays[key])] for key, name in names.items() if key in arrays
@@ -136,7 +136,7 @@ def row_charts(rows: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any
   ]
   against = (
     (
-      "fve_gold_text",
+      "fve_teacher_text",
       "Against the teacher's text",
       "FVE of the teacher's text",
       "Above the dashed line the AV's own text was the better one. ",
@@ -151,7 +151,7 @@ def row_charts(rows: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any
     both = np.isfinite(x) & np.isfinite(y)
     if both.sum() >= 2:
       svg = charts.scatter(
-        x[both], y[both], label, "FVE of the round trip", diagonal=key == "fve_gold_text"
+        x[both], y[both], label, "FVE of the round trip", diagonal=key == "fve_teacher_text"
       )
       note = (
         f"{meaning}{int(both.sum()):,} activations; those beyond the axes are drawn on their edge."

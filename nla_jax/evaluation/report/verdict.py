@@ -23,7 +23,7 @@ RESULTS = {
   ),
 }
 REFERENCES = {
-  "gold_text": (
+  "teacher_text": (
     "Teacher's text",
     "The AR on text that the teacher wrote from the document. The AV plays no part: this is the AR's own skill.",
   ),
@@ -222,7 +222,7 @@ def _against_controls(
     else:
       text = f"Not clearly better than before reinforcement learning ({number(before['value'])})."
       found.append(_finding("warn", text))
-  if "gold_text" in by_key:
+  if "teacher_text" in by_key:
     text = f"For scale, the teacher's text gives {number(by_key['gold_text']['value'])}."
     found.append(_finding("plain", text))
   return found

@@ -35,7 +35,7 @@ def load_pretrained(
   options = {"stop_layer": stop_layer, "dtype": dtype, "weights": weights}
   if name.startswith("random:"):
     found = random_model.random_model(name, stop_layer)
-    cast = lambda params: sharding.put_params(
+    cast = lambda params: sharding.shard_params(
       jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params)
     )
     found = dataclasses.replace(found, params=cast(found.params))

@@ -13,7 +13,7 @@ import numpy as np
 
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
-from nla_jax.parallel.placement import place, stack
+from nla_jax.parallel.placement import copy_to_devices, stack
 from nla_jax.parallel.sharding import parameter_shardings
 
 
@@ -225,7 +225,7 @@ def tree_from_file(
   leaves, blocks = model_leaves(architecture, headless=headless), block_leaves(architecture)
   tree = {"layers": {}}
   for leaf in leaves:
-    tree[leaf.ours], finite = place(
+    tree[leaf.ours], finite = copy_to_devices(
       leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype
     )
     _check_finite([finite], leaf, name_of)

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from nla_jax.autoencoder.nla import NLA
-from nla_jax.autoencoder.pair import make_pair
+from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs import directories
@@ -38,17 +38,19 @@ def load_directories(
     av.architecture,
     av.tokenizer,
     prompts,
-    layer=rebuilder.sidecar.layer_index,
-    scale=side.injection_scale,
-    mode=training.get("inject_mode", "replace"),
-    map="scalar" if av.injection is None else "affine",
-    max_new_tokens=int(training.get("max_new_tokens", 150)),
-    dtype=compute_dtype(compute),
+    PairSettings(
+      layer=rebuilder.sidecar.layer_index,
+      scale=side.injection_scale,
+      mode=training.get("inject_mode", "replace"),
+      map="scalar" if av.injection is None else "affine",
+      max_new_tokens=int(training.get("max_new_tokens", 150)),
+      dtype=compute_dtype(compute),
+    ),
   )
   av_params = {"transformer": av.params}
   if av.injection is not None:
-    av_params["injection"] = sharding.put_params(av.injection)
-  ar_params = sharding.put_params(
+    av_params["injection"] = sharding.shard_params(av.injection)
+  ar_params = sharding.shard_params(
     {"transformer": rebuilder.params, "head": {"weight": rebuilder.head}}
   )
   return NLA(pair, av_params, ar_params, base or side.base_checkpoint, load_target=load_target)

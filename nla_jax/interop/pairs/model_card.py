@@ -22,7 +22,7 @@ _FVE = {
   "round_trip": "round trip: AV's explanation, read by the AR",
   "greedy": "round trip, likeliest words",
   "round_trip_sft": "round trip before RL",
-  "gold_text": "teacher's text, read by the AR",
+  "teacher_text": "teacher's text, read by the AR",
   "gain_of_rl": "what RL added to the round trip",
 }
 _CONTROLS = {
