@@ -34,7 +34,7 @@ class Report:
     details: per row: explanations, errors, contexts.
   """
 
-  fve: dict[str, Any]
+  metrics: dict[str, Any]
   rows: np.ndarray
   details: list[dict[str, Any]]
 

@@ -346,14 +346,14 @@ class Store:
     )
 
 
-def _spec(path: str, layout: Mapping, name: str, field: Mapping) -> dict:
+def _spec(path: str, shape: Mapping, name: str, field: Mapping) -> dict:
   return layout.array_spec(
     path,
     name,
-    shape=[layout["n_rows"], *field["shape"]],
+    shape=[shape["n_rows"], *field["shape"]],
     dtype=field["dtype"],
-    shard_rows=layout["shard_rows"],
-    chunk_rows=layout["chunk_rows"],
+    shard_rows=shape["shard_rows"],
+    chunk_rows=shape["chunk_rows"],
   )
 
 
