@@ -4,7 +4,7 @@
 
 Planned on four v5p chips (`--topology=v5p:2x2x1`, the mesh below): the largest program, the AV's RL update in four
 parts, takes 85.9 of 95.7 GiB; an RL step takes 10.5 s and the whole run 49 chip-hours at the roofline, which no run
-reaches. It was never run.
+reaches. The config was never run.
 """
 
 from nla_jax.config import reference_config

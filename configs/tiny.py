@@ -1,8 +1,9 @@
-"""The whole path in under a minute, on a random model and the licence's text: for tests, not for meaning.
+"""Every stage on a random model and the licence's text: for tests of the path, not for meaning.
 
   nla run --config=configs/tiny.py --workdir=/tmp/tiny
 
-Expect FVE near zero or below: the model knows nothing. What is shown is that every stage runs, resumes and reports.
+Expect FVE near zero or below, because the model knows nothing. What it shows is that every stage runs, resumes and
+reports.
 """
 
 from pathlib import Path
