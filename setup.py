@@ -29,6 +29,7 @@ setup(
     "grain>=0.2.15",
     "huggingface-hub>=1.0",
     "jax>=0.10",
+    "jaxtyping>=0.3",
     "jinja2>=3.1",
     "markupsafe>=3.0",
     "ml-collections>=1.0",
@@ -52,6 +53,13 @@ setup(
     "tpu": ["jax[tpu]"],
     "parity": PARITY,
     "benchmarks": [*PARITY, "matplotlib>=3.10"],
-    "test": [*DEMO, "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "ruff>=0.12"],
+    "test": [
+      *DEMO,
+      "beartype>=0.20",
+      "pytest>=8.0",
+      "pytest-timeout>=2.3",
+      "pytest-xdist>=3.5",
+      "ruff>=0.12",
+    ],
   },
 )

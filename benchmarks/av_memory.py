@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.config import default_config
+from nla_jax.models.injection import Injection
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.products import einsum
-from nla_jax.models.transformer import Injection, Transformer
+from nla_jax.models.transformer import Transformer
 from nla_jax.planning import plan, programs
 from nla_jax.planning.topology import describe
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer

@@ -27,6 +27,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in the array code's signatures are checked in tests only. The hook stands before the first import.
+CHECKED = ("nla_jax.models", "nla_jax.decoding", "nla_jax.training.losses", "nla_jax.kernels")
+install_import_hook(CHECKED, "beartype.beartype")
 
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import init_params

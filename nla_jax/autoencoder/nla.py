@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from nla_jax.autoencoder.fve import cosine, mse_nrm
+from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.prompts import encode
 from nla_jax.errors import NLAError
@@ -60,49 +61,76 @@ class NLA:
     """Explanations of raw activations [n, d_model], each judged by the AR.
 
     Args:
-      activations: array-like; norms do not matter to the AV, directions do.
+      activations: array-like; only their directions matter to the AV.
       greedy: the likeliest words instead of a draw.
       seed: of the draws.
       batch: activations explained at once.
       best_of: draw so many and keep the one that the AR rebuilds best.
     """
+    vectors = self._checked(activations)
+
+    # 1. Draw `best_of` explanations of each activation, adjacent.
+    repeated = np.repeat(vectors, best_of, axis=0)
+    batch, key = min(batch, len(repeated)), jax.random.key(seed)
+    texts, _ = self.pair.sample_explanations(
+      self.av_params, repeated, key, batch=batch, greedy=greedy
+    )
+
+    # 2. Judge each by what the AR rebuilds from it.
+    rebuilt = self.reconstruct(texts, batch=batch)
+    errors, cosines = np.asarray(mse_nrm(rebuilt, repeated)), np.asarray(cosine(rebuilt, repeated))
+
+    # 3. Keep the best of each activation's.
+    first = np.arange(len(vectors)) * best_of
+    best = first + errors.reshape(-1, best_of).argmin(axis=1)
+    return [self._explanation(texts[i], cosines[i], errors[i]) for i in best]
+
+  def _checked(self, activations: Any) -> np.ndarray:
+    """Activations [n, d_model] float32. Raises NLAError where they are not this pair's."""
     vectors = np.asarray(activations, np.float32)
     d = self.pair.verbalizer.architecture.d_model
-    if vectors.ndim != 2 or vectors.shape[1] != d or not np.isfinite(vectors).all():
+    finite = np.isfinite(vectors).all()
+    if vectors.ndim != 2 or vectors.shape[1] != d or not finite:
       raise NLAError(
         f"expected finite activations of shape [n, {d}], got {vectors.shape}"
-        + ("" if np.isfinite(vectors).all() else " with NaN or infinity in it")
+        + ("" if finite else " with NaN or infinity in it")
       )
-    repeated = np.repeat(vectors, best_of, axis=0)
-    texts, _ = self.pair.sample_explanations(
-      self.av_params, repeated, jax.random.key(seed), batch=min(batch, len(repeated)), greedy=greedy
-    )
-    rebuilt = self.reconstruct(texts, batch=min(batch, len(repeated)))
-    errors, cosines = np.asarray(mse_nrm(rebuilt, repeated)), np.asarray(cosine(rebuilt, repeated))
-    best = errors.reshape(-1, best_of).argmin(axis=1) + np.arange(len(vectors)) * best_of
-    fve = lambda error: None if self.baseline is None else float(1 - error / self.baseline)
-    return [
-      Explanation(texts[i], float(cosines[i]), float(errors[i]), fve(errors[i])) for i in best
-    ]
+    return vectors
+
+  def _explanation(self, text: str | None, similarity, error) -> Explanation:
+    # Without the variance of an evaluation's activations an FVE would be a guess.
+    known = self.baseline is not None
+    fve = float(fve_per_activation(error, self.baseline)) if known else None
+    return Explanation(text, float(similarity), float(error), fve)
 
   def reconstruct(self, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
     """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning."""
     return self.pair.reconstruct(self.ar_params, texts, batch=batch)
 
   def read(self, text: str, positions: Sequence[int] = (-1,), **options) -> list[Explanation]:
-    """What the target thinks at token positions of `text` (negative ones count from the end)."""
+    """What the target thinks at token positions of `text`.
+
+    Args:
+      text: what the target reads.
+      positions: indices of its tokens; negative ones count from the end.
+      options: as for `explain`.
+
+    Raises:
+      NLAError: a position outside of the text, or no base model to read with.
+    """
     ids = encode(self.pair.tokenizer, text, special=True)
     places = [p if p >= 0 else len(ids) + p for p in positions]
     if any(not 0 <= place < len(ids) for place in places):
       raise NLAError(
         f"positions {list(positions)} are not all inside this text of {len(ids)} tokens"
       )
+
     architecture, params = self._target
     found = target.read(
       params,
-      np.array([ids], np.int32),
-      np.zeros(len(places), np.int32),
-      np.array(places, np.int32),
+      jnp.array([ids], jnp.int32),
+      jnp.zeros(len(places), jnp.int32),
+      jnp.array(places, jnp.int32),
       architecture=architecture,
       layer=self.pair.layer,
       dtype=self.pair.verbalizer.dtype,
@@ -110,7 +138,8 @@ class NLA:
     return self.explain(sharding.fetch(found.activations), **options)
 
   @functools.cached_property
-  def _target(self):
+  def _target(self) -> tuple[Architecture, Any]:
+    """The target's architecture and its blocks 0..K, loaded when they are first asked for."""
     if not self.base or self.load_target is None:
       raise NLAError(
         "the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "

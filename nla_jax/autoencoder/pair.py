@@ -15,7 +15,8 @@ import numpy as np
 
 from nla_jax.autoencoder.prompts import Prompts, parse_explanation
 from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs
-from nla_jax.decoding.explanations import Rollout, sample
+from nla_jax.decoding.explanations import sample
+from nla_jax.decoding.loop import Draws, Rollout, Sampling
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import unembedding
@@ -56,31 +57,29 @@ class Pair:
     return ar_length(max(self.max_new_tokens - around, 1), self.prompts, self.tokenizer)
 
   def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
-    """Answers for vectors [n, d_model], one for each of `sample_ids` [n·group]; see `nla_jax.decoding.explanations`."""
+    """Answers of the AV to activations; see `nla_jax.decoding.explanations`.
+
+    Args:
+      av_params: the AV's.
+      vectors: [n, d_model] raw activations.
+      key: random key of the call.
+      sample_ids: [n·group] int32, which stream each answer draws from; those of one activation are adjacent.
+      greedy: take the likeliest tokens.
+    """
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
-    vectors, sample_ids = sharding.shard_rows((vectors, sample_ids))
-    return sample(
-      av_params,
-      before,
-      after,
-      vectors,
-      key,
-      sample_ids,
-      model=self.verbalizer,
-      stop_id=self.prompts.stop_id,
-      max_new_tokens=self.max_new_tokens,
-      temperature=self.temperature,
-      greedy=greedy,
-    )
+    vectors, sample_ids = map(jnp.asarray, sharding.shard_rows((vectors, sample_ids)))
+    stop_ids = (self.prompts.stop_id,)
+    sampling = Sampling(stop_ids=stop_ids, max_new_tokens=self.max_new_tokens, greedy=greedy)
+    draws, model = Draws(key, sample_ids, self.temperature), self.verbalizer
+    return sample(av_params, before, after, vectors, draws, model=model, sampling=sampling)
 
   def parse_answers(self, rollout: Rollout) -> list[str | None]:
     """The explanation in each answer; None where it does not parse or hit the cap."""
-    tokens, lengths, finished = map(
-      sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished)
-    )
-    answers = self.tokenizer.batch_decode(
-      [row[:n] for row, n in zip(tokens, lengths)], skip_special_tokens=True
-    )
+    fetched = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
+    tokens, lengths, finished = fetched
+    rows = [row[:n] for row, n in zip(tokens, lengths)]
+    answers = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    # An answer that was cut is a failure even where it parses: rewarding it would make lengths drift up.
     return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
 
   def sample_explanations(
@@ -93,14 +92,27 @@ class Pair:
     greedy: bool = False,
     on_batch=lambda n: None,
   ) -> tuple[list[str | None], np.ndarray]:
-    """Explanations of vectors [n, d_model], in batches of one shape; returns them and each answer's tokens [n]."""
+    """Explanations of any number of activations, one each.
+
+    Args:
+      av_params: the AV's.
+      vectors: [n, d_model] raw activations.
+      key: random key of the call; each row draws from a stream of its own.
+      batch: activations explained at once.
+      greedy: take the likeliest tokens.
+      on_batch: called with the number of activations explained, after each batch.
+
+    Returns:
+      The texts, None where an answer does not parse, and the tokens [n] of each answer.
+    """
     texts, lengths, batch = [], [], sharding.round_up_rows(batch)
     for start in range(0, len(vectors), batch):
       rows = np.asarray(vectors[start : start + batch], np.float32)
+      # The last batch is filled up with its last row: one shape, so one set of programs.
       padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
-      rollout = self.roll_out(
-        av_params, padded, key, np.arange(start, start + batch, dtype=np.int32), greedy=greedy
-      )
+      ids = np.arange(start, start + batch, dtype=np.int32)
+      rollout = self.roll_out(av_params, padded, key, ids, greedy=greedy)
+
       texts += self.parse_answers(rollout)[: len(rows)]
       lengths.append(sharding.fetch(rollout.lengths)[: len(rows)])
       on_batch(len(rows))
@@ -110,13 +122,8 @@ class Pair:
     """The AV's scores of answers [n, length], given activations [n, d_model]; differentiable."""
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
     hidden = self.verbalizer.apply({"params": av_params}, before, after, vectors, tokens)
-    return token_scores(
-      hidden,
-      unembedding(av_params["transformer"]),
-      tokens,
-      self.verbalizer.dtype,
-      kernel=self.kernel,
-    )
+    matrix, dtype = unembedding(av_params["transformer"]), self.verbalizer.dtype
+    return token_scores(hidden, matrix, tokens, dtype, kernel=self.kernel)
 
   def rebuild(self, ar_params, tokens, lengths) -> jax.Array:
     """The AR's reconstructions [n, d_model] of encoded explanations; differentiable."""
@@ -128,7 +135,11 @@ class Pair:
     return encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens)
 
   def reconstruct(self, ar_params, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
-    """Reconstructions [n, d_model] float32 of texts of any length; None reads as an empty explanation."""
+    """Reconstructions [n, d_model] float32 of texts of any length; None reads as an empty explanation.
+
+    Raises:
+      NLAError: a text is longer than the AR's model was made for.
+    """
     rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
     limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
     if rows.tokens.shape[1] > limit:
@@ -136,13 +147,13 @@ class Pair:
         f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
         "shorten it"
       )
+
     out, batch = [], sharding.round_up_rows(batch)
+    before = jnp.asarray(self.prompts.ar_before)
     for start in range(0, len(texts), batch):
       index = np.minimum(np.arange(start, start + batch), len(texts) - 1)
       tokens, lengths = sharding.shard_rows((rows.tokens[index], rows.lengths[index]))
-      predicted = _reconstruct(
-        ar_params, jnp.asarray(self.prompts.ar_before), tokens, lengths, model=self.reconstructor
-      )
+      predicted = _reconstruct(ar_params, before, tokens, lengths, model=self.reconstructor)
       out.append(sharding.fetch(predicted)[: len(texts) - start])
     return np.concatenate(out)
 

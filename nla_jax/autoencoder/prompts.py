@@ -1,6 +1,6 @@
 """The words around a vector and around an explanation, as token ids asserted against a live tokenizer.
 
-Templates and the marker rule are the interchange contract's; a config may bring templates of its own, which then
+Templates and the marker rule are those of `docs/interchange.md`; a config may bring templates of its own, which then
 travel in the sidecar. Special-token strings inside documents and explanations are escaped, never interpreted.
 """
 
@@ -41,7 +41,11 @@ def parse_explanation(answer: str) -> str | None:
 
 
 def encode(tokenizer, text: str, *, special: bool = False) -> list[int]:
-  """Token ids of plain text; `special` lets the tokenizer add its BOS. Special-token strings stay plain text."""
+  """Token ids of plain text; `special` lets the tokenizer add its BOS.
+
+  Special-token strings inside the text stay plain text.
+  """
+  # A document that holds "<|im_end|>" must not end a turn.
   return list(tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
 
 
@@ -60,7 +64,7 @@ class Prompts:
     after: [A] int32, from the slot (first) to the end of the AV's prompt.
     close: ids that close the AV's turn; the last is where sampling stops.
     ar_before: [Q] int32, what every AR input begins with.
-    ar_suffix: ids of the end of the AR template (the contract's critic_suffix_ids).
+    ar_suffix: ids of the end of the AR template (`critic_suffix_ids` in the sidecar).
   """
 
   av_template: str
@@ -87,6 +91,8 @@ class Prompts:
     """The AR's input for the explanation `text`, without the first `len(ar_before)` shared ids."""
     ids = encode(tokenizer, self.ar_template.format(explanation=text), special=True)
     shared = len(self.ar_before)
+
+    # What the AR computes once for all inputs must be what each of them begins with.
     if ids[:shared] != list(self.ar_before):
       raise NLAError(
         f"the tokenizer merges the AR template's beginning with the explanation {text[:40]!r}; "
@@ -96,7 +102,7 @@ class Prompts:
 
 
 def find_marker(tokenizer) -> tuple[str, int]:
-  """The first code point in U+3200..U+33FF that is one token."""
+  """The first code point in U+3200..U+33FF that is one token, and its id. Raises NLAError where there is none."""
   for code in MARKERS:
     ids = encode(tokenizer, chr(code))
     if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
@@ -111,11 +117,14 @@ def _close_of_turn(tokenizer) -> tuple[int, ...]:
   """Ids between an assistant's words and the end of its turn, by rendering a conversation with the template."""
   messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _CLOSE}]
   tail = tokenizer.apply_chat_template(messages, tokenize=False).split(_CLOSE)[1]
+
+  # The first special token ends the turn; what a template writes behind it is never sampled.
   ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
   special = set(tokenizer.all_special_ids)
   for index, token in enumerate(ids):
     if token in special:
       return tuple(ids[: index + 1])
+
   if tokenizer.eos_token_id is None:
     raise NLAError(
       "the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
@@ -130,40 +139,27 @@ def make_prompts(
   ar_template: str = AR_TEMPLATE,
   marker: str | None = None,
 ) -> Prompts:
-  """Builds and checks the prompts. Raises NLAError where a template or the tokenizer cannot serve."""
-  for name, template, field in (
-    ("av", av_template, "{injection_char}"),
-    ("ar", ar_template, "{explanation}"),
-  ):
-    if template.count(field) != 1:
-      raise NLAError(
-        f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times"
-      )
-  if tokenizer.chat_template is None:
-    raise NLAError(
-      "this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model "
-      "or set tokenizer.chat_template"
-    )
-  if marker is None:
-    marker, marker_id = find_marker(tokenizer)
-  else:
-    ids = encode(tokenizer, marker)
-    if len(ids) != 1:
-      raise NLAError(f"the marker {marker!r} is {len(ids)} tokens, it must be exactly one")
-    marker_id = ids[0]
-  text = tokenizer.apply_chat_template(
-    [{"role": "user", "content": av_template.format(injection_char=marker)}],
-    tokenize=False,
-    add_generation_prompt=True,
-  )
+  """Builds and checks the prompts.
+
+  Args:
+    tokenizer: of the base model, with a chat template.
+    av_template: with the one field `injection_char`.
+    ar_template: with the one field `explanation`.
+    marker: the injection character; None finds one.
+
+  Raises:
+    NLAError: a template, the marker or the tokenizer cannot serve.
+  """
+  _check_templates(tokenizer, av_template, ar_template)
+  marker, marker_id = find_marker(tokenizer) if marker is None else _given(tokenizer, marker)
+
+  # 1. The AV's prompt: one user turn, cut at the slot.
+  messages = [{"role": "user", "content": av_template.format(injection_char=marker)}]
+  text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
   ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-  slots = [i for i, token in enumerate(ids) if token == marker_id]
-  if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
-    raise NLAError(
-      f"the marker {marker!r} (id {marker_id}) must occur once inside the AV's prompt, "
-      f"it occurs at {slots} of {len(ids)} tokens"
-    )
-  slot = slots[0]
+  slot = _slot(ids, marker, marker_id)
+
+  # 2. The AR's input: raw text, without a chat template.
   head, tail = ar_template.split("{explanation}")
   # The last id of the beginning may merge with the explanation's first character, so it is not shared.
   ar_before = encode(tokenizer, head, special=True)[:-1]
@@ -180,3 +176,36 @@ def make_prompts(
     np.array(ar_before, np.int32),
     tuple(encode(tokenizer, tail)[1:]),
   )
+
+
+def _check_templates(tokenizer, av_template: str, ar_template: str) -> None:
+  fields = (("av", av_template, "{injection_char}"), ("ar", ar_template, "{explanation}"))
+  for name, template, field in fields:
+    if template.count(field) != 1:
+      raise NLAError(
+        f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times"
+      )
+  if tokenizer.chat_template is None:
+    raise NLAError(
+      "this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model "
+      "or set tokenizer.chat_template"
+    )
+
+
+def _given(tokenizer, marker: str) -> tuple[str, int]:
+  """A marker that the config names, and its id."""
+  ids = encode(tokenizer, marker)
+  if len(ids) != 1:
+    raise NLAError(f"the marker {marker!r} is {len(ids)} tokens, it must be exactly one")
+  return marker, ids[0]
+
+
+def _slot(ids: list[int], marker: str, marker_id: int) -> int:
+  """Where the marker stands in the AV's prompt; it needs a neighbour on both sides, by which readers find it."""
+  slots = [i for i, token in enumerate(ids) if token == marker_id]
+  if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
+    raise NLAError(
+      f"the marker {marker!r} (id {marker_id}) must occur once inside the AV's prompt, "
+      f"it occurs at {slots} of {len(ids)} tokens"
+    )
+  return slots[0]

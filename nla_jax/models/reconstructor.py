@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import lower_params
@@ -12,12 +13,13 @@ from nla_jax.models.transformer import Transformer
 
 
 class Head(nn.Module):
-  """A square linear map that starts as the identity (an ordinary Linear would shrink the residual by about √3)."""
+  """A square linear map that starts as the identity; an ordinary Linear would shrink the residual by about √3."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Float[Array, "batch d_model"]) -> Float[Array, "batch d_model"]:
     d = x.shape[-1]
     weight = self.param("weight", lambda key, shape: jnp.eye(*shape), (d, d))
+    # Without a bias, as in the interchange format: the transformer below can make a constant.
     return einsum("bd,de->be", x, weight, jnp.float32, "batch", None)
 
 
@@ -26,7 +28,7 @@ class Reconstructor(nn.Module):
 
   Attributes:
     architecture: of the K+1 blocks kept (`architecture.lower(K + 1)`).
-    dtype: of the computation.
+    dtype: of the operands of matrix products.
     remat: recompute blocks in the backward pass.
   """
 
@@ -39,21 +41,27 @@ class Reconstructor(nn.Module):
     self.transformer = Transformer(a, a.n_layers - 1, self.dtype, self.remat)
     self.head = Head()
 
-  def __call__(self, before, tokens, lengths):
-    """Args:
-      before: [Q] int32, what every input begins with.
-      tokens: [batch, length] int32, the rest of each input, padded on the right.
-      lengths: [batch] int32, real tokens of each row, at least 1.
+  def __call__(
+    self,
+    before: Int[Array, " Q"],
+    tokens: Int[Array, "batch length"],
+    lengths: Int[Array, " batch"],
+  ) -> Float[Array, "batch d_model"]:
+    """Reconstructions, in float32; their norms carry no meaning.
 
-    Returns:
-      [batch, d_model] float32, the reconstruction (its norm carries no meaning).
+    Args:
+      before: what every input begins with.
+      tokens: the rest of each input, padded on the right.
+      lengths: real tokens of each row, at least 1.
     """
-    hidden = self.transformer(tokens, prefix=before).hidden
+    hidden = self.transformer(tokens, prefix=before).hidden.astype(jnp.float32)
+
+    # The last real token is found by its position, so that padding of either length reads the same one.
     last = jnp.arange(tokens.shape[1])[None] == lengths[:, None] - 1
-    return self.head(jnp.sum(jnp.where(last[..., None], hidden.astype(jnp.float32), 0.0), axis=1))
+    return self.head(jnp.sum(jnp.where(last[..., None], hidden, 0.0), axis=1))
 
 
-def reconstructor_params(transformer_params, layer: int):
-  """A fresh AR from the target's parameters: blocks 0..layer, identity head."""
+def reconstructor_params(transformer_params: dict, layer: int) -> dict:
+  """A fresh AR from the target's parameters: blocks 0..layer and an identity head."""
   lower = lower_params(transformer_params, layer + 1)
   return {"transformer": lower, "head": {"weight": jnp.eye(lower["embedding"].shape[1])}}

@@ -1,9 +1,10 @@
 """The target: a frozen language model whose residual stream is read after block K."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import unembedding
@@ -16,21 +17,21 @@ class Reading(NamedTuple):
   """What is read at each chosen position.
 
   Attributes:
-    activations: [n, d_model] float32, the raw output of block K.
-    next_tokens: [n, k] int32, the likeliest next tokens, most likely first, or None.
-    next_logprobs: [n, k] float32, their natural-log probabilities, or None.
+    activations: the raw output of block K, in float32.
+    next_tokens: the likeliest next tokens, most likely first, or None.
+    next_logprobs: their natural-log probabilities, or None.
   """
 
-  activations: jax.Array
-  next_tokens: jax.Array | None = None
-  next_logprobs: jax.Array | None = None
+  activations: Float[Array, "n d_model"]
+  next_tokens: Int[Array, "n k"] | None = None
+  next_logprobs: Float[Array, "n k"] | None = None
 
 
 def read(
-  params,
-  tokens,
-  row,
-  position,
+  params: Any,
+  tokens: Int[Array, "batch length"],
+  row: Int[Array, " n"],
+  position: Int[Array, " n"],
   *,
   architecture: Architecture,
   layer: int,
@@ -41,28 +42,28 @@ def read(
 
   Args:
     params: the target's; without final norm and unembedding when `top_k` is 0.
-    tokens: [batch, length] int32.
-    row: [n] int32, which row of the batch each position is in.
-    position: [n] int32, index into that row.
+    tokens: of each document.
+    row: which row of the batch each position is in.
+    position: index into that row.
     architecture: of the whole target.
     layer: K, 0-based; the output of block K is `hidden_states[K + 1]` of a Hugging Face forward.
     top_k: how many next-token predictions to keep; 0 computes nothing above block K.
-    dtype: of the computation.
+    dtype: of the operands of matrix products.
   """
   if top_k == 0:
-    model = Transformer(architecture, layer, dtype)
-    return Reading(_pick(model.apply({"params": params}, tokens).hidden, row, position))
-  output = Transformer(architecture, None, dtype, collect=(layer,)).apply(
-    {"params": params}, tokens
-  )
-  logits = einsum(
-    "nd,vd->nv", _pick(output.hidden, row, position), unembedding(params), dtype, "batch", None
-  )
+    hidden = Transformer(architecture, layer, dtype).apply({"params": params}, tokens).hidden
+    return Reading(_pick(hidden, row, position))
+
+  model = Transformer(architecture, None, dtype, collect=(layer,))
+  output = model.apply({"params": params}, tokens)
+  # Only the chosen positions are unembedded: logits of all tokens would be larger than the model.
+  last = _pick(output.hidden, row, position)
+  logits = einsum("nd,vd->nv", last, unembedding(params), dtype, "batch", None)
   logprobs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), top_k)
   return Reading(_pick(output.residuals[0], row, position), ids.astype(jnp.int32), logprobs)
 
 
-def _pick(hidden, row, position):
-  """[n, d_model] float32 of hidden states [batch, length, d_model]."""
+def _pick(hidden, row, position) -> Float[Array, "n d_model"]:
+  """Hidden states [batch, length, d_model] at the positions, in float32."""
   layout = sharding.activation((None, None), (len(row), hidden.shape[-1]))
   return hidden.at[row, position].get(out_sharding=layout).astype(jnp.float32)

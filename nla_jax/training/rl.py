@@ -26,7 +26,7 @@ import numpy as np
 from nla_jax.autoencoder.fve import mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
-from nla_jax.decoding.explanations import Rollout
+from nla_jax.decoding.loop import Rollout
 from nla_jax.errors import NLAError
 from nla_jax.models.parameters import rounded
 from nla_jax.parallel import distributed, sharding

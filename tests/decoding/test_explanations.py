@@ -1,19 +1,20 @@
 """Draws are the model's own distribution, one stream a sample, and their log-probabilities are the trainer's."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax.decoding import explanations as sampler
-from nla_jax.decoding.explanations import cache_sizes, draw, sample
+from nla_jax.decoding import loop
+from nla_jax.decoding.draw import draw
+from nla_jax.decoding.explanations import prefill, sample
+from nla_jax.decoding.loop import Draws, Sampling
+from nla_jax.decoding.weights import decode_copy
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.token_scores import token_scores
 from nla_jax.models.verbalizer import Verbalizer
 
-BEFORE, AFTER = np.array([7, 8, 9], np.int32), np.array([42, 3, 4], np.int32)
+BEFORE, AFTER = jnp.array([7, 8, 9], jnp.int32), jnp.array([42, 3, 4], jnp.int32)
 NEVER = -1  # a stop token that is no word, so that answers run to the cap
 
 
@@ -28,19 +29,12 @@ def vectors():
   return np.random.default_rng(1).normal(size=(8, 32)).astype(np.float32)
 
 
-def _sample(av, vectors, ids, **options):
+def _sample(av, vectors, ids, *, stop_id=NEVER, max_new_tokens=6, temperature=1.0, **options):
   model, params = av
-  options = {"stop_id": NEVER, "max_new_tokens": 6, **options}
-  return sample(
-    params,
-    BEFORE,
-    AFTER,
-    vectors,
-    jax.random.key(3),
-    np.asarray(ids, np.int32),
-    model=model,
-    **options,
-  )
+  sampling = Sampling(stop_ids=(stop_id,), max_new_tokens=max_new_tokens, **options)
+  draws = Draws(jax.random.key(3), jnp.asarray(ids, jnp.int32), temperature)
+  vectors = jnp.asarray(vectors)
+  return sample(params, BEFORE, AFTER, vectors, draws, model=model, sampling=sampling)
 
 
 def _states(av, vectors, tokens):
@@ -182,8 +176,11 @@ def test_answers_do_not_depend_on_the_sizes_of_the_cache(av, vectors, bucket, dt
 
 
 def test_the_cache_doubles_until_the_cap():
-  assert cache_sizes(48, 64) == [48] and cache_sizes(64, 64) == [64]
-  assert cache_sizes(150, 64) == [64, 128, 150] and cache_sizes(5, 1) == [1, 2, 4, 5]
+  def sizes(cap: int, bucket: int) -> list[int]:
+    return Sampling(stop_ids=(NEVER,), max_new_tokens=cap, bucket=bucket).cache_sizes
+
+  assert sizes(48, 64) == [48] and sizes(64, 64) == [64]
+  assert sizes(150, 64) == [64, 128, 150] and sizes(5, 1) == [1, 2, 4, 5]
 
 
 def test_rows_that_go_on_are_the_same_in_half_of_the_batch(av, vectors, monkeypatch):
@@ -198,9 +195,9 @@ def test_rows_that_go_on_are_the_same_in_half_of_the_batch(av, vectors, monkeypa
   )
   never = next(row for row in range(8) if stop not in free[row])
   rows = vectors[np.random.default_rng(0).permutation([early] * 26 + [never] * 6)]
-  halved, halve = [], sampler._halved
+  halved, halve = [], loop._halved
   monkeypatch.setattr(
-    sampler, "_halved", lambda state: halved.append(state.token.shape[0]) or halve(state)
+    loop, "_halved", lambda state: halved.append(state.token.shape[0]) or halve(state)
   )
   found = _sample(av, rows, range(32), stop_id=int(stop), bucket=8, **options)
   assert halved == [32, 16] and np.asarray(found.finished).sum() == 26
@@ -215,18 +212,31 @@ def test_samples_of_one_activation_are_those_of_repeated_activations(av, vectors
 
 
 def test_the_loop_ends_when_all_answers_have(av, vectors):
-  """1,500 allowed tokens cost little when the answer stops at once. Compared with a run that goes to the cap."""
+  """Of 1,500 allowed tokens one is drawn where the answer stops at once, and all where it never does."""
+  model, params = av
+  params, draws = (
+    decode_copy(params, model.dtype),
+    Draws(jax.random.key(3), jnp.zeros(1, jnp.int32)),
+  )
 
-  def seconds(stop):
-    run = lambda: jax.block_until_ready(
-      _sample(av, vectors[:1], [0], greedy=True, stop_id=stop, max_new_tokens=1500)
-    )
-    run()
-    start = time.perf_counter()
-    rollout = run()
-    return time.perf_counter() - start, int(rollout.lengths[0])
+  def drawn(stop: int) -> int:
+    fixed = {"model": model}
+    fixed["sampling"] = Sampling(stop_ids=(stop,), max_new_tokens=1500, greedy=True, bucket=1500)
+    prompt = (BEFORE, AFTER, jnp.asarray(vectors[:1]))
+    state = prefill(params, prompt, draws, room=1500, **fixed)
+    state, _ = loop.decode(params, state, draws.key, draws.temperature, 1500, **fixed)
+    return int(state.step)
 
-  at_once, one = seconds(int(_sample(av, vectors[:1], [0], greedy=True).tokens[0, 0]))
-  to_the_cap, all_of_them = seconds(NEVER)
-  assert (one, all_of_them) == (1, 1500)
-  assert at_once < to_the_cap / 3
+  first = int(_sample(av, vectors[:1], [0], greedy=True).tokens[0, 0])
+  assert (drawn(first), drawn(NEVER)) == (1, 1500)
+
+
+def test_any_of_several_stop_tokens_ends_an_answer(av, vectors):
+  free = np.asarray(_sample(av, vectors, range(8), greedy=True).tokens)
+  one, other = int(free[0, 1]), int(free[0, 3])
+  assert one != other
+  model, params = av
+  sampling = Sampling(stop_ids=(other, one), max_new_tokens=6, greedy=True)
+  draws = Draws(jax.random.key(3), jnp.arange(8, dtype=jnp.int32))
+  found = sample(params, BEFORE, AFTER, jnp.asarray(vectors), draws, model=model, sampling=sampling)
+  assert int(found.lengths[0]) == 2 and bool(found.finished[0])

@@ -1,0 +1,54 @@
+"""The target as a model that continues text, steered or not: what decoding needs of it."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from nla_jax.models.architectures import Architecture
+from nla_jax.models.cache import Cache
+from nla_jax.models.injection import Injection
+from nla_jax.models.transformer import Transformer
+
+
+class LanguageModel(nn.Module):
+  """A decoder that takes a prompt in chunks and then a token at a time.
+
+  Its parameters are {"transformer": tree}, like the AV's, so that decoding finds both in one place.
+
+  Attributes:
+    architecture: of the whole model.
+    dtype: of the operands of matrix products.
+  """
+
+  architecture: Architecture
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.transformer = Transformer(self.architecture, None, self.dtype)
+
+  def prefill(
+    self,
+    tokens: Int[Array, "batch length"],
+    valid: Bool[Array, "batch length"],
+    cache: Cache,
+    injection: Injection | None = None,
+  ) -> tuple[Float[Array, "batch d_model"], Cache]:
+    """The hidden state after the last of `tokens`, and the cache with them behind what it held.
+
+    Args:
+      tokens: one chunk of each prompt.
+      valid: False at padding, which stands on the left.
+      cache: what came before the chunk.
+      injection: vectors for positions of this chunk, or None.
+    """
+    output = self.transformer(tokens, valid=valid, cache=cache, injection=injection)
+    return output.hidden[:, -1], output.cache
+
+  def step(
+    self, tokens: Int[Array, " batch"], cache: Cache, steering: Injection | None = None
+  ) -> tuple[Float[Array, "batch d_model"], Cache]:
+    """One token a row: its hidden state and the cache; `steering` acts on it where its slot is True."""
+    output = self.transformer(tokens[:, None], cache=cache, injection=steering)
+    return output.hidden[:, 0], output.cache

@@ -1,0 +1,103 @@
+"""A language model's continuations are those of the uncached forward, in chunks or not, steered or not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nla_jax.decoding.continuations import Steering, continue_prompts, padded
+from nla_jax.decoding.loop import Draws, Sampling
+from nla_jax.models.injection import ADD, REPLACE, Injection
+from nla_jax.models.language_model import LanguageModel
+from nla_jax.models.parameters import unembedding
+from nla_jax.models.transformer import Transformer
+
+NEVER = 299
+PROMPTS = [[5, 9, 11], list(range(20, 57)), [7] * 16]
+NEW = 6
+
+
+def _continue(model, prompts=PROMPTS, group=1, **options):
+  architecture, params = model
+  draws = Draws(jax.random.key(2), jnp.arange(len(prompts) * group, dtype=jnp.int32))
+  sampling = Sampling(stop_ids=(NEVER,), max_new_tokens=NEW, greedy=options.pop("greedy", True))
+  return continue_prompts(
+    params, prompts, draws, model=LanguageModel(architecture), sampling=sampling, **options
+  )
+
+
+@pytest.fixture(scope="module")
+def model(tiny_architecture, tiny_params):
+  return tiny_architecture, tiny_params
+
+
+def _greedy_without_cache(model, prompt: list[int], injection=None) -> list[int]:
+  """The likeliest tokens by whole forwards; `injection` is a function of the number of tokens so far."""
+  architecture, params = model
+  ids = list(prompt)
+  for _ in range(NEW):
+    given = None if injection is None else injection(len(ids))
+    tokens = jnp.array([ids], jnp.int32)
+    hidden = Transformer(architecture).apply({"params": params}, tokens, injection=given).hidden
+    ids.append(int(jnp.argmax(hidden[0, -1] @ unembedding(params).T)))
+  return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("chunk", [4, 16, 512])
+def test_greedy_continuations_are_those_of_whole_forwards(model, chunk):
+  found = _continue(model, chunk=chunk)
+  for row, prompt in enumerate(PROMPTS):
+    assert found.tokens[row].tolist() == _greedy_without_cache(model, prompt)
+
+
+def test_draws_do_not_depend_on_the_chunk(model):
+  whole = _continue(model, greedy=False, group=3)
+  parts = _continue(model, greedy=False, group=3, chunk=8)
+  np.testing.assert_array_equal(whole.tokens, parts.tokens)
+  assert len({tuple(row) for row in np.asarray(whole.tokens[3:6]).tolist()}) > 1
+
+
+def test_prompts_share_few_lengths():
+  for longest, length in ((1, 16), (16, 16), (17, 32), (512, 512), (513, 1024), (1500, 1536)):
+    tokens, valid = padded([[3] * longest, [4]])
+    assert tokens.shape == (2, length) and valid.sum(axis=1).tolist() == [longest, 1]
+    assert tokens[0, -1] == 3 and tokens[1, -1] == 4
+
+
+@pytest.mark.parametrize("mode", [ADD, REPLACE])
+@pytest.mark.parametrize("generated", [False, True])
+@pytest.mark.parametrize("after", [-1, 1])
+def test_a_steered_continuation_is_that_of_whole_forwards(model, mode, generated, after):
+  """The vector goes to two positions of the prompt, in different chunks, and to every generated token if asked."""
+  prompt, positions = PROMPTS[1], [3, 30]
+  vector = np.random.default_rng(4).normal(size=(1, 32)).astype(np.float32)
+  strength = np.array([1.5], np.float32)
+
+  def injection(length: int) -> Injection:
+    slot = np.zeros((1, length), bool)
+    slot[0, positions] = True
+    slot[0, len(prompt) :] = generated
+    return Injection(
+      jnp.asarray(slot), jnp.asarray(vector), jnp.asarray(strength), after=after, mode=mode
+    )
+
+  steering = Steering(vector, [positions], after, mode, strength, generated)
+  found = _continue(model, [prompt], steering=steering, chunk=16)
+  steered = _greedy_without_cache(model, prompt, injection)
+  assert found.tokens[0].tolist() == steered
+  if mode == ADD:
+    assert steered != _greedy_without_cache(model, prompt), "the vector must change something"
+
+
+def test_each_prompt_has_its_own_vector(model):
+  vectors = np.random.default_rng(5).normal(size=(2, 32)).astype(np.float32)
+  prompts, strength = [PROMPTS[0], PROMPTS[0]], np.array([4.0, 4.0], np.float32)
+  both = _continue(
+    model, prompts, group=2, steering=Steering(vectors, [[2], [2]], 1, ADD, strength, True)
+  )
+  for row in (0, 1):
+    steering = Steering(vectors[row : row + 1], [[2]], 1, ADD, strength[:1], True)
+    alone = _continue(model, prompts[:1], steering=steering)
+    np.testing.assert_array_equal(both.tokens[2 * row], alone.tokens[0])
+    np.testing.assert_array_equal(both.tokens[2 * row + 1], alone.tokens[0])
+  assert both.tokens[0].tolist() != both.tokens[2].tolist()
