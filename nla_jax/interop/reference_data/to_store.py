@@ -17,7 +17,7 @@ import numpy as np
 from nla_jax.data import explanations as explanations_lib
 from nla_jax.data.positions import HELD_OUT, split_groups
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import StoreWriter
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.record import hash_tokenizer
 from nla_jax.interop.base_models.tokenizers import load_tokenizer
