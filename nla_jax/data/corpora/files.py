@@ -9,7 +9,7 @@ _JSON_EXAMPLE = '{"text": "…"}'
 
 
 def read_text(path: str) -> Records:
-  """Records of a .txt file: its paragraphs, a document each."""
+  """Returns the records of a .txt file: its paragraphs, a document each."""
 
   def document(number: int, paragraph: list[str]) -> list[Document]:
     name = f"{stem(path)}#{number}"
@@ -34,7 +34,7 @@ def _paragraphs(path: str) -> Iterator[list[str]]:
 
 
 def read_json_lines(path: str) -> Records:
-  """Records of a .jsonl file: its lines, numbered from 1, a document each."""
+  """Returns the records of a .jsonl file: its lines, numbered from 1, a document each."""
 
   def document(number: int, line: str) -> list[Document]:
     place = f"{path} line {number}"
@@ -45,7 +45,7 @@ def read_json_lines(path: str) -> Records:
 
 
 def read_parquet(path: str) -> Records:
-  """Records of a .parquet file: its rows, numbered from 0, a document each."""
+  """Returns the records of a .parquet file: its rows, numbered from 0, a document each."""
 
   def document(number: int, row: dict) -> list[Document]:
     place = f"{path} row {number}"

@@ -9,7 +9,7 @@ PREFIX = "hf://"
 
 
 def read_hub(source: str) -> Records:
-  """Records of "hf://name[@subset][:split]": the rows of a split, streamed, a document each.
+  """Returns the records of "hf://name[@subset][:split]": the rows of a split, streamed, a document each.
 
   Raises:
     NLAError: `datasets` is not installed, the source is incomplete, cannot be opened, or has no column `text`.

@@ -106,7 +106,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*$")
 
 
 def read_sample() -> Records:
-  """Records of the sample: its articles, of which each paragraph of prose is a document.
+  """Returns the records of the sample: its articles, of which each paragraph of prose is a document.
 
   Raises:
     NLAError: `mwparserfromhell` or `gensim`, or the file inside it, is missing.
