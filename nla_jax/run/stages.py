@@ -18,7 +18,7 @@ from nla_jax.autoencoder.fve import baseline_variance
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import explanations, extraction
 from nla_jax.data.loader import StoreRows
-from nla_jax.data.teachers import file, readout
+from nla_jax.data.teachers import write
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import harness
 from nla_jax.interop.pairs.export import export_pair
@@ -26,7 +26,7 @@ from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
 from nla_jax.parallel.mesh import check_mesh, mesh_of
-from nla_jax.progress import say, track
+from nla_jax.progress import say
 from nla_jax.run import report
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
@@ -110,25 +110,8 @@ def teach(run: Run) -> None:
   stage = run.open("teach")
   if stage.done:
     return
-  settings, store = run.config.teacher, run.store
-  document, position = store.read("document", slice(None)), store.read("position", slice(None))
-  documents = [store.documents[i] for i in range(len(store.documents))]
-  if settings.provider == "file":
-    keys = [(documents[i].id, int(p)) for i, p in zip(document, position)]
-    texts = file.match_rows(file.read_teacher_file(settings.path), keys, settings.path)
-  else:
-    tokenizer = run.pretrained.tokenizer
-    groups: dict[str, list[str]] = {}
-    for one in documents:
-      groups.setdefault(one.group, []).append(
-        tokenizer.decode(one.tokens, skip_special_tokens=True)
-      )
-    topics = readout.TopicWords(["\n".join(texts) for texts in groups.values()])
-    following = store.read("next_tokens", slice(None))
-    texts = [
-      readout.readout(tokenizer, documents[i].tokens[: p + 1], following[row], topics, settings)
-      for row, (i, p) in enumerate(track(zip(document, position), "teach", "row", total=len(store)))
-    ]
+  store = run.store
+  texts = write.teach(store, run.pretrained.tokenizer, run.config.teacher)
   if distributed.is_first():
     explanations.write_explanations(str(stage.path / "texts"), np.arange(len(store)), texts)
   lengths = [

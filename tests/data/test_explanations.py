@@ -92,3 +92,9 @@ def test_a_file_of_no_known_kind_or_place_is_told(tmp_path):
   (tmp_path / "t.parquet").write_text("x")
   with pytest.raises(NLAError, match="cannot be read as parquet"):
     read_teacher_file(str(tmp_path / "t.parquet"))
+
+
+def test_a_table_without_the_columns_is_told_with_its_first_row(tmp_path):
+  pq.write_table(pa.table({"words": ["a"]}), tmp_path / "t.parquet")
+  with pytest.raises(NLAError, match=r"t.parquet row 0 has nothing; it needs doc_id"):
+    read_teacher_file(str(tmp_path / "t.parquet"))

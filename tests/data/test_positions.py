@@ -1,4 +1,4 @@
-"""Positions and splits are the interchange contract's, to the bit, whatever the corpus is cut into."""
+"""Positions and splits are those of docs/interchange.md, to the bit, whatever the corpus is cut into."""
 
 import hashlib
 import random
@@ -18,7 +18,7 @@ def _corpus(n: int) -> list[tuple[str, list[int]]]:
   ]
 
 
-def test_positions_are_the_contracts_formula():
+def test_positions_are_the_formula_of_the_interchange_format():
   for doc_id, tokens in _corpus(50):
     candidates = [i for i in range(len(tokens)) if i >= 50 and tokens[i] not in (3, 5)]
     literal = random.Random(hashlib.sha256(f"42|{doc_id}".encode()).digest())
@@ -62,7 +62,7 @@ def test_a_corpus_of_short_documents_is_refused():
     choose_rows([("a", [1] * 30), ("b", [1] * 20)], ())
 
 
-def test_splits_after_the_held_out_cut_are_the_contracts():
+def test_splits_after_the_held_out_cut_are_those_of_the_interchange_format():
   names = [f"d{i}" for i in range(200)]
   splits = split_groups(names, seed=5)
   rest = sorted(name for name in names if splits[name] != "held_out")

@@ -114,7 +114,7 @@ def test_every_stage_is_read_back_as_it_was_written(tmp_path, stage, explained, 
   assert (side.stage, side.row_count, side.layer_index) == (stage, N, LAYER)
 
 
-def test_columns_are_the_contracts(tmp_path):
+def test_columns_are_those_of_the_interchange_format(tmp_path):
   names = lambda stage, **options: (
     pq.read_schema(_write(tmp_path / f"{stage}{len(options)}.parquet", stage, **options)).names
   )
