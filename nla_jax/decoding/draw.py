@@ -7,7 +7,9 @@ the size of the cache, nor on where it runs.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
+
+from nla_jax.models.arrays import Array
 
 _WIDTH = 256  # entries of the vocabulary whose weights are summed in the first level
 

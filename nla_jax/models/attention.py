@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nla_jax.models.architectures import Architecture, RopeScaling
+from nla_jax.models.arrays import Array
 from nla_jax.models.products import einsum
 from nla_jax.parallel import sharding
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.arrays import Array
 from nla_jax.models.attention import attend, rotate
 from nla_jax.models.injection import EMBEDDING, Injection
 from nla_jax.models.products import einsum

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.arrays import Array
 from nla_jax.parallel import sharding
 
 

@@ -9,7 +9,9 @@ An injection has a slot, vectors, and the block after which it happens; −1 is 
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from nla_jax.models.arrays import Array
 
 EMBEDDING = -1
 REPLACE, ADD = "replace", "add"

@@ -11,8 +11,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, BFloat16, Float, Shaped, UInt16
+from jaxtyping import BFloat16, Float, Shaped, UInt16
 
+from nla_jax.models.arrays import Array
 from nla_jax.parallel import sharding
 
 

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from nla_jax.models.arrays import Array
 from nla_jax.models.products import einsum
 from nla_jax.parallel import sharding
 

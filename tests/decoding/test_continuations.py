@@ -12,7 +12,7 @@ from nla_jax.models.language_model import LanguageModel
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.transformer import Transformer
 
-NEVER = 299
+NEVER = -1  # a stop token that is no word, so that answers run to the cap
 PROMPTS = [[5, 9, 11], list(range(20, 57)), [7] * 16]
 NEW = 6
 
