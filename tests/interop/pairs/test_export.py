@@ -112,7 +112,7 @@ def test_an_ar_is_read_back_as_it_was_written(base, tokenizer, tmp_path):
   )
 
 
-def test_the_ars_files_hold_what_the_contract_says_and_no_more(base, tokenizer, tmp_path):
+def test_the_ars_files_hold_what_is_documented_and_no_more(base, tokenizer, tmp_path):
   architecture, params, config = base
   head = _head()
   write_ar(
