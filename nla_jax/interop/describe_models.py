@@ -150,26 +150,14 @@ def describe_gguf(path: Path) -> Description:
     with found.noting():
       architecture = gguf.architecture_from_header(header, tensors, path)
       found.facts |= _of_architecture(architecture)
-      wanted = [
-        leaf.gguf.format(layer=layer) for leaf, layer in _leaves(architecture, headless=False)
-      ]
+      leaves = parameter_names.all_leaves(architecture, headless=False)
+      wanted = [leaf.gguf.format(layer=layer) for leaf, layer in leaves]
       _note_absent(found, [name for name in wanted if name not in tensors])
 
     # 3. The tokenizer: a model of a family that is not known may still have one that is.
     with found.noting():
       found.facts |= _of_tokenizer(tokenizer_from_header(header), found, needs_chat=True)
   return found
-
-
-def _leaves(
-  architecture: Architecture, *, headless: bool
-) -> list[tuple[parameter_names.Leaf, int | None]]:
-  """Every parameter that the files of such a model hold: (leaf, block or None)."""
-  outside = parameter_names.model_leaves(architecture, headless=headless)
-  blocks = parameter_names.block_leaves(architecture)
-  return [(leaf, None) for leaf in outside] + [
-    (leaf, layer) for layer in range(architecture.n_layers) for leaf in blocks
-  ]
 
 
 def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
@@ -270,9 +258,8 @@ def _of_tensors(
 
   # 2. What must be there, under the names that these files have for it.
   there = huggingface.names_in(headers, path)
-  wanted = [
-    (leaf.hf.format(layer=layer), leaf) for leaf, layer in _leaves(architecture, headless=headless)
-  ]
+  leaves = parameter_names.all_leaves(architecture, headless=headless)
+  wanted = [(leaf.hf.format(layer=layer), leaf) for leaf, layer in leaves]
   _note_absent(found, [name for name, _ in wanted if there(name) not in headers])
 
   # 3. Shapes. One wrong shape is enough: where config.json is another model's, nearly all are wrong.

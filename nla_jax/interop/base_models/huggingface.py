@@ -140,15 +140,7 @@ class ModelFiles:
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """The shape in the files of every tensor that will be read."""
-    leaves = [
-      (leaf, None)
-      for leaf in parameter_names.model_leaves(self.architecture, headless=self.headless)
-    ]
-    leaves += [
-      (leaf, layer)
-      for layer in range(self.architecture.n_layers)
-      for leaf in parameter_names.block_leaves(self.architecture)
-    ]
+    leaves = parameter_names.all_leaves(self.architecture, headless=self.headless)
     return {self.name_of(leaf, layer): leaf.file_shape(self.architecture) for leaf, layer in leaves}
 
   def read(self, dtype: str = "float32") -> dict[str, Any]:

@@ -189,6 +189,15 @@ def model_leaves(architecture: Architecture, *, headless: bool) -> tuple[Leaf, .
   return (_EMBEDDING, _FINAL_NORM) if architecture.tied else (_EMBEDDING, _FINAL_NORM, _UNEMBEDDING)
 
 
+def all_leaves(architecture: Architecture, *, headless: bool) -> list[tuple[Leaf, int | None]]:
+  """Returns (leaf, block) for every tensor in a model's files; the block is None outside the blocks."""
+  outside = model_leaves(architecture, headless=headless)
+  blocks = block_leaves(architecture)
+  return [(leaf, None) for leaf in outside] + [
+    (leaf, layer) for layer in range(architecture.n_layers) for leaf in blocks
+  ]
+
+
 def abstract_tree(architecture: Architecture, *, headless: bool, dtype="float32") -> dict:
   """Our parameter tree as `jax.ShapeDtypeStruct`s, block parameters stacked along a leading layer axis."""
   dtype = np.dtype(dtype)
