@@ -14,7 +14,7 @@ from nla_jax.data.positions import HELD_OUT
 from nla_jax.data.store import layout
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
-from nla_jax.interop.base_models.find import cached_directory, find_package_gguf
+from nla_jax.interop.base_models.find import cached_directory, locate
 from nla_jax.interop.describe_models import (
   Description,
   describe_gguf,
@@ -35,10 +35,8 @@ def describe(name: str | Path) -> Description:
   Raises:
     NLAError: there is nothing, or nothing that is known.
   """
-  if str(name).startswith("package:"):
-    return describe_gguf(find_package_gguf(str(name).removeprefix("package:")))
-
-  path = Path(name).expanduser()
+  # A name that means no model may still be a parquet file's.
+  path = locate(str(name)).path or Path(name).expanduser()
   if not path.exists():
     # No such path, so it may be a hub id; nothing is fetched here.
     path = cached_directory(str(name))

@@ -1,4 +1,4 @@
-"""What a model's files say without its weights being read: a Hugging Face directory, an AV, an AR, a GGUF file."""
+"""Describes a Hugging Face directory, an AV, an AR or a GGUF file without reading its weights."""
 
 import contextlib
 import dataclasses
@@ -20,14 +20,14 @@ from nla_jax.models.architectures import Architecture
 
 @dataclasses.dataclass
 class Description:
-  """What is at a path.
+  """What lies at a path.
 
   Attributes:
     path: as given.
-    kind: in words.
+    kind: what it is, in words.
     facts: {name: value}, in the order of printing.
-    missing: one line for each thing that is absent or wrong; empty where all is well.
-    parts: of a folder that holds several things.
+    missing: a line for each thing that is absent or wrong; empty where all is well.
+    parts: the things in a folder that holds several.
   """
 
   path: str
@@ -38,7 +38,7 @@ class Description:
 
   @contextlib.contextmanager
   def noting(self) -> Iterator[None]:
-    """Turns an NLAError into a line of `missing`, and goes on."""
+    """Turns an NLAError into a line of `missing`; what follows the block is done all the same."""
     try:
       yield
     except NLAError as error:
@@ -46,9 +46,18 @@ class Description:
 
 
 def describe_model(path: Path) -> Description:
-  """A Hugging Face directory: a plain model, or an AV or AR where it has a sidecar."""
+  """Describes a Hugging Face directory: a plain model, or an AV or AR where it has a sidecar.
+
+  Args:
+    path: the directory.
+
+  Returns:
+    All that could be read; an error in one part does not hide the others.
+  """
   found = Description(str(path), "a Hugging Face model (no NLA: it has no nla_meta.yaml)")
   side = architecture = tokenizer = None
+
+  # 1. Each part by itself.
   if (path / sidecar.MODEL_FILE).is_file():
     found.kind = "an AV or AR whose sidecar cannot be used"
     with found.noting():
@@ -70,6 +79,8 @@ def describe_model(path: Path) -> Description:
     )
   if side is None:
     return found
+
+  # 2. Whether they belong together, as `pairs.directories` asks before it reads a weight.
   if tokenizer is not None:
     with found.noting():
       side.verify(tokenizer)
@@ -78,6 +89,8 @@ def describe_model(path: Path) -> Description:
       f"the sidecar says d_model {side.d_model}, config.json {architecture.d_model}: they belong to "
       "different checkpoints"
     )
+
+  # 3. What only one of the two halves has.
   if side.role == "ar":
     _check_ar(path, side, architecture, found)
   elif (path / directories.INJECTION_FILE).is_file():
@@ -93,17 +106,21 @@ def describe_model(path: Path) -> Description:
 def _check_ar(
   path: Path, side: sidecar.ModelSidecar, architecture: Architecture | None, found: Description
 ) -> None:
+  """Adds what an AR has beyond a plain model: as many blocks as its layer asks for, and the value head."""
+  # Other tools load a wrong number of blocks without a word.
   if architecture is not None and architecture.n_layers != side.layer_index + 1:
     found.missing.append(
       f"an AR for the output of block {side.layer_index} has {side.layer_index + 1} blocks, this "
       f"one has {architecture.n_layers}: cut it to blocks 0..{side.layer_index}"
     )
+
   head = path / directories.HEAD_FILE
   if not head.is_file():
     found.missing.append(
       f"{directories.HEAD_FILE}, the value head: fetch it, nothing can be reconstructed without it"
     )
     return
+
   with found.noting():
     shapes = {name: entry.shape for name, entry in tensor_files.read_header(head).items()}
     if shapes != {"weight": (side.d_model, side.d_model)}:
@@ -112,9 +129,10 @@ def _check_ar(
 
 
 def describe_gguf(path: Path) -> Description:
-  """A GGUF file, from its header."""
+  """Describes a GGUF file from its header."""
   found = Description(str(path), "a GGUF file")
   with found.noting():
+    # 1. What the header says of the file.
     reader = gguf.open_reader(path)
     header = {name: field.contents() for name, field in reader.fields.items()}
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -127,28 +145,29 @@ def describe_gguf(path: Path) -> Description:
     )
     found.facts["size"] = size_in_words(path.stat().st_size)
     found.facts["licence"] = header.get("general.license")
+
+    # 2. What it says of the model, and whether the model's tensors are there.
     with found.noting():
       architecture = gguf.architecture_from_header(header, tensors, path)
       found.facts |= _of_architecture(architecture)
-      wanted = [leaf.gguf for leaf in parameter_names.model_leaves(architecture, headless=False)]
-      wanted += [
-        leaf.gguf.format(layer=layer)
-        for layer in range(architecture.n_layers)
-        for leaf in parameter_names.block_leaves(architecture)
-      ]
+      leaves = parameter_names.all_leaves(architecture, headless=False)
+      wanted = [leaf.gguf.format(layer=layer) for leaf, layer in leaves]
       _note_absent(found, [name for name in wanted if name not in tensors])
+
+    # 3. The tokenizer: a model of a family that is not known may still have one that is.
     with found.noting():
       found.facts |= _of_tokenizer(tokenizer_from_header(header), found, needs_chat=True)
   return found
 
 
 def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
+  """Facts that a sidecar gives."""
+  k = side.layer_index
   facts = {
     "base model": side.base_checkpoint,
     "stage": side.stage,
-    "layer": None
-    if side.layer_index is None
-    else f"{side.layer_index} (output of this block, 0-based)",
+    # Spelt out, because others count layers from 1 or mean a block's input.
+    "layer": None if k is None else f"{k} (output of this block, 0-based)",
     "injection scale α": side.injection_scale,
     "mse scale": side.mse_scale,
   }
@@ -158,6 +177,7 @@ def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
       f"{t.injection_char} id {t.injection_token_id} between {t.left_id} and {t.right_id}"
     )
     facts["AR suffix ids"] = None if t.suffix_ids is None else list(t.suffix_ids)
+
   facts |= {
     "AV template": side.av_template,
     "AR template": side.ar_template,
@@ -168,7 +188,9 @@ def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
 
 
 def _of_architecture(architecture: Architecture) -> dict[str, object]:
+  """Facts that an architecture gives."""
   a = architecture
+  scaling = f", {a.rope_scaling.kind} × {a.rope_scaling.factor:g}" if a.rope_scaling else ""
   facts = {
     "family": a.family,
     "blocks": f"{a.n_layers} (0..{a.n_layers - 1})",
@@ -178,9 +200,9 @@ def _of_architecture(architecture: Architecture) -> dict[str, object]:
     "vocabulary": a.vocab_size,
     "positions": a.max_positions,
     "tied embeddings": a.tied,
-    "rope": f"theta {a.rope_theta:g}"
-    + (f", {a.rope_scaling.kind} × {a.rope_scaling.factor:g}" if a.rope_scaling else ""),
+    "rope": f"theta {a.rope_theta:g}{scaling}",
   }
+
   if a.windows:
     local = sum(window > 0 for window in a.windows)
     facts["attention"] = (
@@ -190,16 +212,21 @@ def _of_architecture(architecture: Architecture) -> dict[str, object]:
 
 
 def _of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[str, object]:
+  """Facts that a tokenizer gives; notes in `found` where a chat template is needed and missing."""
   facts = {
     "tokenizer": f"{len(tokenizer)} tokens, pads on the {tokenizer.padding_side}, "
     + ("begins with " + tokenizer.bos_token if emits_bos(tokenizer) else "no BOS")
   }
   facts["chat template"] = tokenizer.chat_template is not None
+
+  # An AR renders no prompt, so it alone can do without.
   if needs_chat and tokenizer.chat_template is None:
     found.missing.append(
       "a chat template, which the AV's prompt needs: use an instruction-tuned model or set "
       "tokenizer.chat_template"
     )
+
+  # A tokenizer without such a token is no fault of the model: a config can name another marker.
   try:
     marker, marker_id = prompts.find_marker(tokenizer)
     facts["first marker"] = f"{marker} id {marker_id}"
@@ -210,7 +237,9 @@ def _of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[st
 
 def _of_tensors(
   path: Path, architecture: Architecture | None, found: Description, *, headless: bool
-) -> dict:
+) -> dict[str, object]:
+  """Facts from the headers of the safetensors; notes in `found` what contradicts the architecture."""
+  # 1. What is there.
   files = tensor_files.weight_files(path)
   headers = {
     name: (entry.shape, entry.dtype)
@@ -226,20 +255,14 @@ def _of_tensors(
   }
   if architecture is None:
     return facts
-  root = huggingface._root(set(headers), path)
-  heads = [name for name in headers if name.endswith("lm_head.weight")]
-  there = lambda name: (
-    root + name.removeprefix("model.") if name.startswith("model.") else (heads or [name])[0]
-  )
-  wanted = [
-    (leaf.hf, leaf) for leaf in parameter_names.model_leaves(architecture, headless=headless)
-  ]
-  wanted += [
-    (leaf.hf.format(layer=layer), leaf)
-    for layer in range(architecture.n_layers)
-    for leaf in parameter_names.block_leaves(architecture)
-  ]
+
+  # 2. What must be there, under the names that these files have for it.
+  there = huggingface.names_in(headers, path)
+  leaves = parameter_names.all_leaves(architecture, headless=headless)
+  wanted = [(leaf.hf.format(layer=layer), leaf) for leaf, layer in leaves]
   _note_absent(found, [name for name, _ in wanted if there(name) not in headers])
+
+  # 3. Shapes. One wrong shape is enough: where config.json is another model's, nearly all are wrong.
   for name, leaf in wanted:
     shape = headers.get(there(name), (None, None))[0]
     if shape is not None and shape != leaf.file_shape(architecture):
@@ -248,7 +271,10 @@ def _of_tensors(
         f"{list(leaf.file_shape(architecture))}: the files belong to different models"
       )
       break
-  above = [name for name in headers if name.startswith(f"{root}layers.{architecture.n_layers}.")]
+
+  # 4. Blocks that config.json does not count, which other tools pass over without a word.
+  next_block = there(f"model.layers.{architecture.n_layers}.")
+  above = [name for name in headers if name.startswith(next_block)]
   if above:
     found.missing.append(
       f"config.json says {architecture.n_layers} blocks, the files hold more ({above[0]}): set "
@@ -258,6 +284,7 @@ def _of_tensors(
 
 
 def _note_absent(found: Description, names: list[str]) -> None:
+  """Notes that tensors are missing, in one line."""
   if names:
     found.missing.append(
       f"{len(names)} tensor(s), the first is {names[0]}: the files are incomplete, fetch them again"
@@ -269,13 +296,14 @@ def _count(n: int) -> str:
 
 
 def size_in_words(n: int) -> str:
-  """Bytes as 1.23 GB."""
+  """Formats a number of bytes such as 1.23 GB."""
   power = min(len(str(n)) - 1, 12) // 3
   return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def is_model(path: Path) -> bool:
   """Whether a folder's config.json is a language model's, not a run's."""
+  # Not by `huggingface.read_config`: a file that is missing or damaged is no error here.
   try:
     config = json.loads((path / "config.json").read_text())
   except (OSError, ValueError):

@@ -124,7 +124,7 @@ def edit_config():
   return edit
 
 
-FOLDER = Path(__file__).parent
+SCRIPTS = Path(__file__).parents[1] / "support" / "interop"
 # Released checkpoints were written by transformers 4. launch/environment.sh lays it beside the 5 that nla_jax needs.
 TRANSFORMERS_4 = Path(
   os.environ.get("NLA_TRANSFORMERS_4", Path(sys.prefix) / "nla" / "transformers4")
@@ -163,7 +163,7 @@ def _scripts(major: str) -> subprocess.Popen:
       )
     environment["PYTHONPATH"] = str(TRANSFORMERS_4)
   return subprocess.Popen(
-    [sys.executable, "-P", str(FOLDER / "scripts.py")],
+    [sys.executable, "-P", str(SCRIPTS / "scripts.py")],
     env=environment,
     text=True,
     stdin=subprocess.PIPE,
@@ -173,8 +173,10 @@ def _scripts(major: str) -> subprocess.Popen:
 
 @pytest.fixture(scope="session")
 def there():
-  """A function (major version of transformers, script of this folder, *arguments): runs it with torch and without
-  nla_jax, and gives the JSON of its last line."""
+  """A function of (major version of transformers, script of tests/support/interop, *arguments).
+
+  It runs the script with torch and without nla_jax, and returns the JSON of its last line.
+  """
   pytest.importorskip("torch")
   processes = {}
 
@@ -182,7 +184,7 @@ def there():
     if major not in processes:
       processes[major] = _scripts(major)
     process = processes[major]
-    print(json.dumps([str(FOLDER / script), *map(str, arguments)]), file=process.stdin, flush=True)
+    print(json.dumps([str(SCRIPTS / script), *map(str, arguments)]), file=process.stdin, flush=True)
     line = process.stdout.readline()
     assert line, f"transformers {major} ended with status {process.wait()}"
     answer = json.loads(line)

@@ -20,7 +20,7 @@ from nla_jax.interop.base_models import tensor_files
 from nla_jax.interop.base_models.random_model import random_model
 from nla_jax.interop.describe import describe, text
 from nla_jax.interop.pairs import sidecar
-from nla_jax.interop.pairs.directories import write_ar, write_av
+from nla_jax.interop.pairs.write import write_ar, write_av
 from nla_jax.interop.reference_data.reader import Rows
 from nla_jax.interop.reference_data.sidecar import DatasetSidecar
 from nla_jax.interop.reference_data.writer import DataWriter

@@ -1,8 +1,6 @@
 """Two-way table between `config.json` of transformers 4 and 5 and our `Architecture`.
 
-transformers 5 writes `rope_parameters` (one per layer type for Gemma), 4 writes `rope_theta`, `rope_scaling`
-and `rope_local_base_freq`. Both are read; both are written, because 4 falls back to theta 10000 without its
-own key.
+`config_attention` has the keys of rope and attention windows, which transformers 4 and 5 spell differently.
 """
 
 import copy
@@ -10,20 +8,33 @@ import dataclasses
 from typing import Any
 
 from nla_jax.errors import NLAError
-from nla_jax.models.architectures import Architecture, RopeScaling
+from nla_jax.interop.base_models.config_attention import (
+  Keys,
+  rope_from_config,
+  rope_to_config,
+  windows_from_config,
+  windows_to_config,
+)
+from nla_jax.models.architectures import Architecture
 
 
 @dataclasses.dataclass(frozen=True)
 class _Family:
-  """What a `config.json` of this family may leave unsaid."""
+  """What a `config.json` of this family may leave out.
+
+  Attributes:
+    hf_class: the class of transformers that loads it.
+    tied: whether embedding and unembedding are one matrix where the file does not say.
+    defaults: values of keys that the file does not hold.
+  """
 
   hf_class: str
   tied: bool
   defaults: dict[str, Any]
 
 
-# Files of Gemma 3 hold only what differs from transformers' own defaults; the others spell everything that
-# varies.
+# Files of Gemma 3 hold only what differs from transformers' own defaults. The other families spell out everything
+# that varies.
 FAMILIES = {
   "llama": _Family("LlamaForCausalLM", False, {"rope_theta": 10000.0}),
   "qwen2": _Family("Qwen2ForCausalLM", False, {"rope_theta": 10000.0}),
@@ -76,11 +87,14 @@ _DROPPED = (
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-  """The language model's part: of Gemma 3's multimodal wrapper the inner config, else the config itself."""
+  """Returns the language model's config: the inner one of Gemma 3's multimodal wrapper, else `config` itself."""
   if config.get("model_type") != "gemma3":
     return config
+
   inner = dict(config.get("text_config") or {})
   inner["model_type"] = "gemma3_text"
+
+  # The wrapper names the special tokens; the text part alone must still say where an answer ends.
   for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
     if key in config:
       inner.setdefault(key, config[key])
@@ -95,147 +109,79 @@ def architecture_from_config(config: dict[str, Any]) -> Architecture:
       missing.
   """
   config = text_config(config)
+  family = _supported_family(config)
+  keys, gemma = Keys(config, family, FAMILIES[family].defaults), family == "gemma3_text"
+
+  activation = _activation(keys, gemma)
+  d_model, n_heads = keys.value("hidden_size"), keys.value("num_attention_heads")
+  n_layers = keys.value("num_hidden_layers")
+  theta, scaling, theta_local = rope_from_config(keys, gemma)
+  tied = config.get("tie_word_embeddings")
+
+  return Architecture(
+    family=family,
+    vocab_size=keys.value("vocab_size"),
+    d_model=d_model,
+    n_layers=n_layers,
+    n_heads=n_heads,
+    # Older files name neither of the two: then a query head has its own key head, and heads share d_model evenly.
+    n_kv_heads=keys.given("num_key_value_heads") or n_heads,
+    head_dim=keys.given("head_dim") or d_model // n_heads,
+    d_ff=keys.value("intermediate_size"),
+    rope_theta=theta,
+    rms_eps=float(keys.value("rms_norm_eps")),
+    max_positions=keys.value("max_position_embeddings"),
+    tied=FAMILIES[family].tied if tied is None else bool(tied),
+    # No key says these: transformers has them in the family's code.
+    attention_bias=family == "qwen2",
+    qk_norm=family in ("qwen3", "gemma3_text"),
+    activation=activation,
+    norm_offset=1.0 if gemma else 0.0,
+    embedding_scale=d_model**0.5 if gemma else 1.0,
+    sandwich_norm=gemma,
+    query_scale=keys.value("query_pre_attn_scalar") ** -0.5 if gemma else None,
+    rope_scaling=scaling,
+    rope_theta_local=theta_local,
+    windows=windows_from_config(keys, gemma, n_layers),
+  )
+
+
+def _supported_family(config: dict[str, Any]) -> str:
+  """The config's model type. Raises NLAError where it, or one of its options, is not supported."""
   name = config.get("model_type")
   if name not in FAMILIES:
     raise NLAError(
       f"config.json has model_type {name!r}; supported are {', '.join(FAMILIES)} (and gemma3's "
       "text part): choose a model of one of these families, or add the family to "
-      "nla_jax/interop/base_models/config_json.py and its tensors' names to name_table.py"
+      "nla_jax/interop/base_models/config_json.py and its tensors' names to parameter_names.py"
     )
-  family = FAMILIES[name]
+
+  # Such a model would load and run, and compute something else: it is refused here, before any weight is read.
   for key, allowed in _UNSUPPORTED.items():
     if config.get(key) not in allowed:
       raise NLAError(
         f"config.json of this {name} model sets {key}={config[key]!r}, which is not supported: "
         "choose a model without it"
       )
-  gemma = name == "gemma3_text"
+  return name
 
-  def value(key: str):
-    found = config.get(key)
-    found = family.defaults.get(key) if found is None else found
-    if found is None:
-      raise NLAError(
-        f"config.json of this {name} model lacks {key}: take the file from the model's own "
-        "repository"
-      )
-    return found
 
-  activation = value("hidden_activation") if gemma else config.get("hidden_act", "silu")
-  if activation not in _ACTIVATIONS:
+def _activation(keys: Keys, gemma: bool) -> str:
+  """Our name of the MLP's activation function. Raises NLAError where we do not have it."""
+  # Gemma has a key of its own for it.
+  found = keys.value("hidden_activation") if gemma else keys.config.get("hidden_act", "silu")
+  if found not in _ACTIVATIONS:
     raise NLAError(
-      f"config.json asks for the activation {activation!r}; supported are "
+      f"config.json asks for the activation {found!r}; supported are "
       f"{', '.join(_ACTIVATIONS)}: choose another model"
     )
-  d_model, n_heads, n_layers = (
-    value("hidden_size"),
-    value("num_attention_heads"),
-    value("num_hidden_layers"),
-  )
-  theta, scaling, theta_local = _rope_from_config(config, value, gemma)
-  tied = config.get("tie_word_embeddings")
-  return Architecture(
-    family=name,
-    vocab_size=value("vocab_size"),
-    d_model=d_model,
-    n_layers=n_layers,
-    n_heads=n_heads,
-    n_kv_heads=config.get("num_key_value_heads")
-    or family.defaults.get("num_key_value_heads")
-    or n_heads,
-    head_dim=config.get("head_dim") or family.defaults.get("head_dim") or d_model // n_heads,
-    d_ff=value("intermediate_size"),
-    rope_theta=theta,
-    rms_eps=float(value("rms_norm_eps")),
-    max_positions=value("max_position_embeddings"),
-    tied=family.tied if tied is None else bool(tied),
-    attention_bias=name == "qwen2",
-    qk_norm=name in ("qwen3", "gemma3_text"),
-    activation=_ACTIVATIONS[activation],
-    norm_offset=1.0 if gemma else 0.0,
-    embedding_scale=d_model**0.5 if gemma else 1.0,
-    sandwich_norm=gemma,
-    query_scale=value("query_pre_attn_scalar") ** -0.5 if gemma else None,
-    rope_scaling=scaling,
-    rope_theta_local=theta_local,
-    windows=_windows_from_config(config, value, gemma, n_layers),
-  )
-
-
-def _rope_from_config(config, value, gemma: bool) -> tuple[float, RopeScaling | None, float | None]:
-  """(theta, scaling, theta of sliding-window layers or None)."""
-  parameters = dict(config.get("rope_parameters") or {})
-  local = None
-  if gemma:
-    sliding = parameters.get("sliding_attention") or {}
-    local = float(sliding.get("rope_theta") or value("rope_local_base_freq"))
-    if sliding.get("rope_type", "default") != "default":
-      raise NLAError(
-        f"config.json scales the rope of sliding-window layers ({sliding['rope_type']}), which "
-        "is not supported: choose another model"
-      )
-    parameters = dict(parameters.get("full_attention") or {})
-  parameters = {**(config.get("rope_scaling") or {}), **parameters}
-  theta = float(parameters.get("rope_theta") or value("rope_theta"))
-  kind = parameters.get("rope_type") or parameters.get("type") or "default"
-  if kind == "default":
-    return theta, None, local
-  try:
-    if kind == "linear":
-      return theta, RopeScaling(kind="linear", factor=float(parameters["factor"])), local
-    if kind == "llama3":
-      return (
-        theta,
-        RopeScaling(
-          kind="llama3",
-          factor=float(parameters["factor"]),
-          low_freq_factor=float(parameters["low_freq_factor"]),
-          high_freq_factor=float(parameters["high_freq_factor"]),
-          original_max_positions=int(parameters["original_max_position_embeddings"]),
-        ),
-        local,
-      )
-  except KeyError as error:
-    raise NLAError(
-      f"config.json asks for {kind} rope scaling without {error}: take the file from the "
-      "model's own repository"
-    ) from error
-  raise NLAError(
-    f"config.json asks for rope scaling {kind!r}; default, linear and llama3 are supported: "
-    "choose another model or remove the scaling"
-  )
-
-
-def _windows_from_config(config, value, gemma: bool, n_layers: int) -> tuple[int, ...] | None:
-  kinds = config.get("layer_types")
-  if gemma and kinds is None:
-    pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
-    kinds = [
-      "sliding_attention" if (layer + 1) % pattern else "full_attention"
-      for layer in range(n_layers)
-    ]
-  if not gemma:
-    if not config.get("use_sliding_window"):
-      return None
-    if kinds is None:
-      first = config.get("max_window_layers", n_layers)
-      kinds = [
-        "sliding_attention" if layer >= first else "full_attention" for layer in range(n_layers)
-      ]
-  if len(kinds) != n_layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
-    raise NLAError(
-      f"config.json has {len(kinds)} layer_types of kinds {sorted(set(kinds))} for {n_layers} "
-      "layers; one of sliding_attention or full_attention a layer is needed: "
-      "correct layer_types"
-    )
-  windows = tuple(value("sliding_window") if kind == "sliding_attention" else 0 for kind in kinds)
-  return windows if gemma or any(windows) else None
+  return _ACTIVATIONS[found]
 
 
 def config_from_architecture(
   architecture: Architecture, base_config: dict[str, Any] | None = None, *, dtype: str = "float32"
 ) -> dict[str, Any]:
-  """The `config.json` of a text-only causal language model.
+  """Returns the `config.json` of a text-only causal language model.
 
   Args:
     architecture: what is written.
@@ -245,12 +191,16 @@ def config_from_architecture(
   """
   a = architecture
   base = base_config or {}
+
+  # 1. What the base config says of other things is kept.
   config = {
     key: copy.deepcopy(item) for key, item in text_config(base).items() if key not in _DROPPED
   }
   wrapped = base.get("model_type") == "gemma3"
   if wrapped or not config.get("architectures"):
     config["architectures"] = [FAMILIES[a.family].hf_class]
+
+  # 2. The model itself. `torch_dtype` is the older name of `dtype`; readers of either are served.
   gemma = a.family == "gemma3_text"
   config |= {
     "model_type": a.family,
@@ -272,46 +222,11 @@ def config_from_architecture(
   )
   if gemma:
     config["query_pre_attn_scalar"] = _scalar_of_scale(a.query_scale)
-  if a.windows is not None:
-    config["layer_types"] = [
-      "sliding_attention" if window else "full_attention" for window in a.windows
-    ]
-    if any(a.windows):
-      config["sliding_window"] = max(a.windows)
-    if not gemma:
-      config["use_sliding_window"] = True
-  elif a.family in ("qwen2", "qwen3"):
-    config |= {
-      "layer_types": ["full_attention"] * a.n_layers,
-      "use_sliding_window": False,
-      "sliding_window": None,
-    }
-  return config | _rope_to_config(a)
+  return config | windows_to_config(a) | rope_to_config(a)
 
 
 def _scalar_of_scale(scale: float) -> int | float:
+  """Gemma's `query_pre_attn_scalar` of a query scale."""
+  # Published files hold an integer, which the inverse square of a rounded root can miss by an ulp.
   scalar = scale**-2
   return round(scalar) if abs(scalar - round(scalar)) < 1e-6 else scalar
-
-
-def _rope_to_config(a: Architecture) -> dict[str, Any]:
-  scaling = {"rope_type": "default"}
-  if a.rope_scaling is not None:
-    scaling = {"rope_type": a.rope_scaling.kind, "factor": a.rope_scaling.factor}
-    if a.rope_scaling.kind == "llama3":
-      scaling |= {
-        "low_freq_factor": a.rope_scaling.low_freq_factor,
-        "high_freq_factor": a.rope_scaling.high_freq_factor,
-        "original_max_position_embeddings": a.rope_scaling.original_max_positions,
-      }
-  out: dict[str, Any] = {"rope_theta": a.rope_theta}
-  if a.rope_scaling is not None:
-    out["rope_scaling"] = scaling
-  parameters = {"rope_theta": a.rope_theta, **scaling}
-  if a.rope_theta_local is not None:
-    out["rope_local_base_freq"] = a.rope_theta_local
-    parameters = {
-      "full_attention": parameters,
-      "sliding_attention": {"rope_theta": a.rope_theta_local, "rope_type": "default"},
-    }
-  return out | {"rope_parameters": parameters}

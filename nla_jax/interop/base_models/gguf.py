@@ -1,12 +1,12 @@
-"""GGUF files: header to `Architecture` and tokenizer, quantised tensors to float32 parameters, without torch.
+"""Reads GGUF files: header to `Architecture` and tokenizer, quantised tensors to float32 parameters, without torch.
 
-Differences between GGUF and Hugging Face that are undone here: llama files interleave the rows of query and
-key (GGML rotates neighbouring pairs, Hugging Face halves), Llama 3's rope scaling is a tensor, not a header
-key, and norms that multiply by 1 + w (Gemma) are stored as that sum. What a family has beyond the common keys
-stands in `FAMILIES`.
+Three differences between GGUF and Hugging Face are undone here. Llama files interleave the rows of query and key (GGML
+rotates neighbouring pairs, Hugging Face halves). Llama 3's rope scaling is a tensor, not a header key. Norms that
+multiply by 1 + w (Gemma) are stored as that sum. `FAMILIES` holds what a family has beyond the common keys.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nla_jax.models.architectures import Architecture, RopeScaling
 
 def _gemma3_values(value: Callable, common: Architecture, path: Path) -> dict[str, Any]:
   """What Gemma 3 has beyond the common keys; llama.cpp knows most of it from the family's name alone."""
+  # Either would compute something that our decoder does not.
   for key, expected in (
     ("final_logit_softcapping", 0.0),
     ("attention.value_length", common.head_dim),
@@ -31,12 +32,14 @@ def _gemma3_values(value: Callable, common: Architecture, path: Path) -> dict[st
         f"{path.name} sets gemma3.{key} to {value(key)}, only {expected} is supported: choose a "
         "model without it"
       )
+
   window, period = value("attention.sliding_window"), value("attention.sliding_window_pattern", 6)
   if not isinstance(period, int):
     raise NLAError(
       f"{path.name} lists its sliding windows layer by layer; a period such as 6 is supported: use "
       "the model's Hugging Face directory instead"
     )
+
   # No key holds the query scale. Of the sizes published, only 27B (62 blocks) does not divide by sqrt(head_dim).
   width = common.d_model // common.n_heads if common.n_layers == 62 else common.head_dim
   return {
@@ -50,6 +53,11 @@ def _gemma3_values(value: Callable, common: Architecture, path: Path) -> dict[st
   }
 
 
+def _no_values(value: Callable, common: Architecture, path: Path) -> dict[str, Any]:
+  """Most families have nothing beyond the common keys."""
+  return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Family:
   """What a GGUF family has of its own.
@@ -57,13 +65,13 @@ class _Family:
   Attributes:
     name: our family.
     interleaved: query and key have their rows in GGML's order.
-    values: function (value of a header key, the `Architecture` of the common keys, path) to fields of
+    values: function of (value of a header key, the `Architecture` of the common keys, path); returns the fields of
       `Architecture` that the common keys do not give.
   """
 
   name: str
   interleaved: bool = False
-  values: Callable[[Callable, Architecture, Path], dict[str, Any]] = lambda value, common, path: {}
+  values: Callable[[Callable, Architecture, Path], dict[str, Any]] = _no_values
 
 
 FAMILIES = {  # by general.architecture
@@ -88,11 +96,13 @@ def read_gguf(
   Raises:
     NLAError: the file is missing, truncated, no GGUF, or of a family that is not known.
   """
+  # 1. The header, and where the tensors lie in the mapped file.
   path = Path(path)
   reader = open_reader(path)
   header = {name: field.contents() for name, field in reader.fields.items()}
   tensors = {tensor.name: tensor for tensor in reader.tensors}
   architecture = architecture_from_header(header, tensors, path)
+
   headless = stop_layer is not None
   if headless:
     if not 0 <= stop_layer < architecture.n_layers:
@@ -101,14 +111,18 @@ def read_gguf(
         f"0..{architecture.n_layers - 1}"
       )
     architecture = architecture.lower(stop_layer + 1)
+
+  # 2. The tokenizer comes before the weights: where it cannot be rebuilt, nothing slow has been done.
   tokenizer = tokenizer_from_header(header)
-  interleaved = FAMILIES[header["general.architecture"]].interleaved
-  read = lambda leaf, layer: _read_tensor(tensors, leaf, layer, architecture, interleaved, path)
-  params = (
-    parameter_names.tree_from_file(read, architecture, headless=headless, dtype=dtype)
-    if weights
-    else None
-  )
+
+  # 3. The weights. Beside the parameters at most one tensor exists as float32.
+  params = None
+  if weights:
+    interleaved = FAMILIES[header["general.architecture"]].interleaved
+    read = functools.partial(
+      _read_tensor, tensors, architecture=architecture, interleaved=interleaved, path=path
+    )
+    params = parameter_names.tree_from_file(read, architecture, headless=headless, dtype=dtype)
   return Pretrained(
     architecture=architecture,
     params=params,
@@ -125,11 +139,18 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def open_reader(path: Path):
-  """A `gguf.GGUFReader`; tensors stay memory-mapped. Raises NLAError where it is no whole GGUF file."""
-  from gguf import GGUFReader
+  """Opens a file as a `gguf.GGUFReader` whose tensors stay memory-mapped.
+
+  Raises:
+    NLAError: it is no whole GGUF file.
+  """
+  from gguf import GGUFReader  # 0.4 s to import, and `import nla_jax` does not need it
 
   class Reader(GGUFReader):
-    """Slices the file as a plain array over the same mapping: half a million memmaps of a vocabulary take seconds."""
+    """A reader that slices the file as a plain array over the same mapping.
+
+    A vocabulary is cut out in half a million slices, and as many `np.memmap`s take seconds to make.
+    """
 
     data = property(
       lambda self: self._data, lambda self, mapped: setattr(self, "_data", np.asarray(mapped))
@@ -137,11 +158,11 @@ def open_reader(path: Path):
 
   if not path.is_file():
     raise NLAError(f"no GGUF file at {path}: check the path")
+
   try:
     return Reader(path)
-  except (
-    Exception
-  ) as error:  # damage shows as ValueError, IndexError, KeyError, UnicodeDecodeError, ...
+  except Exception as error:
+    # The reader has no error of its own: damage shows as ValueError, IndexError, KeyError, UnicodeDecodeError, ...
     size = path.stat().st_size
     raise NLAError(
       f"{path} ({size} bytes) is not a whole GGUF file ({type(error).__name__}: {error}): fetch "
@@ -152,7 +173,12 @@ def open_reader(path: Path):
 def architecture_from_header(
   header: dict[str, Any], tensors: dict[str, Any], path: Path
 ) -> Architecture:
-  """The `Architecture` that a GGUF header (and which tensors there are) describes.
+  """Returns the `Architecture` that a GGUF header describes.
+
+  Args:
+    header: the file's key/value pairs.
+    tensors: {name: tensor}; some facts show only in which tensors there are.
+    path: the file, for messages.
 
   Raises:
     NLAError: the family or its rope scaling is not supported, or a key is missing.
@@ -170,6 +196,7 @@ def architecture_from_header(
       raise NLAError(f"GGUF header of {path.name} lacks {kind}.{key}: convert the model again")
     return found
 
+  # 1. What every family's header holds.
   d_model, n_heads = value("embedding_length"), value("attention.head_count")
   if "token_embd.weight" not in tensors:
     raise NLAError(
@@ -188,10 +215,13 @@ def architecture_from_header(
     rope_theta=_as_written(value("rope.freq_base", 10000.0)),
     rms_eps=_as_written(value("attention.layer_norm_rms_epsilon")),
     max_positions=value("context_length"),
+    # No key says these: the tensors are there or not.
     tied="output.weight" not in tensors,
     attention_bias="blk.0.attn_q.bias" in tensors,
     qk_norm="blk.0.attn_q_norm.weight" in tensors,
   )
+
+  # 2. What the family adds.
   return dataclasses.replace(
     common,
     rope_scaling=_rope_scaling(value, tensors, common, path),
@@ -200,13 +230,17 @@ def architecture_from_header(
 
 
 def _as_written(value: float) -> float:
-  """1e-5 is stored as the float32 9.999999747e-06; the shortest decimal of that float32 is what was meant."""
+  """The decimal that was meant before the file rounded it to float32.
+
+  1e-5 is stored as 9.999999747e-06; the shortest decimal of that float32 is 1e-5 again.
+  """
   return float(str(np.float32(value)))
 
 
 def _rope_scaling(
   value: Callable, tensors: dict, architecture: Architecture, path: Path
 ) -> RopeScaling | None:
+  """The rope's scaling; None without one. Raises NLAError where we do not have it."""
   kind = value("rope.scaling.type", "none")
   if kind == "linear":
     return RopeScaling(kind="linear", factor=float(value("rope.scaling.factor")))
@@ -217,6 +251,7 @@ def _rope_scaling(
     )
   if "rope_freqs.weight" not in tensors:
     return None
+
   # The tensor divides each frequency. Every Llama 3.x release has bounds 1 and 4 on 8192 positions: check it.
   divisors = np.asarray(tensors["rope_freqs.weight"].data, np.float32)
   scaling = RopeScaling(kind="llama3", factor=float(divisors.max()))
@@ -226,6 +261,7 @@ def _rope_scaling(
   smooth = (ratio - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
   smooth = np.clip(smooth, 0.0, 1.0)
   expected = 1 / (smooth + (1 - smooth) / scaling.factor)
+
   if divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-3):
     raise NLAError(
       f"{path.name} has rope_freqs that are not Llama 3's: use the model's Hugging Face directory"
@@ -241,7 +277,8 @@ def _read_tensor(
   interleaved: bool,
   path: Path,
 ) -> np.ndarray:
-  from gguf import dequantize
+  """One tensor as float32, in the shape and the order of rows of a Hugging Face file."""
+  from gguf import dequantize  # lazy for the reason in `open_reader`
 
   name = leaf.gguf.format(layer=layer)
   if name not in tensors:
@@ -249,6 +286,7 @@ def _read_tensor(
       f"{path.name} lacks the tensor {name}: the file is damaged or of another family, fetch it "
       "again"
     )
+
   tensor = tensors[name]
   try:
     array = dequantize(tensor.data, tensor.tensor_type)
@@ -257,19 +295,22 @@ def _read_tensor(
       f"{path.name} stores {name} as {tensor.tensor_type.name}, which cannot be dequantised: "
       "choose another quantisation of the model"
     ) from error
+
+  # Checked before the rows are taken apart by heads, which another model's shape may not allow.
   expected = leaf.file_shape(architecture)
   if array.shape != expected:
     raise NLAError(
       f"{path.name}: {name} has shape {list(array.shape)}, the header says {list(expected)}: "
       "fetch the file again"
     )
+
   if interleaved and leaf.ours in ("query", "key", "query_bias", "key_bias"):
     array = _halves_from_pairs(array, architecture.head_dim)
   return array - architecture.norm_offset if leaf.is_norm else array
 
 
 def _halves_from_pairs(array: np.ndarray, head_dim: int) -> np.ndarray:
-  """Rows of each head from GGML's order (0, n/2, 1, n/2+1, ...) back to Hugging Face's (0, 1, 2, ...)."""
+  """Puts each head's rows from GGML's order (0, n/2, 1, n/2+1, ...) back into Hugging Face's (0, 1, 2, ...)."""
   heads = array.shape[0] // head_dim
   pairs = array.reshape(heads, head_dim // 2, 2, *array.shape[1:])
   return pairs.swapaxes(1, 2).reshape(array.shape)

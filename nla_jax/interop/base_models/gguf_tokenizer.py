@@ -1,9 +1,9 @@
 """A `transformers` tokenizer from the vocabulary and chat template inside a GGUF header.
 
 Two kinds (`tokenizer.ggml.model`) are rebuilt, exactly: byte-level BPE (`gpt2`), here, and Gemma's SentencePiece
-BPE (`llama`), in `gguf_sentencepiece`. How byte-level BPE cuts text before merging is not in the header but behind
-a name, `tokenizer.ggml.pre`; a name that is not known here is an error, because the wrong cut gives other tokens
-without any sign of it.
+BPE (`llama`), in `gguf_sentencepiece`. The header does not say how byte-level BPE cuts text before merging; it only
+names the cut, in `tokenizer.ggml.pre`. A name that is not known here is an error, because the wrong cut gives other
+tokens without any sign of it.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ _UNKNOWN, _CONTROL = 2, 3  # tokenizer.ggml.token_type
 
 
 def _words(digits: str) -> pre_tokenizers.PreTokenizer:
-  """The cut of Llama 3 and Qwen2, which differ in how many digits may stand together."""
+  """The cut into words of Llama 3 and Qwen2, which differ in how many digits may stand together."""
   pattern = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
     + digits
@@ -42,6 +42,7 @@ def _words(digits: str) -> pre_tokenizers.PreTokenizer:
 
 
 def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
+  """The cut that a header names. Raises NLAError where the name is not known."""
   gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
   if name == "gpt-2":
     return gpt2
@@ -51,6 +52,7 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     return _words(r"\p{N}")
   if name in ("llama-bpe", "llama3", "llama-v3"):
     return _words(r"\p{N}{1,3}")
+
   raise NLAError(
     f"GGUF pre-tokenizer {name!r} is not known (gpt-2, smollm, qwen2, llama-bpe are): use the "
     "model's Hugging Face directory instead"
@@ -58,16 +60,20 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
 
 
 def _byte_level_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
-  """The tokenizer without its added tokens, and all tokens by id."""
+  """Returns the tokenizer without its added tokens, and all tokens by id."""
   pre = header.get("tokenizer.ggml.pre", "")
   tokens = header["tokenizer.ggml.tokens"]
   merges = [tuple(merge.split(" ")) for merge in header["tokenizer.ggml.merges"]]
   vocabulary = {token: index for index, token in enumerate(tokens)}
+
+  # Llama 3 takes a word that is a token whole, even where no merges lead to it.
   tokenizer = Tokenizer(
     models.BPE(vocab=vocabulary, merges=merges, ignore_merges=_is_llama3(header))
   )
   tokenizer.pre_tokenizer = _pre_tokenizer(pre)
   tokenizer.decoder = decoders.ByteLevel()
+
+  # No key of the header says it; Qwen2's own tokenizer.json has it.
   if pre == "qwen2":
     tokenizer.normalizer = normalizers.NFC()
   return tokenizer, tokens
@@ -85,7 +91,7 @@ _KINDS = {
 
 
 def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
-  """Builds the tokenizer.
+  """Builds a model's tokenizer.
 
   Args:
     header: the GGUF's key/value pairs.
@@ -93,6 +99,7 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
   Raises:
     NLAError: the tokenizer is of another kind, a key is missing, or how it cuts text is not known.
   """
+  # 1. The vocabulary and the cut.
   kind = header.get("tokenizer.ggml.model")
   if kind not in _KINDS:
     raise NLAError(
@@ -106,27 +113,14 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
       f"GGUF header lacks tokenizer.ggml.{missing[0]}: convert the model again with its tokenizer"
     )
   tokenizer, tokens = build(header)
+
+  # 2. Tokens that are matched before text is cut. Only the special ones disappear when ids are decoded without them.
   types = header["tokenizer.ggml.token_type"]
-  tokenizer.add_special_tokens(
-    [
-      AddedToken(token, special=True, normalized=False)
-      for token, kind in zip(tokens, types, strict=True)
-      if kind in (_UNKNOWN, _CONTROL)
-    ]
-  )
-  tokenizer.add_tokens(
-    [
-      AddedToken(token, special=False, normalized=False)
-      for token, kind in zip(tokens, types, strict=True)
-      if kind == USER_DEFINED
-    ]
-  )
+  tokenizer.add_special_tokens(_added(tokens, types, (_UNKNOWN, _CONTROL), special=True))
+  tokenizer.add_tokens(_added(tokens, types, (USER_DEFINED,), special=False))
 
-  def named(key: str) -> str | None:
-    index = header.get(f"tokenizer.ggml.{key}_token_id")
-    return tokens[index] if index is not None and index < len(tokens) else None
-
-  bos = named("bos")
+  # 3. The BOS. Headers of Llama 3 do not say that it is added.
+  bos = _named(header, tokens, "bos")
   adds_bos = (
     bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
   )
@@ -134,13 +128,13 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
       single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
     )
+
   special = {
-    # A BOS that is never emitted (SmolLM2 names <|im_start|>) makes other readers of an exported AR refuse
-    # it.
+    # A BOS that is never emitted (SmolLM2 names <|im_start|>) makes other readers refuse an exported AR.
     "bos_token": bos if adds_bos else None,
-    "eos_token": named("eos"),
-    "unk_token": named("unknown"),
-    "pad_token": named("padding") or named("eos"),
+    "eos_token": _named(header, tokens, "eos"),
+    "unk_token": _named(header, tokens, "unknown"),
+    "pad_token": _named(header, tokens, "padding") or _named(header, tokens, "eos"),
   }
   return PreTrainedTokenizerFast(
     tokenizer_object=tokenizer,
@@ -148,3 +142,20 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     chat_template=header.get("tokenizer.chat_template"),
     clean_up_tokenization_spaces=False,
   )
+
+
+def _added(
+  tokens: list[str], types: list[int], kinds: tuple[int, ...], *, special: bool
+) -> list[AddedToken]:
+  """The tokens of some kinds, in the order of their ids."""
+  return [
+    AddedToken(token, special=special, normalized=False)
+    for token, kind in zip(tokens, types, strict=True)
+    if kind in kinds
+  ]
+
+
+def _named(header: dict[str, Any], tokens: list[str], key: str) -> str | None:
+  """The token whose id stands under a key of the header; None where there is none."""
+  index = header.get(f"tokenizer.ggml.{key}_token_id")
+  return tokens[index] if index is not None and index < len(tokens) else None

@@ -1,14 +1,16 @@
-"""A Hugging Face directory (config.json, safetensors, tokenizer) to our parameter tree, and back."""
+"""Reads a Hugging Face directory (config.json, safetensors, tokenizer) as our parameter tree, and names it back."""
 
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import parameter_names, tensor_files
@@ -24,6 +26,7 @@ __all__ = [
   "ModelFiles",
   "architecture_from_config",
   "config_from_architecture",
+  "names_in",
   "open_model",
   "read_config",
   "read_directory",
@@ -41,13 +44,16 @@ def read_directory(
   dtype: str = "float32",
   weights: bool = True,
 ) -> Pretrained:
-  """Architecture, weights and tokenizer of an ordinary causal language model.
+  """Reads architecture, weights and tokenizer of an ordinary causal language model.
 
   Args:
     directory: holds config.json, safetensors and the tokenizer's files.
     stop_layer: K, 0-based; only blocks 0..K are read, without final norm and unembedding.
     dtype: of the parameters, `float32` or `bfloat16`.
-    weights: read the parameters too. Without, all that headers can tell is still checked.
+    weights: read the parameters too. Without them, all that headers can tell is still checked.
+
+  Raises:
+    NLAError: a file is missing or damaged, or config.json and the tensors do not agree.
   """
   directory = Path(directory)
   model = open_model(directory, architecture_from_config(read_config(directory)), stop_layer)
@@ -63,7 +69,7 @@ def read_directory(
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-  """config.json as it stands. Raises NLAError if it is missing or no JSON object."""
+  """Reads config.json as it stands. Raises NLAError if it is missing or no JSON object."""
   path = Path(directory) / "config.json"
   if not path.is_file():
     raise NLAError(f"no config.json in {directory}: give the directory of a Hugging Face model")
@@ -77,9 +83,14 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(directory: Path):
-  """A directory's fast tokenizer, as tokenizer.json has it; none of its code is run. Raises NLAError if it has none."""
-  from huggingface_hub.errors import StrictDataclassError
-  from transformers import AutoTokenizer, PreTrainedTokenizerFast
+  """Reads a directory's fast tokenizer as tokenizer.json has it; none of the directory's code is run.
+
+  Raises:
+    NLAError: there is no fast tokenizer.
+  """
+  from transformers import (
+    AutoTokenizer,
+  )  # seconds to import, which `import nla_jax` should not take
 
   # For some families AutoTokenizer of transformers 5 splits words by its own code instead of by the file: other ids
   # than those of transformers 4 and of every server that reads the file.
@@ -97,6 +108,7 @@ def read_tokenizer(directory: Path):
     ImportError,
     StrictDataclassError,
   ) as error:
+    # transformers raises any of these for a damaged file.
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise NLAError(
       f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "
@@ -111,13 +123,13 @@ def read_tokenizer(directory: Path):
 
 @dataclasses.dataclass(frozen=True)
 class ModelFiles:
-  """A model's tensors on disk, checked to be all there and of the right shapes, and not read yet.
+  """A model's tensors on disk: all are there and have the right shapes, and none is read yet.
 
   Attributes:
     files: the directory's tensors.
     architecture: of what will be read.
     headless: no final norm and no unembedding will be read.
-    name_of: function of (leaf, layer or None): the tensor's name in the files.
+    name_of: function of (leaf, layer or None); returns the tensor's name in the files.
   """
 
   files: tensor_files.TensorFiles
@@ -128,31 +140,26 @@ class ModelFiles:
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """The shape in the files of every tensor that will be read."""
-    leaves = [
-      (leaf, None)
-      for leaf in parameter_names.model_leaves(self.architecture, headless=self.headless)
-    ]
-    leaves += [
-      (leaf, layer)
-      for layer in range(self.architecture.n_layers)
-      for leaf in parameter_names.block_leaves(self.architecture)
-    ]
+    leaves = parameter_names.all_leaves(self.architecture, headless=self.headless)
     return {self.name_of(leaf, layer): leaf.file_shape(self.architecture) for leaf, layer in leaves}
 
   def read(self, dtype: str = "float32") -> dict[str, Any]:
-    """The parameters on the devices, see `name_table.tree_from_file`."""
-    view = lambda leaf, layer: self.files.view(self.name_of(leaf, layer))
-    label = lambda leaf, layer: f"{self.files.directory}: {self.name_of(leaf, layer)}"
+    """Puts the parameters on the devices; see `parameter_names.tree_from_file`."""
+
+    def view(leaf: parameter_names.Leaf, layer: int | None) -> np.ndarray:
+      return self.files.view(self.name_of(leaf, layer))
+
+    def label(leaf: parameter_names.Leaf, layer: int | None) -> str:
+      return f"{self.files.directory}: {self.name_of(leaf, layer)}"
+
     return parameter_names.tree_from_file(
       view, self.architecture, headless=self.headless, dtype=dtype, name_of=label
     )
 
   def hash(self) -> str:
-    """sha256 (hex) of the tensors that would be read: their names, kinds, shapes and samples of their bytes.
-
-    Samples, so that it costs megabytes where the weights are terabytes, and a process of many need not read what
-    only others hold. Two trainings of one model differ in nearly every number.
-    """
+    """sha256 (hex) of the tensors that would be read: their names, kinds, shapes and samples of their bytes."""
+    # Samples cost megabytes where the weights are terabytes, and no process reads what only others hold. They
+    # suffice: two trainings of one model differ in nearly every number.
     digest = hashlib.sha256()
     for name, shape in sorted(self.shapes.items()):
       digest.update(f"{name} {self.files.entry(name).dtype} {list(shape)}\n".encode())
@@ -167,7 +174,7 @@ def open_model(
   *,
   headless: bool = False,
 ) -> ModelFiles:
-  """Finds a model's tensors; of the files only headers are read, and only of those that hold what is wanted.
+  """Finds a model's tensors. Only headers are read, and only of the files that hold what is wanted.
 
   Args:
     directory: holds the safetensors.
@@ -178,6 +185,7 @@ def open_model(
   Raises:
     NLAError: tensors are missing, of another shape, or of another number of layers.
   """
+  # 1. The layer count. A file with more layers than its config would load without a word, and be another model.
   directory = Path(directory)
   files = tensor_files.TensorFiles(directory)
   root = _root(files.names, directory)
@@ -187,6 +195,8 @@ def open_model(
       f"config.json of {directory} says {architecture.n_layers} layers, the safetensors hold "
       f"{len(found)}: set num_hidden_layers to the files' number or fetch the model again"
     )
+
+  # 2. What is wanted of it.
   if stop_layer is not None:
     if not 0 <= stop_layer < architecture.n_layers:
       raise NLAError(
@@ -194,11 +204,12 @@ def open_model(
         f"0..{architecture.n_layers - 1}"
       )
     architecture, headless = architecture.lower(stop_layer + 1), True
-  heads = [name for name in files.names if name.endswith("lm_head.weight")]
+
+  # 3. Its tensors, by the names that these files give them.
+  rename = names_in(files.names, directory)
 
   def name_of(leaf: parameter_names.Leaf, layer: int | None) -> str:
-    name = leaf.hf.format(layer=layer)
-    return root + name.removeprefix("model.") if name.startswith("model.") else (heads or [name])[0]
+    return rename(leaf.hf.format(layer=layer))
 
   model = ModelFiles(files, architecture, headless, name_of)
   files.check(model.shapes)
@@ -213,12 +224,18 @@ def read_params(
   headless: bool = False,
   dtype: str = "float32",
 ) -> dict[str, Any]:
-  """The parameters of `open_model`'s model, on the devices as `name_table.tree_from_file` puts them."""
+  """Puts the parameters of `open_model`'s model on the devices; see `parameter_names.tree_from_file`."""
   return open_model(directory, architecture, stop_layer, headless=headless).read(dtype)
 
 
 def shards_up_to(shard_of: dict[str, str], stop_layer: int, source: str | Path) -> list[str]:
-  """The files that hold the embedding and blocks 0..K, of an index `{tensor: file}`, sorted."""
+  """The files, sorted, that hold the embedding and blocks 0..K.
+
+  Args:
+    shard_of: {tensor: file}, as an index says.
+    stop_layer: K, 0-based.
+    source: what is named in messages.
+  """
   root, blocks = _root(set(shard_of), source), range(stop_layer + 1)
   return sorted(
     {
@@ -229,6 +246,28 @@ def shards_up_to(shard_of: dict[str, str], stop_layer: int, source: str | Path) 
   )
 
 
+def names_in(names: Iterable[str], directory: str | Path) -> Callable[[str], str]:
+  """Returns a function from a tensor's usual name to its name in these files.
+
+  Args:
+    names: of all tensors in the files.
+    directory: what is named in messages.
+
+  Raises:
+    NLAError: there is not exactly one embedding.
+  """
+  names = set(names)
+  root = _root(names, directory)
+  heads = [name for name in names if name.endswith("lm_head.weight")]
+
+  def rename(name: str) -> str:
+    if name.startswith("model."):
+      return root + name.removeprefix("model.")
+    return (heads or [name])[0]
+
+  return rename
+
+
 def _layer(name: str, root: str) -> int | None:
   """The block that a tensor belongs to, if any."""
   match = re.match(re.escape(root) + r"layers\.(\d+)\.", name)
@@ -237,6 +276,7 @@ def _layer(name: str, root: str) -> int | None:
 
 def _root(names: set[str], directory: str | Path) -> str:
   """What stands before `embed_tokens`: `model.`, or `language_model.model.` in a multimodal file."""
+  # Two embeddings would mean two decoders in one file, and a guess which of them is the model.
   found = sorted(name for name in names if name.endswith("embed_tokens.weight"))
   if len(found) != 1:
     raise NLAError(
@@ -249,7 +289,7 @@ def _root(names: set[str], directory: str | Path) -> str:
 def tensors_of(
   params: dict[str, Any], architecture: Architecture, *, headless: bool = False
 ) -> Iterator[tensor_files.Tensor]:
-  """The tree as tensors with Hugging Face's names, each made only when it is written.
+  """Yields the tree's tensors under Hugging Face's names; each is made only when it is written.
 
   Raises:
     NLAError: a parameter is missing or has another shape than the architecture says.
@@ -261,6 +301,8 @@ def tensors_of(
       leaf.file_shape(architecture),
       lambda leaf=leaf, array=array: leaf.to_file(_host(array), architecture),
     )
+
+  # Block by block, so that whoever reads blocks 0..K needs the first shards only.
   n, leaves = architecture.n_layers, parameter_names.block_leaves(architecture)
   layers = params.get("layers", {})
   arrays = {leaf.ours: _checked(layers, leaf, (n, *leaf.shape(architecture))) for leaf in leaves}
@@ -274,6 +316,7 @@ def tensors_of(
 
 
 def _checked(tree: dict[str, Any], leaf: parameter_names.Leaf, shape: tuple[int, ...]):
+  """A leaf of the tree. Raises NLAError where it is missing or has another shape."""
   if leaf.ours not in tree:
     raise NLAError(
       f"the parameters to be written lack {leaf.ours!r}: they belong to another architecture"

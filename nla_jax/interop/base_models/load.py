@@ -1,7 +1,6 @@
-"""One function that gives a model from where it lies: a Python package, a GGUF file, a folder, a hub id."""
+"""Loads a base model from where it lies: a Python package, a GGUF file, a folder, a hub id."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ def load_pretrained(
 ) -> Pretrained:
   """Loads architecture, weights and tokenizer.
 
-  The parameters come in the layout of the mesh in context (`jax.set_mesh`), or on one device where there is none. From
+  The parameters are laid out for the mesh in context (`jax.set_mesh`), or lie on one device where there is none. From
   safetensors, a process reads only what its devices hold.
 
   Args:
@@ -25,25 +24,24 @@ def load_pretrained(
       `random:tiny`.
     stop_layer: K, 0-based. Only blocks 0..K are fetched and read, without the final norm and the unembedding.
     dtype: of the parameters, `float32` (masters) or `bfloat16`.
-    weights: load the parameters too. Without, a directory is still checked by its headers: layer count, shapes, whole
-      files.
+    weights: load the parameters too. Without them, a directory's headers are still checked: number of layers, shapes,
+      whole files.
 
   Raises:
     NLAError: nothing is found under the name, or what is found cannot be read.
   """
-  folder = Path(name).expanduser()
+  located = find.locate(name)
   options = {"stop_layer": stop_layer, "dtype": dtype, "weights": weights}
-  if name.startswith("random:"):
+  if located.kind == "random":
     found = random_model.random_model(name, stop_layer)
-    cast = lambda params: sharding.shard_params(
-      jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), params)
-    )
-    found = dataclasses.replace(found, params=cast(found.params))
-  elif name.startswith("package:"):
-    found = gguf.read_gguf(find.find_package_gguf(name.removeprefix("package:")), **options)
-  elif name.endswith(".gguf"):
-    found = gguf.read_gguf(folder, **options)
+    params = jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), found.params)
+    found = dataclasses.replace(found, params=sharding.shard_params(params))
+  elif located.kind == "gguf":
+    found = gguf.read_gguf(located.path, **options)
   else:
-    folder = folder if folder.is_dir() else find.download(name, stop_layer=stop_layer)
+    # Of a hub model in shards, only those that hold blocks 0..K are fetched.
+    folder = located.path or find.download(name, stop_layer=stop_layer)
     found = huggingface.read_directory(folder, **options)
+
+  # The name as given goes into stores and sidecars; a path in some cache would mean nothing elsewhere.
   return dataclasses.replace(found, source=name)

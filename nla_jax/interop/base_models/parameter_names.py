@@ -1,12 +1,13 @@
-"""One two-way table: where each of our parameters stands in a Hugging Face file and in a GGUF file.
+"""The two-way table that says where each of our parameters stands in a Hugging Face file and in a GGUF file.
 
-Our leaves keep heads apart and put inputs first ([d_model, heads, head_dim]); files keep two dimensions and
-put outputs first ([heads * head_dim, d_model]). Every leaf of the table says which of three layouts the file
-uses: `table` (same shape), `flat` (one dimension) or `linear` (outputs first, `inputs` of our dimensions
-contracted).
+Our leaves keep heads apart and put inputs first ([d_model, heads, head_dim]). Files keep two dimensions and put
+outputs first ([heads * head_dim, d_model]). Every leaf of the table says which of three layouts the file uses: `table`
+(the same shape), `flat` (one dimension) or `linear` (outputs first; `inputs` of our leading dimensions are the file's
+last).
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -50,10 +51,13 @@ class Leaf:
       return shape
     if self.layout == "flat":
       return (int(np.prod(shape)),)
+
+    # torch keeps a linear layer's weight as [out, in].
     return (int(np.prod(shape[self.inputs :])), int(np.prod(shape[: self.inputs])))
 
   def from_file(self, array: np.ndarray, architecture: Architecture) -> np.ndarray:
-    """An array in the file's shape as a view in ours."""
+    """Returns an array in the file's shape as a view in ours."""
+    # A view, so that of a memory-mapped file only what a device takes is read.
     return (array.T if self.layout == "linear" else array).reshape(self.shape(architecture))
 
   def to_file(self, array: np.ndarray, architecture: Architecture) -> np.ndarray:
@@ -65,6 +69,7 @@ class Leaf:
 
 
 def _vector(ours: str, hf: str, gguf: str) -> Leaf:
+  """A norm's weight, [d_model]."""
   return Leaf(ours=ours, hf=hf, gguf=gguf, dims=("d_model",), layout="flat", is_norm=True)
 
 
@@ -90,6 +95,7 @@ _UNEMBEDDING = Leaf(
 
 
 def _projection(ours: str, hf: str, gguf: str, dims: tuple[str, ...], inputs: int = 1) -> Leaf:
+  """A linear layer's weight."""
   return Leaf(
     ours=ours,
     hf=hf + ".weight",
@@ -179,41 +185,56 @@ def model_leaves(architecture: Architecture, *, headless: bool) -> tuple[Leaf, .
   """The parameters outside the blocks; `headless` leaves out the final norm and the unembedding."""
   if headless:
     return (_EMBEDDING,)
+
   return (_EMBEDDING, _FINAL_NORM) if architecture.tied else (_EMBEDDING, _FINAL_NORM, _UNEMBEDDING)
+
+
+def all_leaves(architecture: Architecture, *, headless: bool) -> list[tuple[Leaf, int | None]]:
+  """Returns (leaf, block) for every tensor in a model's files; the block is None outside the blocks."""
+  outside = model_leaves(architecture, headless=headless)
+  blocks = block_leaves(architecture)
+  return [(leaf, None) for leaf in outside] + [
+    (leaf, layer) for layer in range(architecture.n_layers) for leaf in blocks
+  ]
 
 
 def abstract_tree(architecture: Architecture, *, headless: bool, dtype="float32") -> dict:
   """Our parameter tree as `jax.ShapeDtypeStruct`s, block parameters stacked along a leading layer axis."""
   dtype = np.dtype(dtype)
-  struct = lambda leaf, *leading: jax.ShapeDtypeStruct((*leading, *leaf.shape(architecture)), dtype)
+
+  def struct(leaf: Leaf, *leading: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*leading, *leaf.shape(architecture)), dtype)
+
+  n_layers = architecture.n_layers
   tree = {leaf.ours: struct(leaf) for leaf in model_leaves(architecture, headless=headless)}
-  return tree | {
-    "layers": {
-      leaf.ours: struct(leaf, architecture.n_layers) for leaf in block_leaves(architecture)
-    }
-  }
+  layers = {leaf.ours: struct(leaf, n_layers) for leaf in block_leaves(architecture)}
+  return tree | {"layers": layers}
+
+
+def _name_in_gguf(leaf: Leaf, layer: int | None) -> str:
+  return leaf.gguf.format(layer=layer)
 
 
 def tree_from_file(
-  read,
+  read: Callable[[Leaf, int | None], np.ndarray],
   architecture: Architecture,
   *,
   headless: bool,
   dtype="float32",
-  name_of=lambda leaf, layer: leaf.gguf.format(layer=layer),
+  name_of: Callable[[Leaf, int | None], str] = _name_in_gguf,
 ) -> dict:
   """Builds our parameter tree on the devices of the mesh in context, one tensor after another.
 
   Args:
-    read: function of (leaf, layer or None) that returns the tensor in the file's shape, any float dtype; of a
-      memory-mapped one only what the devices of this process hold is read.
+    read: function of (leaf, layer or None) that returns the tensor in the file's shape, any float dtype. Of a
+      memory-mapped tensor only what the devices of this process hold is read.
     architecture: says which parameters there are; its `n_layers` blocks are read.
     headless: leave out the final norm and the unembedding.
     dtype: of the parameters, `float32` or `bfloat16`.
-    name_of: function of (leaf, layer or None): what a message calls the tensor.
+    name_of: function of (leaf, layer or None) that returns what a message calls the tensor.
 
   Returns:
-    The tree of `jax.Array`s in the layout of `parallel.sharding`, block parameters stacked with a leading axis of
+    The tree of `jax.Array`s in the layout of `parallel.sharding`, block parameters stacked along a leading axis of
     `n_layers`.
 
   Raises:
@@ -222,22 +243,28 @@ def tree_from_file(
   dtype = np.dtype(dtype)
   shapes = abstract_tree(architecture, headless=headless, dtype=dtype)
   shardings = parameter_shardings(shapes)
-  leaves, blocks = model_leaves(architecture, headless=headless), block_leaves(architecture)
+
   tree = {"layers": {}}
-  for leaf in leaves:
-    tree[leaf.ours], finite = copy_to_devices(
-      leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype
-    )
+  for leaf in model_leaves(architecture, headless=headless):
+    array = leaf.from_file(read(leaf, None), architecture)
+    tree[leaf.ours], finite = copy_to_devices(array, shardings[leaf.ours], dtype)
+    # Checked on the devices, which have the values anyway, as soon as they are there.
     _check_finite([finite], leaf, name_of)
-  for leaf in blocks:
-    layer_of = lambda layer, leaf=leaf: leaf.from_file(read(leaf, layer), architecture)
+
+  # The stack of a leaf is filled in place: beside it never more than one layer's tensor exists.
+  for leaf in block_leaves(architecture):
+
+    def layer_of(layer: int, leaf: Leaf = leaf) -> np.ndarray:
+      return leaf.from_file(read(leaf, layer), architecture)
+
     shape, where = shapes["layers"][leaf.ours].shape, shardings["layers"][leaf.ours]
     tree["layers"][leaf.ours], finite = stack(layer_of, shape, where, dtype)
     _check_finite(finite, leaf, name_of)
   return tree
 
 
-def _check_finite(finite, leaf: Leaf, name_of) -> None:
+def _check_finite(finite: Iterable, leaf: Leaf, name_of: Callable[[Leaf, int | None], str]) -> None:
+  """Raises NLAError where the values of one of a leaf's layers are not all finite."""
   for layer, fine in enumerate(finite):
     if not fine:
       raise NLAError(

@@ -1,6 +1,6 @@
-"""`random:tiny`: a two-million-multiplication model with random weights and a byte tokenizer, for tests of the path.
+"""`random:tiny`: a tiny Llama with random weights and a byte tokenizer, which tests run the whole pipeline on.
 
-It is a real Llama in every respect but what it knows: the pipeline runs on it as on any model, in seconds.
+It is a real Llama in every respect but what it knows. The pipeline runs on it as on any model, in seconds.
 """
 
 import jax
@@ -22,17 +22,19 @@ _CHAT = (
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-  """One token a byte, the ChatML specials, and the marker as a token of its own."""
+  """Builds a tokenizer with a token for each byte, the ChatML specials, and the marker as a token of its own."""
+  # Without merges a text has a token for each of its bytes, apart from the specials and the marker.
   alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-  tokenizer = Tokenizer(
-    models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[])
-  )
+  vocabulary = {symbol: i for i, symbol in enumerate(alphabet)}
+  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
   tokenizer.decoder = decoders.ByteLevel()
+
   tokenizer.add_special_tokens(
     [AddedToken(token, special=True, normalized=False) for token in _SPECIAL]
   )
   tokenizer.add_tokens([AddedToken(MARKER, normalized=False)])
+
   return PreTrainedTokenizerFast(
     tokenizer_object=tokenizer,
     eos_token=_SPECIAL[1],
@@ -43,9 +45,18 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def random_model(name: str, stop_layer: int | None = None) -> Pretrained:
-  """`random:tiny`: 4 blocks of width 64, weights drawn from a fixed seed."""
+  """Builds `random:tiny`: 4 blocks of width 64, its weights drawn from a fixed seed.
+
+  Args:
+    name: `random:tiny`.
+    stop_layer: K, 0-based; only blocks 0..K are kept, without final norm and unembedding.
+
+  Raises:
+    NLAError: another name.
+  """
   if name != "random:tiny":
     raise NLAError(f"config.model={name!r}: the only random model is random:tiny")
+
   tokenizer = byte_tokenizer()
   architecture = Architecture(
     family="llama",
@@ -61,10 +72,13 @@ def random_model(name: str, stop_layer: int | None = None) -> Pretrained:
     max_positions=2048,
     tied=True,
   )
+
+  # Weights five times those of a fresh model, large enough for an injected vector to matter; the norms stay at 1.
   params = jax.tree.map(lambda x: np.asarray(x) * 5, init_params(architecture, jax.random.key(0)))
   for norm in ("attention_norm", "mlp_norm"):
     params["layers"][norm] = np.ones_like(params["layers"][norm])
   params["final_norm"] = np.ones_like(params["final_norm"])
+
   if stop_layer is not None:
     architecture, params = architecture.lower(stop_layer + 1), lower_params(params, stop_layer + 1)
   return Pretrained(

@@ -13,13 +13,13 @@ class Pretrained:
   """A model as it was found.
 
   Attributes:
-    architecture: describes `params`; cut to K+1 blocks where the model was loaded only up to block K.
-    params: parameter tree of `jax.Array`s in the layout of the mesh in context, block parameters stacked along a
-      leading layer axis; None where the weights were not asked for.
+    architecture: describes `params`; it has K+1 blocks where the model was loaded only up to block K.
+    params: tree of `jax.Array`s, laid out for the mesh in context, block parameters stacked along a leading layer
+      axis; None where the weights were not asked for.
     tokenizer: a `transformers` fast tokenizer.
     source: the name that was asked for.
-    model_hash: sha256 (hex) of what identifies the weights (up to block K, where loaded only up to it).
-    tokenizer_hash: sha256 (hex) of the tokenizer's own serialisation.
+    model_hash: sha256 (hex) of what identifies the weights, of blocks 0..K alone where only these were loaded.
+    tokenizer_hash: sha256 (hex), see `hash_tokenizer`.
   """
 
   architecture: Architecture
@@ -33,9 +33,10 @@ class Pretrained:
 def hash_tokenizer(tokenizer) -> str:
   """sha256 (hex) of a fast tokenizer's JSON and its chat template."""
   digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
-  digest.update(
-    (tokenizer.chat_template or "").encode() if isinstance(tokenizer.chat_template, str) else b""
-  )
+
+  # A dict of several templates counts as none: only one text is ever rendered here.
+  if isinstance(tokenizer.chat_template, str):
+    digest.update(tokenizer.chat_template.encode())
   return digest.hexdigest()
 
 

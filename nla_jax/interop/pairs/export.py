@@ -1,11 +1,14 @@
-"""A pair of AV and AR as two Hugging Face directories, each with its sidecar and model card."""
+"""Exports a pair as two Hugging Face directories, each with its sidecar and model card."""
 
+import dataclasses
 from pathlib import Path
 
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.pair import Pair
 from nla_jax.interop.base_models import huggingface
 from nla_jax.interop.base_models.find import cached_directory
-from nla_jax.interop.pairs import directories, model_card, sidecar
+from nla_jax.interop.pairs import model_card, sidecar
+from nla_jax.interop.pairs.write import write_ar, write_av
 from nla_jax.parallel import distributed
 
 
@@ -19,50 +22,77 @@ def export_pair(
   metrics: dict | None,
   dtype: str = "float32",
 ) -> None:
-  """Writes `folder/av` and `folder/ar`, each with its model card; keys of the base model's config.json are kept."""
-  p, pair = nla.pair.prompts, nla.pair
-  facts = {"fve_round_trip_held_out": metrics["fve"]["round_trip"]["value"]} if metrics else {}
-  common = {
-    "stage": stage,
-    "base_checkpoint": base,
-    "d_model": pair.verbalizer.architecture.d_model,
-    "injection_scale": pair.verbalizer.scale,
-    "mse_scale": float(pair.verbalizer.architecture.d_model) ** 0.5,
-    "tokens": sidecar.tokens_of(p),
-    "av_template": p.av_template,
-    "ar_template": p.ar_template,
-    "layer_index": pair.layer,
-    "trained_on": (trained_on,),
-    "training": {
-      **facts,
-      "inject_mode": pair.verbalizer.inject_mode,
-      "inject_map": pair.verbalizer.inject_map,
-      "max_new_tokens": pair.max_new_tokens,
-    },
-  }
+  """Writes `folder/av` and `folder/ar`, each with its model card.
+
+  Args:
+    nla: the pair and its parameters.
+    folder: `av` and `ar` in it are replaced where they are earlier exports.
+    base: name of the model that both started from; other keys of its config.json are kept, where it is on this machine.
+    stage: `init`, `sl` or `rl`.
+    trained_on: name of the data.
+    metrics: of `metrics.json`; None where the pair was not evaluated.
+    dtype: of the weights in the files, `float32` or `bfloat16`.
+
+  Raises:
+    NLAError: a folder holds something else, or the disk is full.
+  """
+  pair = nla.pair
+  side = _av_sidecar(pair, base, stage, trained_on, metrics)
+
+  # The base model's config.json, whose other keys are kept; of a multimodal wrapper the text part.
   directory = cached_directory(base)
   config = huggingface.read_config(directory) if directory else None
-  config = config and config.get("text_config", config)  # of a multimodal wrapper
-  directories.write_av(
+  config = config and config.get("text_config", config)
+
+  write_av(
     folder / "av",
     pair.verbalizer.architecture,
     nla.av_params["transformer"],
     pair.tokenizer,
-    sidecar.ModelSidecar(role="av", **common),
+    side,
     config,
     injection=nla.av_params.get("injection"),
     dtype=dtype,
   )
-  directories.write_ar(
+  write_ar(
     folder / "ar",
     pair.reconstructor.architecture,
     nla.ar_params["transformer"],
     nla.ar_params["head"]["weight"],
     pair.tokenizer,
-    sidecar.ModelSidecar(role="ar", **common),
+    dataclasses.replace(side, role="ar"),
     config,
     dtype=dtype,
   )
+
+  # Every process takes part in writing the weights; a card is written by one.
   if distributed.is_first():
     for role in ("av", "ar"):
       model_card.write_card(folder / role, metrics)
+
+
+def _av_sidecar(
+  pair: Pair, base: str, stage: str, trained_on: str, metrics: dict | None
+) -> sidecar.ModelSidecar:
+  """The AV's sidecar. The AR's differs in the role alone: each says what the whole pair does."""
+  facts = {"fve_round_trip_held_out": metrics["fve"]["round_trip"]["value"]} if metrics else {}
+  return sidecar.ModelSidecar(
+    role="av",
+    stage=stage,
+    base_checkpoint=base,
+    d_model=pair.verbalizer.architecture.d_model,
+    injection_scale=pair.verbalizer.scale,
+    mse_scale=float(pair.verbalizer.architecture.d_model) ** 0.5,
+    tokens=sidecar.tokens_of(pair.prompts),
+    av_template=pair.prompts.av_template,
+    ar_template=pair.prompts.ar_template,
+    layer_index=pair.layer,
+    trained_on=(trained_on,),
+    # Keys of ours, which other tools pass over; `load_directories` takes them back.
+    training={
+      **facts,
+      "inject_mode": pair.verbalizer.inject_mode,
+      "inject_map": pair.verbalizer.inject_map,
+      "max_new_tokens": pair.max_new_tokens,
+    },
+  )

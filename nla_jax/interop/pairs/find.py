@@ -1,4 +1,4 @@
-"""Where the two halves of an exported pair lie."""
+"""Finds the two halves of an exported pair."""
 
 import os
 import re
@@ -12,13 +12,17 @@ from nla_jax.interop.pairs import directories, sidecar
 def pair_directories(
   path: str | os.PathLike, ar: str | os.PathLike | None = None, weights: bool = True
 ) -> tuple[Path, Path]:
-  """The directories of an AV and its AR, fetched if they are hub ids; they are checked against each other.
+  """Returns the directories of an AV and its AR, which are checked against each other; hub ids are fetched.
 
   Args:
     path: a folder with `av/` and `ar/`, or an AV's directory or hub id.
-    ar: as for `load`.
+    ar: the AR's directory or hub id; None for the one beside the AV, whose name ends in `ar` instead of `av`.
     weights: fetch the weights too.
+
+  Raises:
+    NLAError: one of them is not there, or they do not belong together.
   """
+  # 1. The names of the two.
   folder = Path(path).expanduser()
   if ar is None and folder.is_dir() and not (folder / sidecar.MODEL_FILE).is_file():
     if not ((folder / "av").is_dir() and (folder / "ar").is_dir()):
@@ -29,6 +33,8 @@ def pair_directories(
     path, ar = folder / "av", folder / "ar"
   elif ar is None:
     ar = _twin(path)
+
+  # 2. Both are on this machine before either is checked: a missing half is the plainer message.
   folders = (
     find_directory(os.fspath(path), weights=weights),
     find_directory(os.fspath(ar), weights=weights),
@@ -38,13 +44,15 @@ def pair_directories(
 
 
 def _twin(av: str | os.PathLike) -> str:
-  """The AR's name beside an AV's."""
+  """The AR's name that goes with an AV's. Raises NLAError where it cannot be told, or nothing lies there."""
   name = os.fspath(av).rstrip("/")
   twin = name[:-2] + "ar"
   if not re.search(r"(^|[-/])av$", name):
     raise NLAError(
       f"{name} does not end in -av, so the name of its AR is not known: give it as ar="
     )
+
+  # A hub id cannot be looked up here; `find_directory` says where its AR does not exist.
   if Path(name).expanduser().is_dir() and not Path(twin).expanduser().is_dir():
     raise NLAError(f"there is no {twin} beside {name}: give the AR's directory or hub id as ar=")
   return twin

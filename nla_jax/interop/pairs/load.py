@@ -1,4 +1,4 @@
-"""A pair from its two Hugging Face directories, as the public object."""
+"""Loads a pair from its two Hugging Face directories as an `NLA`."""
 
 import os
 from typing import Any
@@ -7,7 +7,7 @@ from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.interop.base_models.load import load_pretrained
-from nla_jax.interop.pairs import directories
+from nla_jax.interop.pairs.directories import read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.models.architectures import Architecture
 from nla_jax.parallel import sharding
@@ -15,7 +15,15 @@ from nla_jax.parallel.precision import compute_dtype
 
 
 def load_target(base: str, layer: int) -> tuple[Architecture, Any]:
-  """Blocks 0..layer of the model that `NLA.read` reads with, named as for `config.model`."""
+  """Loads the target that `NLA.read` reads with.
+
+  Args:
+    base: its name, as for `config.model`.
+    layer: K, 0-based; blocks 0..K are loaded.
+
+  Returns:
+    The architecture and the parameters.
+  """
   found = load_pretrained(base, stop_layer=layer)
   return found.architecture, found.params
 
@@ -27,10 +35,13 @@ def load_directories(
   compute: str = "auto",
   base: str | None = None,
 ) -> NLA:
-  """The pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
-  folders = pair_directories(path, ar)
-  av, rebuilder = directories.read_av(folders[0]), directories.read_ar(folders[1])
+  """Loads the pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
+  # 1. The two halves, found and checked against each other before any weight is read.
+  av_folder, ar_folder = pair_directories(path, ar)
+  av, rebuilder = read_checkpoint(av_folder, "av"), read_checkpoint(ar_folder, "ar")
   side, training = av.sidecar, av.sidecar.training
+
+  # 2. What they compute. The AR's sidecar is the one that must say template and layer.
   prompts = make_prompts(
     av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char
   )
@@ -41,12 +52,15 @@ def load_directories(
     PairSettings(
       layer=rebuilder.sidecar.layer_index,
       scale=side.injection_scale,
+      # Keys of ours, which another tool's sidecar lacks.
       mode=training.get("inject_mode", "replace"),
       map="scalar" if av.injection is None else "affine",
       max_new_tokens=int(training.get("max_new_tokens", 150)),
       dtype=compute_dtype(compute),
     ),
   )
+
+  # 3. Their parameters; files hold the head and the map whole, so they are laid out here.
   av_params = {"transformer": av.params}
   if av.injection is not None:
     av_params["injection"] = sharding.shard_params(av.injection)

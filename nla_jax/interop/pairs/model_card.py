@@ -13,7 +13,7 @@ import yaml
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import gguf
-from nla_jax.interop.base_models.find import cached_directory, find_package_gguf, is_hub_id
+from nla_jax.interop.base_models.find import cached_directory, is_hub_id, locate
 from nla_jax.interop.pairs.sidecar import ModelSidecar, read_model_sidecar
 
 README = "README.md"
@@ -42,16 +42,12 @@ def base_licence(base: str) -> str | None:
 
   Read are a GGUF's header and the README of a local directory, or of a hub id's directory in the hub's cache.
   """
-  if base.startswith("random:"):
-    return None
   try:
-    path = (
-      find_package_gguf(base.removeprefix("package:"))
-      if base.startswith("package:")
-      else Path(base).expanduser()
-    )
-    if path.suffix == ".gguf":
-      found = gguf.read_header(path).get("general.license")
+    located = locate(base)
+    if located.kind == "random":
+      return None
+    if located.kind == "gguf":
+      found = gguf.read_header(located.path).get("general.license")
       return str(found).strip() or None if found else None
   except NLAError:
     return None

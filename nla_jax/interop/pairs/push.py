@@ -1,11 +1,14 @@
-"""`nla push DIR REPO`: an exported AV or AR to the hub, its sidecar last.
+"""`nla push DIR REPO` uploads an exported AV or AR to the hub, its sidecar last.
 
-Weights are uploaded first, then everything else, then `nla_meta.yaml`, each in a commit of its own; a sidecar from an
-earlier push is taken away before the first. A repository that has one is therefore whole, and a push that was cut off
-leaves one that every reader refuses by name. Run again, it goes on: the hub keeps the files that it has.
+Weights are uploaded first, then everything else, then `nla_meta.yaml`, each in a commit of its own. The sidecar of an
+earlier push is deleted before the first. So a repository that has a sidecar is whole, and every reader refuses one that
+a push left half done. The same command resumes such a push: the hub keeps the files that it has.
 """
 
 from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import tensor_files
@@ -22,9 +25,9 @@ def push(directory: str | Path, repository: str, *, api=None, private: bool = Fa
 
   Args:
     directory: an exported AV or AR, or the folder that holds both.
-    repository: owner/name; made where it is missing.
-    api: a `huggingface_hub.HfApi`; one with the user's own login where None.
-    private: a repository that is made is private.
+    repository: owner/name; it is created where it is missing.
+    api: a `huggingface_hub.HfApi`; None for one with the user's own login.
+    private: a repository that is created is private.
 
   Returns:
     The repositories' names.
@@ -32,6 +35,7 @@ def push(directory: str | Path, repository: str, *, api=None, private: bool = Fa
   Raises:
     NLAError: the directory lacks something (nothing is uploaded then), or the hub refuses.
   """
+  # 1. What goes where.
   folder = Path(directory)
   if (folder / sidecar.MODEL_FILE).is_file():
     pairs = [(folder, repository)]
@@ -48,6 +52,8 @@ def push(directory: str | Path, repository: str, *, api=None, private: bool = Fa
     )
   if repository.count("/") != 1 or not all(repository.split("/")):
     raise NLAError(f"{repository!r} is no repository; expected owner/name")
+
+  # 2. Every directory is checked before the first byte of any is sent.
   for one, _ in pairs:
     missing = describe_model(one).missing
     if missing:
@@ -55,9 +61,9 @@ def push(directory: str | Path, repository: str, *, api=None, private: bool = Fa
         f"{one} is not uploaded: {missing[0]}"
         + (f" ({len(missing) - 1} more; `nla inspect` shows them)" if missing[1:] else "")
       )
-  if api is None:
-    import huggingface_hub
 
+  # 3. One repository after another.
+  if api is None:
     api = huggingface_hub.HfApi(library_name="nla_jax")
   for one, name in pairs:
     _push_one(one, name, api, private)
@@ -65,16 +71,17 @@ def push(directory: str | Path, repository: str, *, api=None, private: bool = Fa
 
 
 def _push_one(folder: Path, repository: str, api, private: bool) -> None:
-  from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+  """Uploads one directory; the order of the commits is what makes a cut-off push harmless."""
   role = sidecar.read_model_sidecar(folder).role.upper()
   try:
+    # 1. No sidecar while the repository is half old, half new.
     api.create_repo(repository, private=private, exist_ok=True)
     if api.file_exists(repository, sidecar.MODEL_FILE):
       api.delete_file(
         sidecar.MODEL_FILE, repository, commit_message=f"{role}: replaced, the sidecar returns last"
       )
-    # A shard or an index that an earlier push left and this one lacks would be read as a part of it.
+
+    # 2. The files. A shard or an index that an earlier push left and this one lacks would be read as a part of it.
     for patterns, stale, what in (
       (_WEIGHTS, _WEIGHTS, "weights"),
       (_REST, [tensor_files.INDEX], "configuration, tokenizer and card"),
@@ -87,6 +94,8 @@ def _push_one(folder: Path, repository: str, api, private: bool) -> None:
         delete_patterns=stale,
         commit_message=f"{role}: {what}",
       )
+
+    # 3. The sidecar says that all the rest is there.
     api.upload_file(
       path_or_fileobj=str(folder / sidecar.MODEL_FILE),
       path_in_repo=sidecar.MODEL_FILE,
@@ -99,4 +108,5 @@ def _push_one(folder: Path, repository: str, api, private: bool) -> None:
       f"{folder} was not wholly uploaded to {repository} ({reason}): log in with `hf auth login`, check "
       "the name and the network, and run the same command again"
     ) from error
+
   say(f"push: {repository} is whole")

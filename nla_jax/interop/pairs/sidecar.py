@@ -1,55 +1,35 @@
-"""The sidecar `nla_meta.yaml`: what makes a directory of weights an AV or an AR, and a parquet file NLA data.
+"""The sidecar `nla_meta.yaml`: what makes a directory of weights an AV or an AR.
 
-Files say actor/critic or av/ar, and carry keys of their own. Both spellings are read and unknown keys are
-passed over; what is needed and missing is an error, and so are two spellings that say different things and
-settings that change the computation in a way that is not done here. We write the form that the reference code
-reads, with numbers.
+Files say actor/critic or av/ar, and hold further keys of their own. Both spellings are read, and unknown keys are
+passed over. It is an error where a needed key is missing, where two spellings say different things, and where a setting
+asks for a computation that is not done here. We write the form that the reference code reads, with numbers.
+`docs/interchange.md` says what the keys mean.
 """
 
 import dataclasses
-import datetime
-import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
+from nla_jax.interop.pairs.yaml_reader import (
+  CREATED_BY,
+  Tokens,
+  YamlReader,
+  tokens_mapping,
+  utc_now,
+  write_yaml,
+)
 
 MODEL_FILE = "nla_meta.yaml"
 DATASET_SUFFIX = ".nla_meta.yaml"
 _ROLES = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
 _ROLES_THERE = {"av": "actor", "ar": "critic"}
-CREATED_BY = "nla_jax"
-
-
-def _now() -> str:
-  return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens:
-  """Ids that must hold for the live tokenizer.
-
-  Attributes:
-    injection_char: the marker.
-    injection_token_id: its one id.
-    left_id: the id before it in the AV's prompt.
-    right_id: the id after it.
-    suffix_ids: ids at the end of every AR input; None where a file does not say.
-  """
-
-  injection_char: str
-  injection_token_id: int
-  left_id: int
-  right_id: int
-  suffix_ids: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSidecar:
-  """What `{directory}/nla_meta.yaml` says.
+  """The content of `{directory}/nla_meta.yaml`.
 
   Attributes:
     role: `av` or `ar`.
@@ -62,6 +42,10 @@ class ModelSidecar:
     av_template: with the field `injection_char`; None only where an AR does not say.
     ar_template: with the field `explanation`; None only where an AV does not say.
     layer_index: K, the 0-based block whose output is explained; None only where an AV does not say.
+    trained_on: names of the data.
+    parent_checkpoints: names of what it was trained from.
+    created_at: ISO 8601.
+    created_by: the program.
     training: free, how it was trained.
   """
 
@@ -77,13 +61,14 @@ class ModelSidecar:
   layer_index: int | None
   trained_on: tuple[str, ...] = ()
   parent_checkpoints: tuple[str, ...] = ()
-  created_at: str = dataclasses.field(default_factory=_now)
+  created_at: str = dataclasses.field(default_factory=utc_now)
   created_by: str = CREATED_BY
   training: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def verify(self, tokenizer) -> None:
-    """Asserts marker, neighbours and suffix against the live tokenizer. Raises NLAError otherwise."""
+    """Raises NLAError where the live tokenizer gives other ids for marker, neighbours and suffix."""
     where = f"the sidecar of this {self.role.upper()}"
+
     # The AV's prompt is never rendered by an AR, whose tokenizer may have come without a chat template.
     renders = self.role == "av" or tokenizer.chat_template is not None
     if self.tokens is not None:
@@ -95,7 +80,16 @@ class ModelSidecar:
 def verify_tokens(
   tokens: Tokens, av_template: str | None, ar_template: str | None, tokenizer, where: str
 ) -> None:
-  """Raises NLAError if the tokenizer gives other ids for the templates than `tokens` says."""
+  """Raises NLAError where the tokenizer gives other ids for the templates than `tokens` says.
+
+  Args:
+    tokens: what the sidecar says.
+    av_template: its neighbours are compared; None where there is no prompt to render.
+    ar_template: its suffix is compared; None where there is none.
+    tokenizer: a fast tokenizer.
+    where: what messages call the sidecar.
+  """
+  # 1. The marker. An unknown token has an id too, so it is asked for first.
   marker_ids = prompts.encode(tokenizer, tokens.injection_char)
   if marker_ids == [tokenizer.unk_token_id]:
     raise NLAError(
@@ -103,15 +97,20 @@ def verify_tokens(
       "tokenizer from the same checkpoint"
     )
   pairs = [("injection_token_id", [tokens.injection_token_id], marker_ids)]
+
+  # 2. Its neighbours in the rendered prompt, where injection looks for them.
   if av_template is not None and marker_ids == [tokens.injection_token_id]:
     live = prompts.make_prompts(tokenizer, av_template, marker=tokens.injection_char)
     pairs += [
       ("injection_left_neighbor_id", tokens.left_id, live.left_id),
       ("injection_right_neighbor_id", tokens.right_id, live.right_id),
     ]
+
+  # 3. The end of the AR's input, where the head reads.
   if ar_template is not None and tokens.suffix_ids:
     ids = prompts.encode(tokenizer, ar_template.format(explanation="x"), special=True)
     pairs.append(("critic_suffix_ids", list(tokens.suffix_ids), ids[-len(tokens.suffix_ids) :]))
+
   for name, said, found in pairs:
     if said != found:
       raise NLAError(
@@ -121,7 +120,7 @@ def verify_tokens(
 
 
 def tokens_of(live: prompts.Prompts) -> Tokens:
-  """The sidecar's ids for prompts made with a live tokenizer."""
+  """Returns the sidecar's ids for prompts that were made with a live tokenizer."""
   return Tokens(
     injection_char=live.marker,
     injection_token_id=int(live.marker_id),
@@ -131,131 +130,8 @@ def tokens_of(live: prompts.Prompts) -> Tokens:
   )
 
 
-class _Reader:
-  """Looks keys up in a parsed file and raises an NLAError that names the file and the key."""
-
-  def __init__(self, path: Path):
-    self.path = path
-    try:
-      self.data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-      raise NLAError(
-        f"no sidecar at {path}: ask whoever made the checkpoint for its nla_meta.yaml"
-      ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-      reason = str(error).splitlines()[0]
-      raise NLAError(
-        f"{path} cannot be read as YAML ({reason}): take the file from the checkpoint again"
-      ) from error
-    if not isinstance(self.data, dict):
-      raise NLAError(f"{path} is no mapping: take the file from the checkpoint again")
-
-  def get(
-    self, *spellings: str, kind: type | tuple[type, ...] = object, required: bool = True
-  ) -> Any:
-    """The value at the first of the dotted `spellings` that is there and not null."""
-    for spelling in spellings:
-      value = self.data
-      for key in spelling.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-      if value is None:
-        continue
-      if not isinstance(value, kind) or (isinstance(value, bool) and kind is not object):
-        raise NLAError(
-          f"{self.path}: {spelling} is {value!r}, which is not of the expected type: correct it"
-        )
-      return value
-    if required:
-      raise NLAError(
-        f"{self.path} lacks {' or '.join(spellings)}, which is needed and never guessed: add it"
-      )
-    return None
-
-  def agreed(self, *spellings: str, kind: type, required: bool) -> Any:
-    """As `get`, where all `spellings` that are there must hold the same value."""
-    found = {name: self.get(name, kind=kind, required=False) for name in spellings}
-    said = {name: value for name, value in found.items() if value is not None}
-    if len(set(said.values())) > 1:
-      raise NLAError(
-        f"{self.path} contradicts itself: "
-        + ", ".join(f"{name} is {value!r}" for name, value in said.items())
-        + "; leave the right one"
-      )
-    return self.get(*spellings, kind=kind, required=required)
-
-  def layer(self, *, required: bool) -> int | None:
-    """K. The first schema called it `critic.num_hidden_layers`; beside the newer key some mean the K+1 blocks by it."""
-    layer = self.agreed(
-      "critic.extraction_layer_index", "extraction_layer_index", kind=int, required=False
-    )
-    old = self.get("critic.num_hidden_layers", kind=int, required=False)
-    if layer is None:
-      return self.get(
-        "critic.extraction_layer_index",
-        "extraction_layer_index",
-        "critic.num_hidden_layers",
-        kind=int,
-        required=required,
-      )
-    if old is not None and old not in (layer, layer + 1):
-      raise NLAError(
-        f"{self.path} contradicts itself: extraction_layer_index is {layer}, critic.num_hidden_layers "
-        f"{old}; leave the right one"
-      )
-    return layer
-
-  def refuse_unless(self, key: str, allowed: str, what: str) -> None:
-    value = self.get(key, required=False)
-    if value is not None and value != allowed:
-      raise NLAError(
-        f"{self.path} sets {key} to {value!r}, {what}, which is not done here; only {allowed!r} is "
-        "supported: take another checkpoint"
-      )
-
-  def names(self, key: str) -> tuple[str, ...]:
-    value = self.get(key, required=False)
-    if value is None:
-      return ()
-    return tuple(str(item) for item in value) if isinstance(value, list) else (str(value),)
-
-  def scale(self, key: str, d_model: int, *, required: bool) -> float | None:
-    value = self.get(key, kind=(int, float, str), required=required)
-    if value is None:
-      return None
-    if value == "sqrt_d_model":
-      return math.sqrt(d_model)
-    try:
-      scale = float(value)
-    except ValueError:
-      scale = math.nan
-    if not (math.isfinite(scale) and scale > 0):
-      raise NLAError(f"{self.path}: {key} is {value!r}, expected a positive number: correct it")
-    return scale
-
-  def tokens(self, *, required: bool) -> Tokens | None:
-    fields = {
-      "injection_char": str,
-      "injection_token_id": int,
-      "injection_left_neighbor_id": int,
-      "injection_right_neighbor_id": int,
-    }
-    found = {
-      key: self.get(f"tokens.{key}", kind=kind, required=required) for key, kind in fields.items()
-    }
-    if any(value is None for value in found.values()):
-      return None
-    suffix = self.get("tokens.critic_suffix_ids", kind=list, required=False)
-    return Tokens(
-      injection_char=found["injection_char"],
-      injection_token_id=found["injection_token_id"],
-      left_id=found["injection_left_neighbor_id"],
-      right_id=found["injection_right_neighbor_id"],
-      suffix_ids=tuple(suffix) if suffix else None,
-    )
-
-
 def check_role(found: str, wanted: str) -> None:
-  """Raises NLAError if a checkpoint of role `found` was given where one of role `wanted` is needed."""
+  """Raises NLAError where a checkpoint of role `found` was given and one of role `wanted` is needed."""
   if found != wanted:
     raise NLAError(
       f"the sidecar is an {found.upper()}'s, an {wanted.upper()}'s is needed: give the other checkpoint"
@@ -272,8 +148,9 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   Raises:
     NLAError: it is missing, no model's, of the other role, or lacks what its role needs.
   """
+  # 1. Whether it is a model's sidecar, and whose.
   wanted = role
-  reader = _Reader(Path(directory) / MODEL_FILE)
+  reader = YamlReader(Path(directory) / MODEL_FILE)
   kind = reader.get("kind", kind=str)
   if kind != "nla_model":
     raise NLAError(
@@ -284,10 +161,14 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
     raise NLAError(
       f"{reader.path} has role {role_there!r}, expected one of {', '.join(_ROLES)}: correct it"
     )
+
+  # 2. Settings under which the same weights would compute something else.
   reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
   reader.refuse_unless(
     "actor_reasoning_mode", "default", "another form of the AV's prompt and answer"
   )
+
+  # 3. The rest. What the other role needs may be missing: each half is useful by itself.
   role = _ROLES[role_there]
   check_role(role, wanted or role)
   av = role == "av"
@@ -315,22 +196,13 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   )
 
 
-def _tokens_there(tokens: Tokens | None) -> dict[str, Any]:
-  if tokens is None:
-    return {}
-  return {
-    "tokens": {
-      "injection_char": tokens.injection_char,
-      "injection_token_id": tokens.injection_token_id,
-      "injection_left_neighbor_id": tokens.left_id,
-      "injection_right_neighbor_id": tokens.right_id,
-      "critic_suffix_ids": None if tokens.suffix_ids is None else list(tokens.suffix_ids),
-    }
-  }
-
-
 def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
-  """The mapping that is written; the inverse of `read_model_sidecar`. Raises NLAError if a part is None."""
+  """Returns the mapping that is written, as `read_model_sidecar` reads it.
+
+  Raises:
+    NLAError: something that the role needs is None.
+  """
+  # 1. What a reader of this role will ask for.
   needed = {
     "av": ("injection_scale", "tokens", "av_template"),
     "ar": ("mse_scale", "ar_template", "layer_index"),
@@ -342,7 +214,10 @@ def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
       raise NLAError(
         f"the sidecar of an {sidecar.role.upper()} needs {name}, which is None: give it a value"
       )
+
+  # 2. Actor and critic are the words of the reference code, whose readers know no others.
   templates = {"actor": sidecar.av_template, "critic": sidecar.ar_template}
+  scales = {"injection_scale": sidecar.injection_scale, "mse_scale": sidecar.mse_scale}
   mapping = {
     "kind": "nla_model",
     "schema_version": 2,
@@ -350,16 +225,12 @@ def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
     "stage": sidecar.stage,
     "base_checkpoint": sidecar.base_checkpoint,
     "d_model": sidecar.d_model,
-    "extraction": {
-      name: None if scale is None else float(scale)
-      for name, scale in (
-        ("injection_scale", sidecar.injection_scale),
-        ("mse_scale", sidecar.mse_scale),
-      )
-    },
-    **_tokens_there(sidecar.tokens),
+    "extraction": {name: None if scale is None else float(scale) for name, scale in scales.items()},
+    **tokens_mapping(sidecar.tokens),
     "prompt_templates": {name: text for name, text in templates.items() if text is not None},
   }
+
+  # 3. K stands at the top for both roles; an AR's reader there looks below `critic`.
   if sidecar.layer_index is not None:
     mapping["extraction_layer_index"] = sidecar.layer_index
     if sidecar.role == "ar":
@@ -376,20 +247,3 @@ def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
 def write_model_sidecar(directory: str | Path, sidecar: ModelSidecar) -> Path:
   """Writes `{directory}/nla_meta.yaml`; returns its path."""
   return write_yaml(Path(directory) / MODEL_FILE, model_sidecar_mapping(sidecar))
-
-
-def write_yaml(path: Path, mapping: dict[str, Any]) -> Path:
-  """Writes a mapping in its own order, characters unescaped. Raises NLAError when it cannot be written."""
-  try:
-    text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=1000)
-    path.write_text(text, encoding="utf-8")
-  except OSError as error:
-    raise NLAError(
-      f"{path} could not be written ({error.strerror}): free some space or choose another directory"
-    ) from error
-  except yaml.representer.RepresenterError as error:
-    raise NLAError(
-      f"{path}: only plain numbers, strings, lists and mappings can stand in a sidecar, got "
-      f"{error.args[-1]!r}"
-    ) from error
-  return path

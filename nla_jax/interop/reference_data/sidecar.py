@@ -52,7 +52,7 @@ class DatasetSidecar:
   api_summaries: dict[str, Any] | None = None
   keep_debug_metadata: bool = True
   parent_datasets: tuple[str, ...] = ()
-  created_at: str = dataclasses.field(default_factory=model._now)
+  created_at: str = dataclasses.field(default_factory=model.utc_now)
   created_by: str = model.CREATED_BY
   git_commit: str | None = None
 
@@ -105,7 +105,7 @@ def write_dataset_sidecar(parquet: str | Path, sidecar: DatasetSidecar) -> Path:
       "corpus_slice": {"start": sidecar.corpus_start, "length": sidecar.corpus_length},
       "positions_per_doc": sidecar.positions_per_doc,
     },
-    **model._tokens_there(tokens),
+    **model.tokens_mapping(tokens),
   }
   if any(templates.values()):
     mapping["prompt_templates"] = {
@@ -122,7 +122,7 @@ def read_dataset_sidecar(parquet: str | Path) -> DatasetSidecar:
   Raises:
     NLAError: it is missing, no data file's, lacks a key that is needed, or its activations are not raw.
   """
-  reader = model._Reader(dataset_sidecar_path(parquet))
+  reader = model.YamlReader(dataset_sidecar_path(parquet))
   kind = reader.get("kind", kind=str)
   if kind != "nla_dataset":
     raise NLAError(

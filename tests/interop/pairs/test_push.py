@@ -13,7 +13,7 @@ from nla_jax.cli.main import main
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.random_model import random_model
 from nla_jax.interop.pairs import model_card, push, sidecar
-from nla_jax.interop.pairs.directories import write_ar, write_av
+from nla_jax.interop.pairs.write import write_ar, write_av
 
 K = 2
 METRICS = {

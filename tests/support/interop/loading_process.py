@@ -1,6 +1,6 @@
 """Run as one of several processes with four CPU devices each: loads its part of checkpoints, a line of JSON for each.
 
-python tests/interop/loading_process.py ADDRESS PROCESSES INDEX DIRECTORY…
+python tests/support/interop/loading_process.py ADDRESS PROCESSES INDEX DIRECTORY…
 """
 
 import json

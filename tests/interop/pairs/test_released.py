@@ -24,7 +24,9 @@ from nla_jax.errors import NLAError
 from nla_jax.interop import describe
 from nla_jax.interop.base_models import tensor_files
 from nla_jax.interop.base_models.load import load_pretrained
-from nla_jax.interop.pairs import directories, model_card
+from nla_jax.interop.pairs import model_card
+from nla_jax.interop.pairs.directories import read_checkpoint
+from nla_jax.interop.pairs.write import write_ar, write_av
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.transformer import Transformer
 
@@ -127,12 +129,10 @@ def test_a_released_pair_explains_and_reconstructs_as_torch_does(
 @pytest.mark.parametrize("major", MAJORS)
 def test_what_is_loaded_and_written_again_is_byte_identical(pair, tmp_path, major, family):
   folder = pair(major, family)[1]
-  av, ar = directories.read_av(folder / "org-av"), directories.read_ar(folder / "org-ar")
+  av, ar = read_checkpoint(folder / "org-av", "av"), read_checkpoint(folder / "org-ar", "ar")
   assert len(tensor_files.weight_files(folder / "org-av")) > 1
-  directories.write_av(
-    tmp_path / "av", av.architecture, av.params, av.tokenizer, av.sidecar, dtype="bfloat16"
-  )
-  directories.write_ar(
+  write_av(tmp_path / "av", av.architecture, av.params, av.tokenizer, av.sidecar, dtype="bfloat16")
+  write_ar(
     tmp_path / "ar", ar.architecture, ar.params, ar.head, ar.tokenizer, ar.sidecar, dtype="bfloat16"
   )
   for role in ("av", "ar"):
@@ -142,7 +142,9 @@ def test_what_is_loaded_and_written_again_is_byte_identical(pair, tmp_path, majo
       assert (
         array.dtype == after[name].dtype == "bfloat16" and array.tobytes() == after[name].tobytes()
       ), name
-  assert directories.read_av(tmp_path / "av").tokenizer.chat_template == av.tokenizer.chat_template
+  assert (
+    read_checkpoint(tmp_path / "av", "av").tokenizer.chat_template == av.tokenizer.chat_template
+  )
   sampling = json.loads((tmp_path / "av" / "generation_config.json").read_text())
   assert (sampling["temperature"], sampling["top_p"], sampling["repetition_penalty"]) == (
     1.0,
@@ -293,7 +295,7 @@ def test_halves_of_two_bases_are_no_pair(copied, released):
 def test_an_ar_without_a_chat_template_is_whole(copied):
   folder, _ = copied
   (folder / "org-ar" / "chat_template.jinja").unlink()
-  assert directories.read_ar(folder / "org-ar").tokenizer.chat_template is None
+  assert read_checkpoint(folder / "org-ar", "ar").tokenizer.chat_template is None
   assert nla_jax.load(folder / "org-av").pair.layer == 1
 
 

@@ -14,7 +14,8 @@ from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.pairs import sidecar as s
-from nla_jax.interop.pairs.directories import read_ar, read_av, write_ar, write_av
+from nla_jax.interop.pairs.directories import read_checkpoint
+from nla_jax.interop.pairs.write import write_ar, write_av
 
 LAYER = 1
 
@@ -79,7 +80,7 @@ def test_an_av_is_read_back_as_it_was_written(base, tokenizer, tmp_path):
   architecture, params, config = base
   sidecar = _sidecar(tokenizer, "av")
   write_av(tmp_path / "av", architecture, params, tokenizer, sidecar, config)
-  found = read_av(tmp_path / "av")
+  found = read_checkpoint(tmp_path / "av", "av")
   assert found.architecture == architecture and found.sidecar == sidecar
   assert found.head is None and found.injection is None
   _assert_same(found.params, params)
@@ -101,7 +102,7 @@ def test_an_ar_is_read_back_as_it_was_written(base, tokenizer, tmp_path):
   write_ar(
     tmp_path / "ar", architecture.lower(LAYER + 1), _cut(params), head, tokenizer, sidecar, config
   )
-  found = read_ar(tmp_path / "ar")
+  found = read_checkpoint(tmp_path / "ar", "ar")
   assert found.architecture == architecture.lower(LAYER + 1) and found.sidecar == sidecar
   _assert_same(found.params, _cut(params))
   np.testing.assert_array_equal(found.head, head)
@@ -111,7 +112,7 @@ def test_an_ar_is_read_back_as_it_was_written(base, tokenizer, tmp_path):
   )
 
 
-def test_the_ars_files_hold_what_the_contract_says_and_no_more(base, tokenizer, tmp_path):
+def test_the_ars_files_hold_what_is_documented_and_no_more(base, tokenizer, tmp_path):
   architecture, params, config = base
   head = _head()
   write_ar(
@@ -175,7 +176,7 @@ def test_torch_computes_the_same_prediction_from_the_ars_files(base, tokenizer, 
 
 def test_the_written_tokenizer_gives_the_same_ids(llama, tokenizer, tmp_path):
   write_av(tmp_path / "av", *llama, tokenizer, _sidecar(tokenizer, "av"))
-  live = read_av(tmp_path / "av").tokenizer
+  live = read_checkpoint(tmp_path / "av", "av").tokenizer
   for text in ("a cat 12 ㈎ of 世界", "<|im_start|>user\nthe text<|im_end|>", "  two  spaces\n"):
     assert live(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert live.decode(live(text)["input_ids"]) == text
@@ -212,7 +213,7 @@ def test_a_learned_injection_travels_in_a_file_of_its_own(llama, tokenizer, tmp_
     injection=injection,
     dtype="bfloat16",
   )
-  found = read_av(tmp_path / "av")
+  found = read_checkpoint(tmp_path / "av", "av")
   for key, array in injection.items():
     np.testing.assert_array_equal(found.injection[key], array)
   assert (
@@ -223,7 +224,7 @@ def test_a_learned_injection_travels_in_a_file_of_its_own(llama, tokenizer, tmp_
   )
   (tmp_path / "av" / "injection.safetensors").unlink()
   with pytest.raises(NLAError, match=re.escape("lacks injection.safetensors")):
-    read_av(tmp_path / "av")
+    read_checkpoint(tmp_path / "av", "av")
 
 
 def test_an_ar_with_one_block_too_few_or_too_many_is_refused_both_ways(
@@ -237,10 +238,10 @@ def test_an_ar_with_one_block_too_few_or_too_many_is_refused_both_ways(
   write_ar(tmp_path / "ar", architecture.lower(2), _cut(params), _head(), tokenizer, sidecar)
   s.write_model_sidecar(tmp_path / "ar", dataclasses.replace(sidecar, layer_index=2))
   with pytest.raises(NLAError, match="has 3 blocks, this one has 2"):
-    read_ar(tmp_path / "ar")
+    read_checkpoint(tmp_path / "ar", "ar")
   edit_config(tmp_path / "ar", num_hidden_layers=3)
   with pytest.raises(NLAError, match="says 3 layers, the safetensors hold 2"):
-    read_ar(tmp_path / "ar")
+    read_checkpoint(tmp_path / "ar", "ar")
 
 
 def test_damaged_or_mixed_up_checkpoints_are_refused(llama, tokenizer, tmp_path):
@@ -254,19 +255,19 @@ def test_damaged_or_mixed_up_checkpoints_are_refused(llama, tokenizer, tmp_path)
     _sidecar(tokenizer, "ar"),
   )
   with pytest.raises(NLAError, match="is an AR's, an AV's is needed"):
-    read_av(tmp_path / "ar")
+    read_checkpoint(tmp_path / "ar", "av")
   tensor_files.write_file(
     tmp_path / "ar" / "value_head.safetensors", {"weight": np.zeros((32, 16))}
   )
   with pytest.raises(NLAError, match=re.escape("shape [32, 16], expected [32, 32]")):
-    read_ar(tmp_path / "ar")
+    read_checkpoint(tmp_path / "ar", "ar")
   (tmp_path / "ar" / "value_head.safetensors").unlink()
   with pytest.raises(NLAError, match=r"value_head\.safetensors is missing"):
-    read_ar(tmp_path / "ar")
+    read_checkpoint(tmp_path / "ar", "ar")
   for name in ("tokenizer.json", "tokenizer_config.json"):
     (tmp_path / "ar" / name).unlink()
   with pytest.raises(NLAError, match="no tokenizer could be read"):
-    read_ar(tmp_path / "ar")
+    read_checkpoint(tmp_path / "ar", "ar")
 
 
 def test_an_export_replaces_only_an_earlier_export_and_a_failed_one_leaves_it_alone(

@@ -23,7 +23,9 @@ from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.base_models.random_model import byte_tokenizer
 from nla_jax.parallel import placement
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "loading.py"
+ROOT = Path(__file__).parents[3]
+BENCHMARK = ROOT / "benchmarks" / "loading.py"
+PROGRAM = ROOT / "tests" / "support" / "interop" / "loading_process.py"
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +74,9 @@ def _load_in_two_processes(*checkpoints):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  program = Path(__file__).parent / "loading_process.py"
   running = [
     subprocess.Popen(
-      [sys.executable, str(program), address, "2", str(i), *map(str, checkpoints)],
+      [sys.executable, str(PROGRAM), address, "2", str(i), *map(str, checkpoints)],
       text=True,
       stdout=subprocess.PIPE,
       env={**os.environ, "JAX_PLATFORMS": "cpu"},

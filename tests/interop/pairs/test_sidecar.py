@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back(tokenizer, tmp_path, role):
   s.read_model_sidecar(tmp_path).verify(tokenizer)
 
 
-def test_the_written_form_is_the_contracts(tokenizer, tmp_path):
+def test_the_written_form_is_the_documented_one(tokenizer, tmp_path):
   ar = yaml.safe_load(
     s.write_model_sidecar(tmp_path, _sidecar(tokenizer, "ar")).read_text(encoding="utf-8")
   )
@@ -193,7 +193,7 @@ def test_a_scale_that_is_no_number_is_not_written(tokenizer, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_dataset_sidecars_round_trip_with_the_contracts_keys_only(tokenizer, tmp_path):
+def test_dataset_sidecars_round_trip_with_the_documented_keys_only(tokenizer, tmp_path):
   tokens = s.tokens_of(prompts.make_prompts(tokenizer))
   sidecar = DatasetSidecar(
     dataset_id="d",
