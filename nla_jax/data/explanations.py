@@ -53,13 +53,13 @@ def write_explanations(
       layout.MANIFEST, None
     ).result()  # deletes it: the old one would vouch for the new table
     store.write(TABLE, table).result()
-  files.write_json(store, layout.MANIFEST, manifest)
+  files.write_json(files.below(path, layout.MANIFEST), manifest)
   return manifest
 
 
 def read_manifest(path: str) -> dict:
   """The manifest of an explanations folder. Raises NLAError where there is none."""
-  manifest = files.read_json(files.open_files(path), layout.MANIFEST)
+  manifest = files.read_json(files.below(path, layout.MANIFEST))
   if manifest is None:
     raise NLAError(f"there are no finished explanations at {path}; make them with `nla teach`")
   return manifest

@@ -87,9 +87,9 @@ class StoreWriter:
       )
     )
     self.n_shards = -(-n_rows // shard_rows)
-    found = files.read_json(self._files, layout.LAYOUT)
+    found = files.read_json(files.below(self.path, layout.LAYOUT))
     if found is None:
-      files.write_json(self._files, layout.LAYOUT, self._layout)
+      files.write_json(files.below(self.path, layout.LAYOUT), self._layout)
     else:
       _refuse_other(self.path, found, self._layout)
     self._arrays = {}
@@ -147,7 +147,9 @@ class StoreWriter:
       for write in pending:
         write.result()
     sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
-    files.write_json(self._files, layout.record_name(shard), {"rows": len(rows), "sha256": sums})
+    files.write_json(
+      files.below(self.path, layout.record_name(shard)), {"rows": len(rows), "sha256": sums}
+    )
 
   def write_documents(self, documents: Sequence[StoredDocument]) -> None:
     """Writes the documents that the `document` array's indices mean."""
@@ -178,13 +180,15 @@ class StoreWriter:
     manifest = {
       **self._layout,
       "documents_sha256": hashlib.sha256(documents.value).hexdigest(),
-      "shards": [files.read_json(self._files, layout.record_name(i)) for i in range(self.n_shards)],
+      "shards": [
+        files.read_json(files.below(self.path, layout.record_name(i))) for i in range(self.n_shards)
+      ],
     }
     manifest["content_hash"] = hashlib.sha256(
       json.dumps(manifest, sort_keys=True).encode()
     ).hexdigest()
     manifest = {**(fields or {}), **manifest}
-    files.write_json(self._files, layout.MANIFEST, manifest)
+    files.write_json(files.below(self.path, layout.MANIFEST), manifest)
     return manifest
 
   def _keys(self, shard: int) -> list[str]:
@@ -207,7 +211,7 @@ class Store:
   def __init__(self, path: str):
     self.path = str(path)
     self._files = files.open_files(self.path)
-    self.manifest = files.read_json(self._files, layout.MANIFEST)
+    self.manifest = files.read_json(files.below(self.path, layout.MANIFEST))
     there = {key.decode() for key in self._files.list().result()}
     if self.manifest is None:
       if layout.LAYOUT not in there:
