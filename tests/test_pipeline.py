@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from run_process import command, curve, evaluation, finish, logs, reach, shards, start
+from support.run_process import command, curve, evaluation, finish, logs, reach, shards, start
 
 from nla_jax.cli.main import main
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from run_process import curve, evaluation, finish, lines, logs, reach, shards, start
+from support.run_process import curve, evaluation, finish, lines, logs, reach, shards, start
 
 # So short a training does not teach the AV the form: lengths and the teacher's text give RL its two gradients.
 SMALL = [
