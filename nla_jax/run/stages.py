@@ -7,27 +7,27 @@ Each reads one config and one workdir, writes its own folder and closes it with 
 """
 
 import functools
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
+from nla_jax import files
 from nla_jax.autoencoder.fve import baseline_variance
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import explanations, extraction
 from nla_jax.data.loader import StoreRows
+from nla_jax.data.scale import injection_scale as scale_of_store
 from nla_jax.data.teachers import file, readout
-from nla_jax.errors import NLAError
 from nla_jax.evaluation import harness
 from nla_jax.interop.pairs.export import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
-from nla_jax.parallel.mesh import check_mesh, mesh_of
+from nla_jax.parallel.mesh import mesh_of
 from nla_jax.progress import say, track
 from nla_jax.run import report
+from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
 from nla_jax.run.stage import write_json
@@ -35,62 +35,9 @@ from nla_jax.run.warm_start import load_initial
 from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft as sft_lib
 from nla_jax.training.checkpoint import drop_checkpoints, load_params, save_params
-from nla_jax.workdir import STAGES
+from nla_jax.workdir import MANIFEST, METRICS, REPORT, STAGES, STORE, TEXTS
 
 _WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
-
-
-def check(run: Run) -> None:
-  """What can be known before the first expensive step. Raises NLAError."""
-  c = run.config
-  if not c.model or not c.corpus:
-    raise NLAError(
-      "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
-    )
-  for name in ("av", "ar"):
-    if c[name].accumulate < 1 or c[name].batch % c[name].accumulate:
-      raise NLAError(
-        f"config.{name}.accumulate={c[name].accumulate} does not divide config.{name}.batch={c[name].batch}"
-      )
-  rl_lib.check_settings(c.rl)
-  if c.teacher.provider not in ("readout", "file"):
-    raise NLAError(f"config.teacher.provider={c.teacher.provider!r}: expected readout or file")
-  if c.teacher.provider == "readout" and c.data.next_tokens < c.teacher.next_tokens:
-    raise NLAError(
-      f"the readout teacher names {c.teacher.next_tokens} next tokens and extraction keeps "
-      f"{c.data.next_tokens}; raise --config.data.next_tokens"
-    )
-  if c.teacher.provider == "file" and not Path(c.teacher.path).is_file():
-    raise NLAError(
-      f"the teacher's file {c.teacher.path!r} does not exist; check --config.teacher.path"
-    )
-  layers, positions = (
-    run.pretrained.architecture.n_layers,
-    run.pretrained.architecture.max_positions,
-  )
-  if not 0 <= c.layer < layers:
-    raise NLAError(f"config.layer={c.layer}: {c.model} has blocks 0..{layers - 1}")
-  around = len(run.prompts.answer_ids(run.pretrained.tokenizer, ""))
-  if c.rl.max_new_tokens < c.teacher.max_tokens + around:
-    raise NLAError(
-      f"config.rl.max_new_tokens={c.rl.max_new_tokens} cannot hold the teacher's explanations: "
-      f"{c.teacher.max_tokens} tokens and {around} around them; raise it or lower "
-      "--config.teacher.max_tokens"
-    )
-  prompt = len(run.prompts.before) + len(run.prompts.after)
-  if prompt + c.rl.max_new_tokens > positions:
-    raise NLAError(
-      f"config.rl.max_new_tokens={c.rl.max_new_tokens} and the AV's prompt of {prompt} tokens are more "
-      f"than the {positions} positions that {c.model} was made for; lower it"
-    )
-  if c.data.max_tokens > positions:
-    raise NLAError(
-      f"config.data.max_tokens={c.data.max_tokens}: {c.model} was made for {positions} positions; lower "
-      "it"
-    )
-  check_mesh(run.pretrained.architecture, c)
-  run.pair(1.0)
-  run.dtype  # noqa: B018 - raises on an unknown setting
 
 
 def extract(run: Run) -> None:
@@ -98,11 +45,10 @@ def extract(run: Run) -> None:
   stage = run.open("extract")
   if stage.done:
     return
-  stage.finish(
-    **extraction.extract(
-      run.config, run.pretrained, run.base_params, str(stage.path / "store"), run.dtype
-    )
-  )
+
+  path = str(run.workdir / STORE)
+  facts = extraction.extract(run.config, run.pretrained, run.base_params, path, run.dtype)
+  stage.finish(**facts)
 
 
 def teach(run: Run) -> None:
@@ -130,7 +76,7 @@ def teach(run: Run) -> None:
       for row, (i, p) in enumerate(track(zip(document, position), "teach", "row", total=len(store)))
     ]
   if distributed.is_first():
-    explanations.write_explanations(str(stage.path / "texts"), np.arange(len(store)), texts)
+    explanations.write_explanations(str(run.workdir / TEXTS), np.arange(len(store)), texts)
   lengths = [
     len(ids) for ids in run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]
   ]
@@ -147,12 +93,8 @@ def _watched(run: Run) -> np.ndarray:
 
 
 def injection_scale(run: Run) -> float:
-  """α: the config's, or the 75th percentile of the norms of all activations that are trained on."""
-  store = run.store
-  norms = store.read(
-    "norm", np.concatenate([store.rows(split) for split in ("av_sft", "ar_sft", "rl")])
-  )
-  return run.config.inject.scale or float(np.quantile(norms, 0.75))
+  """α: the config's where it names one, else what the norms of the store say."""
+  return run.config.inject.scale or scale_of_store(run.store)
 
 
 def sft(run: Run) -> None:
@@ -294,14 +236,14 @@ def export(run: Run) -> None:
   stage = run.open("export")
   if stage.done:
     return
-  nla = load_run(run.workdir, run=run)
+
   export_pair(
-    nla,
+    load_run(run.workdir, run=run),
     stage.path,
     base=run.config.model,
     stage="rl",
     trained_on=run.config.corpus,
-    metrics=json.loads((run.path("eval") / "metrics.json").read_text()),
+    metrics=files.read_json(run.path("eval") / METRICS),
     dtype=run.config.export_dtype,
   )
   stage.finish()
@@ -317,36 +259,43 @@ FUNCTIONS = {
 }
 
 
-def run_stages(run: Run, names: tuple[str, ...]) -> None:
-  """Runs stages in order; each skips itself when it is done."""
-  distributed.check_same("config", run.config.to_json())
-  distributed.check_same("version of nla_jax and jax", distributed.code_version())
-  with mesh_of(run.config.mesh):
-    check(run)
-    _run_stages(run, names)
-
-
-def _run_stages(run: Run, names: tuple[str, ...]) -> None:
-  for name in names:
-    begun = time.time()
-    done_before = (run.path(name) / "manifest.json").exists()
-    FUNCTIONS[name](run)
-    say(
-      f"{name}: already done, {run.path(name)}"
-      if done_before
-      else f"{name}: done in {time.time() - begun:.0f} s"
-    )
-
-
 def run_all(run: Run) -> None:
-  """`nla run`: every stage, then where the time went."""
+  """`nla run`: every stage, then where the time went and what came of it."""
   run_stages(run, STAGES)
+
+  # Once more: the report was written at the evaluation, before the export's time was known.
   report.write_run_report(run)
   rows = report.timing(run)
-  say(
-    "where the time went: "
-    + ", ".join(f"{row['stage']} {row['seconds']:.0f} s" for row in rows)
-    + f"; in all {sum(row['seconds'] for row in rows) / 60:.1f} min"
-  )
-  say(harness.table(json.loads((run.path("eval") / "metrics.json").read_text())))
-  say(f"report: {run.workdir / 'report.html'}   exported: {run.path('export')}")
+  stages = ", ".join(f"{row['stage']} {row['seconds']:.0f} s" for row in rows)
+  minutes = sum(row["seconds"] for row in rows) / 60
+  say(f"where the time went: {stages}; in all {minutes:.1f} min")
+  say(harness.table(files.read_json(run.path("eval") / METRICS)))
+  say(f"report: {run.workdir / REPORT}   exported: {run.path('export')}")
+
+
+def run_stages(run: Run, names: tuple[str, ...]) -> None:
+  """Runs stages in the order of their names here; each skips itself when it is done.
+
+  Raises:
+    NLAError: the processes of this run differ, the config cannot work, or a stage fails in a way that can be mended.
+  """
+  # 1. All processes run the same code on the same config; otherwise they would wait for each other for ever.
+  distributed.check_same("config", run.config.to_json())
+  distributed.check_same("version of nla_jax and jax", distributed.code_version())
+
+  # 2. What can be known beforehand, then the stages. Both need the mesh, which decides what divides.
+  with mesh_of(run.config.mesh):
+    check(run)
+    for name in names:
+      _run_stage(run, name)
+
+
+def _run_stage(run: Run, name: str) -> None:
+  begun = time.time()
+  done_before = files.exists(run.path(name) / MANIFEST)
+  FUNCTIONS[name](run)
+
+  if done_before:
+    say(f"{name}: already done, {run.path(name)}")
+  else:
+    say(f"{name}: done in {time.time() - begun:.0f} s")
