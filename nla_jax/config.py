@@ -68,14 +68,18 @@ def default_config() -> ConfigDict:
   c.name = "nla"  # shown in reports and model cards
   c.preset = "main"  # a name in the config file's PRESETS
   c.seed = 42
+
+  # The target, and what it reads. The AV starts as a copy of it, the AR as a copy of its blocks 0..K.
   c.model = ""  # package:NAME, a .gguf, a Hugging Face directory or hub id, or random:tiny
   c.layer = 20  # K, 0-based: the output of block K is read
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
   c.corpus = ""  # wikipedia-sample, a .txt, .jsonl or .parquet file, or hf://dataset
+
   # Operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py).
   c.compute = "auto"
   c.kernel = "auto"  # log-probabilities by the Pallas kernel: on | off | auto, on TPUs (see models/token_scores.py)
 
+  # Which activations are kept. Splits are cut by groups of documents, so that no article lies in two of them.
   c.data = ConfigDict(
     {
       "max_documents": 0,  # a seeded sample of this many documents; 0 takes all
@@ -92,6 +96,8 @@ def default_config() -> ConfigDict:
       "chunk_rows": 128,
     }
   )
+
+  # What the AV's first words are learned from.
   c.teacher = ConfigDict(
     {
       "provider": "readout",  # readout | file
@@ -102,6 +108,8 @@ def default_config() -> ConfigDict:
       "max_tokens": 48,  # of one explanation; readout leaves features out to stay within it
     }
   )
+
+  # What stands around the activation and the explanation. It belongs to the weights and is exported with them.
   c.prompts = ConfigDict(
     {
       "av": AV_TEMPLATE,
@@ -109,23 +117,31 @@ def default_config() -> ConfigDict:
       "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
     }
   )
+
+  # How the activation comes into the AV, at the marker.
   c.inject = ConfigDict(
     {
-      "mode": "replace",  # replace | add
+      "mode": "replace",  # replace (the marker's embedding) | add (to the residual after block 1, norm-matched)
       "map": "scalar",  # scalar | affine
       "scale": 0.0,  # α; 0 takes the 75th percentile of the training activations' norms
     }
   )
+
+  # Supervised training of the two models.
   c.av = optimizer()
   c.ar = optimizer()
+  c.remat = True  # recompute blocks in the backward pass: a third more work, much less memory
+
+  # Several devices: the product of the sizes is their number. Results do not depend on it, beyond rounding.
   c.mesh = ConfigDict(
-    {  # several devices: sizes of the axes, whose product is the number of devices
+    {
       "data": 1,  # replicas; rows of a batch are shared by data and fsdp
       "fsdp": 0,  # shards of every parameter; 0 takes the devices that data and tensor leave
       "tensor": 1,  # shards of heads, hidden units and vocabulary
     }
   )
-  c.remat = True  # recompute blocks in the backward pass
+
+  # Reinforcement learning: the AV is rewarded for what the AR can rebuild.
   c.rl = Section(
     {
       "steps": 1000,
@@ -134,20 +150,24 @@ def default_config() -> ConfigDict:
       "ar_steps": 0,  # first steps in which only the AR learns, from one explanation of each of more activations
       "max_new_tokens": 150,
       "temperature": 1.0,
+      # The reward, and what is taken off it.
       "reward": "mse",  # mse | cosine | log
       "truncate": False,  # explanations are cut at random for the reward, so that first words carry most
       "repeat_cost": 0.0,  # reward lost for a text all of whose three-word sequences occurred before
       "non_ascii_cost": 0.0,  # reward lost for a text without an ASCII character
-      "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
-      "ar_teacher": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
-      "advantage": "grpo",  # grpo | mean | rloo
-      "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "length_cost": 0.0,  # reward lost a token above length_target
       "length_target": 0,
+      # The AR meanwhile.
+      "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
+      "ar_teacher": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
+      # The policy's loss.
+      "advantage": "grpo",  # grpo | mean | rloo
+      "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "clip": 0.2,
       "clip_high": 0.0,  # upper bound of the ratio above 1; 0 is the same as clip
       "dual_clip": 0.0,  # bound of the loss where the advantage is negative, in advantages; 0 is none
       "importance_cap": 0.0,  # bound of the weights that correct for the sampler's arithmetic; 0 leaves them out
+      # The distance from the AV before RL.
       "kl_weight": 0.01,
       "kl": "k2",  # k1 (in the reward) | k2 | k3 (in the loss)
       "kl_target": 0.0,  # nats a token that kl_weight adapts to; 0 keeps the weight
@@ -159,9 +179,14 @@ def default_config() -> ConfigDict:
       "ar": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
     }
   )
+
+  # What a long run needs to be stopped, watched and continued.
   c.checkpoint_every = 100  # updates
   c.guard_limit = 5  # skipped updates in a row that stop a run
+
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
+
+  # What is measured on held-out activations. Intervals are at 95 %.
   c.evaluation = ConfigDict(
     {
       "rows": 500,  # held-out activations
@@ -170,6 +195,8 @@ def default_config() -> ConfigDict:
       "bootstrap": 2000,
     }
   )
+
+  # A misspelt key in a config file is an error, not a new key that nothing reads.
   c.lock()
   return c
 

@@ -26,6 +26,7 @@ def below(path: AnyPath, child: str) -> str:
   path = os.fspath(path)
   if "://" in path:
     return f"{path.rstrip('/')}/{child}"
+  # TensorStore takes absolute paths only.
   return os.path.join(os.path.abspath(path), child)
 
 
@@ -42,19 +43,23 @@ def writing(path: AnyPath) -> Iterator[None]:
     yield
   except _REFUSED as error:
     reason = _reason(error)
+    # A full disk is the one case that a person can mend without another folder.
     if _NO_ROOM.search(reason):
       raise NLAError(
         f"no room left to write {path} ({reason}); free some space and run the same command again: "
         "what is complete is kept"
       ) from error
+
     raise NLAError(
       f"cannot write {path} ({reason}); make it writable or give another folder"
     ) from error
 
 
 def _reason(error: Exception) -> str:
-  # The first line, without the spec of the store, which is longer than the message.
-  return (str(error).splitlines() or [type(error).__name__])[0].split(" [tensorstore_spec=")[0]
+  first = (str(error).splitlines() or [type(error).__name__])[0]
+
+  # What follows is the store's spec, which is longer than the message.
+  return first.split(" [tensorstore_spec=")[0]
 
 
 def open_files(path: AnyPath) -> ts.KvStore:
@@ -79,7 +84,10 @@ def _open(path: AnyPath, spec: dict | str) -> ts.KvStore:
 def _open_file(path: AnyPath) -> ts.KvStore:
   """A store whose empty key is the file `path` itself."""
   path = os.fspath(path)
-  return _open(path, path if "://" in path else {"driver": "file", "path": os.path.abspath(path)})
+  if "://" in path:
+    return _open(path, path)
+
+  return _open(path, {"driver": "file", "path": os.path.abspath(path)})
 
 
 def read_bytes(path: AnyPath) -> bytes | None:
@@ -124,6 +132,7 @@ def read_json(path: AnyPath) -> Any | None:
   content = read_bytes(path)
   if content is None:
     return None
+
   try:
     return json.loads(content)
   except ValueError:
@@ -151,15 +160,18 @@ class JsonLines:
       NLAError: there is no room, or the place cannot be written to.
     """
     self._path = os.fspath(path)
-    kept = [line for line in read_lines(path) if keep(line)]
-    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    kept = [json.dumps(line) + "\n" for line in read_lines(path) if keep(line)]
+
+    # Written whole first: a crash here leaves either the old lines or those that are kept.
+    write_text(path, "".join(kept))
     self._file = open(path, "a")  # noqa: SIM115 - open as long as the stage runs
 
   def write(self, line: dict) -> None:
     """Appends one line. Raises NLAError where there is no room."""
     with writing(self._path):
       self._file.write(json.dumps(line) + "\n")
-      self._file.flush()  # whoever watches the curve sees the step now
+      # Whoever watches the curve sees the step now, and a killed process loses nothing.
+      self._file.flush()
 
   def close(self) -> None:
     """Closes the file."""
@@ -168,10 +180,12 @@ class JsonLines:
 
 def read_lines(path: AnyPath) -> list[dict]:
   """The lines of a `JsonLines` file up to the first that a crash cut off; none where there is no file."""
+  text = (read_bytes(path) or b"").decode(errors="replace")
   lines = []
-  for line in (read_bytes(path) or b"").decode(errors="replace").splitlines():
+  for line in text.splitlines():
     try:
       lines.append(json.loads(line))
     except json.JSONDecodeError:
-      break
+      break  # nothing after it can be trusted to follow it
+
   return lines

@@ -41,11 +41,14 @@ class Progress:
       disable=not (self._terminal and distributed.is_first()),
     )
     self.name, self.total, self.unit, self.done = name, total, unit, done
+
     self._start, self._first, self._last = time.time(), done, time.time()
 
   def advance(self, n: int = 1, **values) -> None:
     """Counts `n` units more; `values` are numbers to show beside the bar."""
     self.done += n
+
+    # In a log file a bar would be thousands of lines.
     if self._terminal:
       self._bar.update(n)
       if values:

@@ -48,6 +48,7 @@ def params_of(folder: Path, model: str) -> Path:
 
 def write_config(folder: Path, config: dict) -> None:
   """Writes a run's config.json: the config's keys, the workdir's format and the version that makes it."""
+  # One file, so that there is no moment at which a workdir has a config and no format.
   header = {FORMAT_KEY: FORMAT, VERSION_KEY: VERSION}
   files.write_json(folder / CONFIG, {**config, **header})
 
@@ -61,6 +62,7 @@ def read_config(file: Path) -> dict | None:
   found = files.read_json(file)
   if found is None:
     return None
+
   complaint = wrong_format(file, found)
   if complaint:
     raise NLAError(complaint)
@@ -84,7 +86,8 @@ def wrong_format(file: Path, found: dict) -> str | None:
   if found.get(FORMAT_KEY) == FORMAT:
     return None
 
-  version = found.get(VERSION_KEY, "0.1.0")  # the first version did not say which it was
+  # The first version did not say which it was.
+  version = found.get(VERSION_KEY, "0.1.0")
   return (
     f"{file.parent} was made by nla_jax {version}, and {VERSION} does not read that layout of a workdir: "
     f"install {version} to continue there, or give another --workdir; what it exported still loads with "

@@ -86,10 +86,12 @@ def help_text(name: str, define: Callable[[flags.FlagValues], None]) -> str:
   values = flags.FlagValues()
   define(values)
   lines = [*_CONFIG_HELP]
-  for flag in values.get_flags_for_module(define.__module__) or map(values.__getitem__, values):
-    default = f" (default {flag.default})" if flag.default not in (None, [], False) else ""
-    shown = f"--{flag.name}" if flag.boolean else f"--{flag.name}=…"
-    lines.append((shown, flag.help + default))
+  for flag in map(values.__getitem__, values):
+    if flag.boolean:
+      lines.append((f"--{'[no]' * flag.default}{flag.name}", flag.help))
+      continue
+    default = f" (default {flag.default})" if flag.default not in (None, []) else ""
+    lines.append((f"--{flag.name}=…", flag.help + default))
 
   width = max(len(flag) for flag, _ in lines)
   shown = [f"  {flag:<{width}}  {what}" for flag, what in lines]

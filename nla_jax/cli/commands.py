@@ -59,6 +59,7 @@ def usage() -> str:
   """What `nla --help` prints."""
   stages = [name for name in COMMANDS if COMMANDS[name].module == "stages"]
   others = [name for name in COMMANDS if name not in stages]
+
   return "\n".join(
     [
       f"usage: nla STAGE {_OF_A_RUN}",

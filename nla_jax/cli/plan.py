@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
       "give --config=FILE.py and --topology=CHIP:SHAPE, and no other word; `nla plan --help` shows how"
     )
 
-  jax.config.update("jax_platforms", "cpu")  # a TPU that is here stays free
+  # A TPU that is here stays free: programs are compiled for a description of the other one.
+  jax.config.update("jax_platforms", "cpu")
   topology = describe(options.topology)
   if options.suggest:
     print(suggest(line.config, topology, names, options.tries))
@@ -75,6 +76,7 @@ def _nearest(config, plan: Plan) -> str:
   if found is None:
     return "no larger slice of these chips with this mesh fits"
 
+  # There only the program that needs most was compiled.
   largest = found.compiled[0]
   return (
     f"nearest that fits: --topology={found.topology.name} with --config.mesh.fsdp={found.mesh[1]}: "

@@ -43,6 +43,7 @@ def check_names(config: ConfigDict) -> None:
 
 def check_supervised(config: ConfigDict) -> None:
   """A batch of SFT can be cut into equal parts."""
+  # Every part is compiled for one shape.
   for name in ("av", "ar"):
     batch, accumulate = config[name].batch, config[name].accumulate
     if accumulate < 1 or batch % accumulate:
@@ -58,6 +59,8 @@ def check_teacher(config: ConfigDict) -> None:
     raise NLAError(
       f"config.teacher.provider={teacher.provider!r}: expected {' or '.join(TEACHERS)}"
     )
+
+  # The readout teacher names what the target predicted, so extraction must have kept so many predictions.
   if teacher.provider == "readout" and config.data.next_tokens < teacher.next_tokens:
     raise NLAError(
       f"the readout teacher names {teacher.next_tokens} next tokens and extraction keeps "
@@ -89,6 +92,7 @@ def check_lengths(run: Run) -> None:
       "--config.teacher.max_tokens"
     )
 
+  # The prompt, the slot and the answer are one sequence to the AV.
   prompt = len(run.prompts.before) + len(run.prompts.after)
   if prompt + c.rl.max_new_tokens > positions:
     raise NLAError(

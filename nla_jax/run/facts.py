@@ -56,6 +56,8 @@ Facts = TypeVar("Facts", Extracted, Supervised, Reinforced)
 def read_facts(stage: Stage, kind: type[Facts]) -> Facts:
   """A finished stage's facts as a record. Raises NLAError where its manifest lacks one."""
   found = stage.facts
+
+  # A folder that a person edited, or that another version closed.
   missing = [name for name in kind._fields if name not in found]
   if missing:
     raise NLAError(

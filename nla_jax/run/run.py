@@ -81,6 +81,7 @@ class Run:
     Args:
       stop_layer: where given, blocks 0..stop_layer alone, without the unembedding.
     """
+    # Not cached: of a large model there is room for one copy, which training then owns.
     say(f"loading {self.config.model}")
     return load_pretrained(self.config.model, stop_layer=stop_layer).params
 
@@ -88,6 +89,7 @@ class Run:
   def prompts(self) -> prompts_lib.Prompts:
     """The two prompts as tokens, with the marker that stands where the activation goes."""
     c = self.config.prompts
+    # No marker named: the first character that is one token of this tokenizer.
     return prompts_lib.make_prompts(self.pretrained.tokenizer, c.av, c.ar, c.marker or None)
 
   @functools.cached_property
@@ -109,23 +111,20 @@ class Run:
 
   def pair(self, scale: float) -> Pair:
     """The AV and AR of this run without parameters; `scale` is α."""
-    c = self.config
-    return make_pair(
-      self.pretrained.architecture,
-      self.pretrained.tokenizer,
-      self.prompts,
-      PairSettings(
-        layer=c.layer,
-        scale=scale,
-        mode=c.inject.mode,
-        map=c.inject.map,
-        max_new_tokens=c.rl.max_new_tokens,
-        dtype=self.dtype,
-        remat=c.remat,
-        temperature=c.rl.temperature,
-        kernel=c.kernel,
-      ),
+    c, base = self.config, self.pretrained
+    settings = PairSettings(
+      layer=c.layer,
+      scale=scale,
+      mode=c.inject.mode,
+      map=c.inject.map,
+      max_new_tokens=c.rl.max_new_tokens,
+      dtype=self.dtype,
+      remat=c.remat,
+      temperature=c.rl.temperature,
+      kernel=c.kernel,
     )
+
+    return make_pair(base.architecture, base.tokenizer, self.prompts, settings)
 
   def context(self, row: int, tokens: int = 60) -> str:
     """The text before and at a row's token: its last `tokens` tokens."""
@@ -147,8 +146,10 @@ def begin(config: ConfigDict, workdir: Path) -> Run:
     run.workdir / CONFIG
   )  # refuses a workdir of another layout before anything is written
 
+  # Before the config is kept: the pair to begin from decides some of its keys.
   if config.init:
     adopt(config)
+
   run.workdir.mkdir(parents=True, exist_ok=True)
   if distributed.is_first():
     write_config(run.workdir, json.loads(config.to_json()))

@@ -237,6 +237,7 @@ def export(run: Run) -> None:
   if stage.done:
     return
 
+  # The card quotes the numbers of the evaluation, with their intervals.
   export_pair(
     load_run(run.workdir, run=run),
     stage.path,
@@ -292,6 +293,7 @@ def run_stages(run: Run, names: tuple[str, ...]) -> None:
 
 def _run_stage(run: Run, name: str) -> None:
   begun = time.time()
+  # Asked before, since a stage that is made says nothing about what it found.
   done_before = files.exists(run.path(name) / MANIFEST)
   FUNCTIONS[name](run)
 
