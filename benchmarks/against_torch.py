@@ -38,7 +38,7 @@ from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.prompts import encode, make_prompts
 from nla_jax.autoencoder.rows import encode_inputs
 from nla_jax.config import load_config
-from nla_jax.data.corpora.corpus import read_corpus
+from nla_jax.data.corpora.read import read_corpus
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models import target
 from nla_jax.models.parameters import lower_params

@@ -17,7 +17,7 @@ import numpy as np
 
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.prompts import encode
-from nla_jax.data.corpora.corpus import read_corpus
+from nla_jax.data.corpora.read import read_corpus
 from nla_jax.evaluation import controls
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models.parameters import unembedding

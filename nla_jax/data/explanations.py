@@ -1,4 +1,4 @@
-"""Explanations on disk: what a teacher wrote for rows of an activation store, and files of explanations made elsewhere.
+"""The folder of explanations on disk: what a teacher wrote for rows of an activation store.
 
 A folder (or KvStore URL) with `explanations.parquet` (row int64, explanation string) and `manifest.json`, written last.
 """
@@ -28,6 +28,10 @@ def write_explanations(
     rows: [n] row indices in the activation store, each once.
     texts: [n] explanations, none empty.
     fields: JSON values to keep in the manifest.
+
+  Raises:
+    NLAError: an explanation is empty, or the folder cannot be written.
+    ValueError: there is not one explanation a row, or a row occurs twice.
   """
   rows = np.asarray(rows, np.int64)
   if rows.shape != (len(texts),) or len(np.unique(rows)) != len(rows):
@@ -39,26 +43,25 @@ def write_explanations(
     raise NLAError(
       f"the teacher's explanation of row {empty} is empty; leave the row out or ask the teacher again"
     )
+
+  columns = {"row": pa.array(rows), "explanation": pa.array(texts, pa.string())}
   sink = pa.BufferOutputStream()
-  pq.write_table(
-    pa.table({"row": pa.array(rows), "explanation": pa.array(texts, pa.string())}),
-    sink,
-    compression="zstd",
-  )
+  pq.write_table(pa.table(columns), sink, compression="zstd")
   table = sink.getvalue().to_pybytes()
-  manifest = {**(fields or {}), "n_rows": len(rows), "sha256": hashlib.sha256(table).hexdigest()}
+
   store = files.open_files(path)
   with files.writing(store.url + TABLE):
-    store.write(
-      layout.MANIFEST, None
-    ).result()  # deletes it: the old one would vouch for the new table
+    # The old manifest goes first: it would vouch for the new table.
+    store.write(layout.MANIFEST, None).result()
     store.write(TABLE, table).result()
+
+  manifest = {**(fields or {}), "n_rows": len(rows), "sha256": hashlib.sha256(table).hexdigest()}
   files.write_json(files.below(path, layout.MANIFEST), manifest)
   return manifest
 
 
 def read_manifest(path: str) -> dict:
-  """The manifest of an explanations folder. Raises NLAError where there is none."""
+  """Returns the manifest of an explanations folder. Raises NLAError where there is none."""
   manifest = files.read_json(files.below(path, layout.MANIFEST))
   if manifest is None:
     raise NLAError(f"there are no finished explanations at {path}; make them with `nla teach`")
@@ -66,13 +69,19 @@ def read_manifest(path: str) -> dict:
 
 
 def read_explanations(path: str) -> dict[int, str]:
-  """{row of the activation store: explanation}. Raises NLAError where the folder is unfinished or damaged."""
+  """Returns {row of the activation store: explanation}.
+
+  Raises:
+    NLAError: the folder is unfinished or damaged.
+  """
   manifest = read_manifest(path)
   found = files.open_files(path).read(TABLE).result()
+
   if found.state != "value" or hashlib.sha256(found.value).hexdigest() != manifest["sha256"]:
     raise NLAError(
       f"{path}/{TABLE} is missing or damaged; delete {path}/{layout.MANIFEST} and run `nla teach` "
       "again"
     )
+
   table = pq.read_table(io.BytesIO(found.value))
   return dict(zip(table["row"].to_pylist(), table["explanation"].to_pylist(), strict=True))

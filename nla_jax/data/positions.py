@@ -1,7 +1,8 @@
-"""Which tokens become activations, and which split a document belongs to. Both depend on names and seeds alone.
+"""The rules of selection: which tokens become activations, and which split a group of documents belongs to.
 
-The generators are the interchange contract's, so a corpus cut into any shards, here or by the reference code, gives
-the same rows.
+Both rules depend on names and seeds alone, and know neither files, configs nor processes; `nla_jax.data.selection`
+applies them to a corpus. The generators are those of `docs/interchange.md`, so a corpus cut into any shards, here or
+by the reference code, gives the same rows.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from nla_jax.errors import NLAError
 
 HELD_OUT = "held_out"
 FRACTIONS = (("av_sft", 0.25), ("ar_sft", 0.25), ("rl", 0.5))
+SPLITS = (HELD_OUT, *(name for name, _ in FRACTIONS))
 
 
 def choose_positions(
@@ -25,7 +27,9 @@ def choose_positions(
   per_document: int = 10,
   minimum: int = 50,
 ) -> list[int]:
-  """Token indices of one document, ascending, drawn without replacement by a generator seeded by the document alone.
+  """Returns token indices of one document, ascending, drawn without replacement.
+
+  The generator is seeded by the document's id and the corpus's seed, so no other document changes the choice.
 
   Args:
     doc_id: the document's id.
@@ -40,6 +44,8 @@ def choose_positions(
   """
   special = frozenset(special_ids)
   candidates = [i for i in range(minimum, len(token_ids)) if int(token_ids[i]) not in special]
+
+  # SHA-256, not `hash`, which Python salts in every process.
   generator = random.Random(hashlib.sha256(f"{seed}|{doc_id}".encode()).digest())
   return sorted(generator.sample(candidates, min(per_document, len(candidates))))
 
@@ -52,7 +58,7 @@ def choose_rows(
   per_document: int = 10,
   minimum: int = 50,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The rows of a whole corpus, ordered by document, then position.
+  """Returns the rows of a whole corpus, ordered by document, then position.
 
   Args:
     documents: (id, token ids) of each document.
@@ -67,18 +73,22 @@ def choose_rows(
   Raises:
     NLAError: no document is longer than `minimum` tokens.
   """
-  special, rows, longest, count = frozenset(special_ids), [], 0, 0
+  special = frozenset(special_ids)
+  rows, longest, count = [], 0, 0
   for index, (doc_id, token_ids) in enumerate(documents):
     chosen = choose_positions(
       doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=minimum
     )
     rows.extend((index, position) for position in chosen)
     longest, count = max(longest, len(token_ids)), count + 1
+
   if not rows:
     raise NLAError(
       f"none of the {count} documents has a position to take: the longest has {longest} tokens and the "
       f"first position is {minimum}; give longer documents or a smaller minimum position"
     )
+
+  # Each column by itself in memory: as views of the pairs, every later read would stride over the other.
   document, position = np.asarray(rows, np.int32).T
   return np.ascontiguousarray(document), np.ascontiguousarray(position)
 
@@ -90,10 +100,12 @@ def split_groups(
   held_out: float = 0.1,
   fractions: Sequence[tuple[str, float]] = FRACTIONS,
 ) -> dict[str, str]:
-  """The split of each group. Held-out groups are cut first; the rest is shuffled and cut by the contract.
+  """Returns the split of each group: held-out groups are cut first, then the rest is shuffled and cut.
 
-  The held-out generator is its own, so which groups are held out does not depend on `fractions`. No split stays empty:
-  where rounding leaves one so, it gets a group of the largest.
+  1. Held-out groups are drawn by a generator of their own, so which they are does not depend on `fractions`.
+  2. The rest is shuffled and cut at the cumulative shares, as `docs/interchange.md` says.
+
+  No split stays empty: where rounding leaves one so, it gets a group of the largest.
 
   Args:
     groups: names, repeats allowed, in any order.
@@ -109,6 +121,8 @@ def split_groups(
   """
   names = sorted(set(groups))
   shares = [share for _, share in fractions]
+
+  # 1e-6: shares such as 0.1 do not add to 1 exactly.
   if not 0 <= held_out < 1 or any(share < 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
     raise NLAError(
       f"the splits are held_out {held_out} and {dict(fractions)}; held_out must be in [0, 1) and the "
@@ -121,14 +135,18 @@ def split_groups(
       "(a group is a document, or what the corpus names as its group)"
     )
 
+  # 1. Held-out groups. At most so many that each other split can have one.
   generator = random.Random(hashlib.sha256(f"{seed}|{HELD_OUT}".encode()).digest())
   order = list(names)
   generator.shuffle(order)
   wanted = max(1, round(held_out * len(names))) if held_out > 0 else 0
-  cut = set(order[: min(wanted, len(names) - (needed - (held_out > 0)))])
+  most = len(names) - (needed - (held_out > 0))
+  cut = set(order[: min(wanted, most)])
 
+  # 2. The rest, from the sorted names, so that the order in which groups come does not matter.
   rest = [name for name in names if name not in cut]
   random.Random(seed).shuffle(rest)
+
   splits = dict.fromkeys(sorted(cut), HELD_OUT)
   start = 0
   for (split, _), size in zip(fractions, _sizes(len(rest), shares), strict=True):
@@ -138,12 +156,15 @@ def split_groups(
 
 
 def _sizes(total: int, shares: Sequence[float]) -> list[int]:
-  """`total` cut at the rounded-down cumulative shares, then no share above 0 left without one."""
+  """Cuts `total` at the rounded-down cumulative shares; then no share above 0 is left without one."""
   bounds = [0]
   for share in shares:
     bounds.append(bounds[-1] + share)
+
+  # 1e-9: 100 × 0.29 is 28.999999999999996 in floating point, and 29 is meant.
   ends = [int(total * bound + 1e-9) for bound in bounds[1:-1]] + [total]
   sizes = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
   for i, share in enumerate(shares):
     if share > 0 and sizes[i] == 0:
       sizes[sizes.index(max(sizes))] -= 1

@@ -1,20 +1,23 @@
-"""What of a corpus is extracted: documents tokenised as the target sees them, positions chosen, splits drawn.
+"""Selection: what of a corpus is extracted. Documents are tokenised, positions chosen, splits drawn.
 
-With several processes each reads, cleans and tokenises its part of the corpus; the tokens then meet in files beside the
-store, and every process holds what one process alone would have made.
+`nla_jax.data.positions` holds the rules, as functions of names and seeds; this module applies them to a corpus, with a
+config and a tokenizer. With several processes each reads, cleans and tokenises its part of the corpus; the tokens then
+meet in files beside the store, and every process holds what one process alone would have made.
 """
 
 import dataclasses
 import hashlib
 import random
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
 from nla_jax import files
 from nla_jax.autoencoder.prompts import encode
-from nla_jax.data.corpora import corpus as corpora
-from nla_jax.data.positions import choose_rows, split_groups
+from nla_jax.data.corpora.document import Document, no_document, repeated_id
+from nla_jax.data.corpora.read import read_part
+from nla_jax.data.positions import FRACTIONS, choose_rows, split_groups
 from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
@@ -35,7 +38,13 @@ class Selection(NamedTuple):
 
 
 def select(config, tokenizer, folder: str) -> Selection:
-  """Reads and tokenises the corpus, chooses positions and splits (held-out groups first).
+  """Reads and tokenises the corpus, then chooses positions and splits.
+
+  1. Each process reads its part of the corpus.
+  2. Documents are drawn where the config limits their number, tokenised, and the short ones left out.
+  3. The documents of all processes meet.
+  4. Positions are chosen.
+  5. Groups are split, held-out groups first.
 
   Args:
     config: the run's.
@@ -45,28 +54,30 @@ def select(config, tokenizer, folder: str) -> Selection:
   Raises:
     NLAError: the corpus cannot be read, or holds nothing long enough; in every process where it is so in one.
   """
-  data, (index, count) = config.data, distributed.process()
+  data = config.data
+
+  # 1. Together: where one process meets a bad line, the others would wait for it for ever.
+  index, count = distributed.process()
   part = distributed.together(
-    "read its part of the corpus", lambda: list(corpora.read_part(config.corpus, index, count))
+    "read its part of the corpus", lambda: list(read_part(config.corpus, index, count))
   )
   place, total = _places(config.corpus, part)
-  chosen = range(total)
+
+  # 2. Drawn by place in the whole corpus, so the number of processes does not change the draw.
+  drawn = range(total)
   if data.max_documents and data.max_documents < total:
-    chosen = frozenset(random.Random(config.seed).sample(range(total), data.max_documents))
-  kept, longest = {}, 0
-  for i, (_, document) in zip(place.tolist(), part, strict=True):
-    if i in chosen:
-      tokens = np.array(encode(tokenizer, document.text, special=True)[: data.max_tokens], np.int32)
-      longest = max(longest, len(tokens))
-      if len(tokens) > data.position_minimum:
-        kept[i] = StoredDocument(document.id, document.group, "", tokens)
-  documents = _meet(kept, folder)
+    drawn = frozenset(random.Random(config.seed).sample(range(total), data.max_documents))
+  mine = [
+    (i, document) for i, (_, document) in zip(place.tolist(), part, strict=True) if i in drawn
+  ]
+  kept, longest = _tokenise(mine, tokenizer, data)
+
+  # 3. Every process now has the documents of all, or raises as the others do.
+  documents = _gather(kept, folder)
   if not documents:
-    longest = int(np.concatenate(distributed.gather_rows(np.array([longest], np.int32))).max())
-    raise NLAError(
-      f"none of the {len(chosen)} documents of {config.corpus} has more than {data.position_minimum} "
-      f"tokens (the longest has {longest}); lower --config.data.position_minimum or give longer documents"
-    )
+    _raise_too_short(config, len(drawn), longest)
+
+  # 4. Positions.
   document, position = choose_rows(
     [(one.id, one.tokens) for one in documents],
     tokenizer.all_special_ids,
@@ -74,59 +85,107 @@ def select(config, tokenizer, folder: str) -> Selection:
     per_document=data.positions_per_document,
     minimum=data.position_minimum,
   )
+
+  # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject.
   splits = split_groups(
     [one.group for one in documents],
     seed=config.seed,
     held_out=data.held_out,
-    fractions=[(name, data[name]) for name in ("av_sft", "ar_sft", "rl")],
+    fractions=[(name, data[name]) for name, _ in FRACTIONS],
   )
-  return Selection(
-    [dataclasses.replace(one, split=splits[one.group]) for one in documents], document, position
+  documents = [dataclasses.replace(one, split=splits[one.group]) for one in documents]
+  return Selection(documents, document, position)
+
+
+def _tokenise(
+  documents: Collection[tuple[int, Document]], tokenizer, data
+) -> tuple[dict[int, StoredDocument], int]:
+  """Returns {place in the corpus: document} of those with a position to choose, and the longest length in tokens."""
+  kept, longest = {}, 0
+  for place, document in documents:
+    ids = encode(tokenizer, document.text, special=True)
+    tokens = np.array(ids[: data.max_tokens], np.int32)
+    longest = max(longest, len(tokens))
+    if len(tokens) > data.position_minimum:
+      kept[place] = StoredDocument(document.id, document.group, "", tokens)  # the split comes later
+  return kept, longest
+
+
+def _raise_too_short(config, drawn: int, longest: int) -> None:
+  """Raises the NLAError of a corpus without a long document, naming the longest over all processes."""
+  lengths = distributed.gather_rows(np.array([longest], np.int32))
+  raise NLAError(
+    f"none of the {drawn} documents of {config.corpus} has more than {config.data.position_minimum} "
+    f"tokens (the longest has {int(np.concatenate(lengths).max())}); lower --config.data.position_minimum "
+    "or give longer documents"
   )
 
 
-def _places(source: str, part: list[tuple[int, corpora.Document]]) -> tuple[np.ndarray, int]:
-  """Where in the whole corpus each document of this process's part stands, and how many documents there are.
+def _places(source: str, part: list[tuple[int, Document]]) -> tuple[np.ndarray, int]:
+  """Finds where in the whole corpus each document of this process's part stands.
 
-  Raises NLAError in every process where there is none, or two parts hold one id.
+  Args:
+    source: of the corpus, for messages.
+    part: (number of the record, document) of this process.
+
+  Returns:
+    place [documents of the part] int64, and how many documents the whole corpus has.
+
+  Raises:
+    NLAError: in every process, where there is no document or two parts hold one id.
   """
+  # Of an id only 64 bits of its hash travel: ids have any length, and `gather_rows` takes 32-bit numbers.
   marks = [
     np.frombuffer(hashlib.sha256(document.id.encode()).digest()[:8], np.int32)
     for _, document in part
   ]
-  mine = np.column_stack(
-    [np.array([record for record, _ in part], np.int32), np.array(marks, np.int32).reshape(-1, 2)]
-  )
+  records = np.array([record for record, _ in part], np.int32)
+  mine = np.column_stack([records, np.array(marks, np.int32).reshape(-1, 2)])  # [documents, 3]
+
   parts = distributed.gather_rows(mine)
   whole = np.concatenate(parts)
   if not len(whole):
-    raise corpora.nothing(source)
+    raise no_document(source)
+
   _, first, times = np.unique(whole[:, 1:], axis=0, return_index=True, return_counts=True)
   if times.max() > 1:
     twice = whole[first[times > 1][0], 1:]
     names = (
       document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all()
     )
-    raise corpora.twice(source, next(names, "that other processes name"))
+    raise repeated_id(source, next(names, "that other processes name"))
+
+  # Stable, because the documents of one record (an article's paragraphs) share its number and keep their order.
   place = np.empty(len(whole), np.int64)
   place[np.argsort(whole[:, 0], kind="stable")] = np.arange(len(whole))
   begin = sum(map(len, parts[: distributed.process()[0]]))
   return place[begin : begin + len(part)], len(whole)
 
 
-def _meet(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
-  """The documents of all processes in the corpus's order, from {place in the corpus: document} of this one."""
+def _gather(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
+  """Returns the documents of all processes, in the corpus's order.
+
+  Args:
+    kept: {place in the corpus: document} of this process.
+    folder: that all processes share.
+  """
   index, count = distributed.process()
   if count == 1:
     return list(kept.values())
-  shared, name = files.open_files(folder), "{:05d}.parquet".format
+
+  shared = files.open_files(folder)
+  names = [f"{i:05d}.parquet" for i in range(count)]
   with files.writing(folder):
-    shared.write(name(index), documents_to_parquet(list(kept.values()))).result()
-  places = np.concatenate(
-    distributed.gather_rows(np.array(list(kept), np.int32))
-  )  # and all have written
-  documents = [one for i in range(count) for one in Documents(shared.read(name(i)).result().value)]
+    shared.write(names[index], documents_to_parquet(list(kept.values()))).result()
+
+  # Gathering waits for every process, so behind this line all files are written.
+  places = np.concatenate(distributed.gather_rows(np.array(list(kept), np.int32)))
+  documents = []
+  for name in names:
+    documents += Documents(shared.read(name).result().value)
+
+  # Nobody deletes its file before all have read it.
   distributed.wait("tokens read")
   with files.writing(folder):
-    shared.write(name(index), None).result()
+    shared.write(names[index], None).result()
   return [documents[i] for i in np.argsort(places)]

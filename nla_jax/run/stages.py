@@ -18,14 +18,14 @@ from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import explanations, extraction
 from nla_jax.data.loader import StoreRows
 from nla_jax.data.scale import injection_scale as scale_of_store
-from nla_jax.data.teachers import file, readout
+from nla_jax.data.teachers import write
 from nla_jax.evaluation import harness
 from nla_jax.interop.pairs.export import export_pair
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
 from nla_jax.parallel.mesh import mesh_of
-from nla_jax.progress import say, track
+from nla_jax.progress import say
 from nla_jax.run import report
 from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
@@ -56,30 +56,15 @@ def teach(run: Run) -> None:
   stage = run.open("teach")
   if stage.done:
     return
-  settings, store = run.config.teacher, run.store
-  document, position = store.read("document", slice(None)), store.read("position", slice(None))
-  documents = [store.documents[i] for i in range(len(store.documents))]
-  if settings.provider == "file":
-    keys = [(documents[i].id, int(p)) for i, p in zip(document, position)]
-    texts = file.match_rows(file.read_teacher_file(settings.path), keys, settings.path)
-  else:
-    tokenizer = run.pretrained.tokenizer
-    groups: dict[str, list[str]] = {}
-    for one in documents:
-      groups.setdefault(one.group, []).append(
-        tokenizer.decode(one.tokens, skip_special_tokens=True)
-      )
-    topics = readout.TopicWords(["\n".join(texts) for texts in groups.values()])
-    following = store.read("next_tokens", slice(None))
-    texts = [
-      readout.readout(tokenizer, documents[i].tokens[: p + 1], following[row], topics, settings)
-      for row, (i, p) in enumerate(track(zip(document, position), "teach", "row", total=len(store)))
-    ]
+
+  store = run.store
+  texts = write.teach(store, run.pretrained.tokenizer, run.config.teacher)
   if distributed.is_first():
     explanations.write_explanations(str(run.workdir / TEXTS), np.arange(len(store)), texts)
-  lengths = [
-    len(ids) for ids in run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]
-  ]
+
+  # How long the texts are decides what an answer must hold.
+  tokens = run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]
+  lengths = [len(ids) for ids in tokens]
   stage.finish(
     explanations=len(texts),
     tokens_mean=round(float(np.mean(lengths)), 1),

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nla_jax.data.corpora import corpus
-from nla_jax.data.corpora import wikipedia as corpus_wikipedia
-from nla_jax.data.corpora.corpus import Document, read_corpus, read_part
+from nla_jax.data.corpora import wikipedia as wikipedia_dump
+from nla_jax.data.corpora.document import Document
+from nla_jax.data.corpora.read import read_corpus, read_part
 from nla_jax.errors import NLAError
 
 demo = pytest.mark.skipif(
@@ -86,7 +86,7 @@ def test_only_the_words_of_sentences_are_kept():
     f"It weighs {{{{convert|5|kg}}}}&nbsp;or more. {words}\n"
     "[[Category:Foxes]]\n\nToo short.\n"
   )
-  first, second = corpus_wikipedia.paragraphs(wikitext)
+  first, second = wikipedia_dump.paragraphs(wikitext)
   assert first == f"Fox (Vulpes) is a beast. {words.strip()}"
   assert second == f"It weighs 5 kg or more. {words.strip()}"
 
@@ -107,7 +107,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
 
 
 def test_a_missing_datasets_package_is_told(monkeypatch):
-  monkeypatch.setattr(corpus.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(NLAError, match="pip install datasets"):
     read_corpus("hf://some/name")
 
@@ -227,4 +227,4 @@ def test_a_dump_cut_off_in_the_middle_is_told(tmp_path):
   path = tmp_path / "dump.bz2"
   path.write_bytes(b"BZh91AY&SY cut off")
   with pytest.raises(NLAError, match="not a readable bz2"):
-    list(wikipedia.read_pages(str(path)))
+    list(wikipedia_dump.read_pages(str(path)))

@@ -7,7 +7,8 @@ import pytest
 
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import Store, StoreWriter
+from nla_jax.data.store.store import Store
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 
 SOURCE = [{"x": np.array([i, 2 * i], np.float32), "y": np.int32(i)} for i in range(50)]

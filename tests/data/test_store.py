@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import Store, StoreWriter
+from nla_jax.data.store.store import Store
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 
 ROWS, WIDTH, SHARD, CHUNK = 1000, 16, 256, 64
@@ -132,7 +133,7 @@ def test_a_writer_that_was_dropped_and_opened_again_writes_the_same_store(tmp_pa
 
 KILLED = """
 import sys, numpy as np
-from nla_jax.data.store.store import StoreWriter
+from nla_jax.data.store.writer import StoreWriter
 writer = StoreWriter(sys.argv[1], {"activations": ((2048,), "float32"), "document": ((), "int32")}, 64 * 512, 512, 64)
 for shard in sorted(set(range(writer.n_shards)) - writer.done):
   writer.write_shard(shard, {"activations": np.full((512, 2048), shard, np.float32),
@@ -308,7 +309,7 @@ def test_a_url_is_as_good_as_a_path(tmp_path):
 
 FULL = """
 import resource, sys, numpy as np
-from nla_jax.data.store.store import StoreWriter
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 writer = StoreWriter(sys.argv[1], {"activations": ((64,), "float32"), "document": ((), "int32")}, 512, 256, 64)
 shard = {"activations": np.ones((256, 64), np.float32), "document": np.zeros(256, np.int32)}

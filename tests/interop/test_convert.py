@@ -13,7 +13,8 @@ from nla_jax.cli import convert
 from nla_jax.data.explanations import read_explanations, write_explanations
 from nla_jax.data.positions import split_groups
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import Store, StoreWriter
+from nla_jax.data.store.store import Store
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.random_model import byte_tokenizer
 from nla_jax.interop.reference_data import to_store

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from nla_jax.autoencoder import prompts
 from nla_jax.cli.main import main
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import StoreWriter
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import tensor_files
 from nla_jax.interop.base_models.random_model import random_model

@@ -18,7 +18,8 @@ import nla_jax
 from nla_jax import evaluation
 from nla_jax.cli.main import main
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import Store, StoreWriter
+from nla_jax.data.store.store import Store
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.interop import describe
 from nla_jax.interop.base_models import tensor_files

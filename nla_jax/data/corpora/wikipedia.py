@@ -13,8 +13,10 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
+from nla_jax.data.corpora.document import Document, Records
 from nla_jax.errors import NLAError
 
+SOURCE = "wikipedia-sample"  # as a config's `corpus` names it
 SAMPLE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 MINIMUM_CHARACTERS = 200
@@ -103,8 +105,33 @@ _UNPARSED = ("{{", "}}", "[[", "]]", "{|", "|}", "<ref", "</ref")  # markup that
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*$")
 
 
+def read_sample() -> Records:
+  """Records of the sample: its articles, of which each paragraph of prose is a document.
+
+  Raises:
+    NLAError: `mwparserfromhell` or `gensim`, or the file inside it, is missing.
+  """
+  if importlib.util.find_spec("mwparserfromhell") is None:
+    raise NLAError(
+      "the corpus 'wikipedia-sample' is cleaned with the Python package mwparserfromhell, which is not "
+      "installed; install the extra `demo` (pip install 'nla_jax[demo]')"
+    )
+  return Records(enumerate(read_pages(sample_path())), _documents)
+
+
+def _documents(_: int, page: tuple[str, str]) -> Iterator[Document]:
+  title, wikitext = page
+  for i, paragraph in enumerate(paragraphs(wikitext)):
+    yield Document(f"{title}#{i}", paragraph, title)
+
+
 def sample_path() -> str:
-  """Where the installed `gensim` keeps its Wikipedia sample. `gensim` is found, not imported (it would want scipy)."""
+  """Returns the path of the Wikipedia sample in the installed `gensim`.
+
+  Raises:
+    NLAError: `gensim` is not installed, or holds no such file.
+  """
+  # Found, not imported: importing gensim would want scipy.
   spec = importlib.util.find_spec("gensim")
   if spec is None or spec.origin is None:
     raise NLAError(
@@ -121,20 +148,25 @@ def sample_path() -> str:
 
 
 def read_pages(path: str) -> Iterator[tuple[str, str]]:
-  """(title, wikitext) of every article (namespace 0, no redirect) of a bz2-compressed MediaWiki dump, in its order.
+  """Yields (title, wikitext) of every article of a bz2-compressed MediaWiki dump, in its order.
 
-  Raises NLAError where the file cannot be read as such a dump.
+  An article is a page of namespace 0 that is no redirect.
+
+  Raises:
+    NLAError: the file cannot be read as such a dump.
   """
   try:
     with bz2.open(path) as stream:
       for _, element in ET.iterparse(stream):
         if element.tag.rpartition("}")[2] != "page":
           continue
+
+        # The dump's XML namespace, which stands before every tag: "{http://…}".
         space = element.tag[: -len("page")]
         if element.findtext(space + "ns") == "0" and element.find(space + "redirect") is None:
           text = element.findtext(f"{space}revision/{space}text")
           yield element.findtext(space + "title") or "", text or ""
-        element.clear()
+        element.clear()  # or every page stays in memory
   except (OSError, EOFError, ET.ParseError) as error:
     raise NLAError(
       f"{path} is not a readable bz2 MediaWiki dump ({error}); reinstall gensim or name another "
@@ -143,7 +175,7 @@ def read_pages(path: str) -> Iterator[tuple[str, str]]:
 
 
 def paragraphs(wikitext: str) -> list[str]:
-  """The prose paragraphs of one article, in order, each on one line.
+  """Returns the prose paragraphs of one article, in order, each on one line.
 
   A paragraph is kept when it has at least `MINIMUM_CHARACTERS` characters, starts with no list marker, ends like a
   sentence and is mostly letters.
@@ -151,22 +183,24 @@ def paragraphs(wikitext: str) -> list[str]:
   import mwparserfromhell
 
   text = _BEHAVIOUR_SWITCH.sub("", _render(mwparserfromhell.parse(wikitext, skip_style_tags=False)))
+
   kept = []
   for block in re.split(r"\n[ \t]*\n", text):
     lines = [line.strip() for line in block.split("\n")]
-    prose = itertools.groupby(
-      (line for line in lines if line), key=lambda line: not line.startswith(_LIST_ITEM)
-    )
-    for is_prose, run in prose:
-      if is_prose:
-        paragraph = _tidy(" ".join(run))
-        if _is_prose(paragraph):
-          kept.append(paragraph)
+    lines = [line for line in lines if line]
+
+    # A list may follow a sentence without a blank line, so runs of list items are cut out of a block.
+    for is_list, run in itertools.groupby(lines, key=lambda line: line.startswith(_LIST_ITEM)):
+      if is_list:
+        continue
+      paragraph = _tidy(" ".join(run))
+      if _is_prose(paragraph):
+        kept.append(paragraph)
   return kept
 
 
 def _render(code) -> str:
-  """The words of parsed wikitext; list markers become `_LIST_ITEM`, block ends become blank lines."""
+  """Returns the words of parsed wikitext; list markers become `_LIST_ITEM`, block ends become blank lines."""
   from mwparserfromhell import nodes
 
   parts = []
@@ -195,6 +229,7 @@ def _render_tag(tag) -> str:
     return f"\n{_LIST_ITEM}" + ("" if tag.contents is None else _render(tag.contents))
   if name in _DROPPED_TAGS or tag.contents is None:
     return "\n" if name in ("br", "hr") else ""
+
   words = _render(tag.contents)
   return f"\n\n{words}\n\n" if name in _BLOCK_TAGS else words
 
@@ -202,6 +237,7 @@ def _render_tag(tag) -> str:
 def _render_link(link) -> str:
   target = str(link.title).strip()
   namespace, colon, _ = target.partition(":")
+
   # [[File:…]], [[Category:…]] and links to other languages are no words; [[:Category:…]] and titles such as
   # "2001: A Space Odyssey" are.
   if colon and (
@@ -218,21 +254,25 @@ def _render_template(template) -> str:
     return _LITERAL_TEMPLATE[name]
   if name.startswith("lang-") and template.has("1"):
     return _render(template.get("1").value)
-  wanted = [
-    template.get(key).value for key in _WORDS_OF_TEMPLATE.get(name, ()) if template.has(key)
-  ]
-  joint = "" if name == "chem" else " "
+
+  # A template that is in no table (an infobox, a citation) holds no words of the sentence.
+  keys = _WORDS_OF_TEMPLATE.get(name, ())
+  wanted = [template.get(key).value for key in keys if template.has(key)]
+  joint = "" if name == "chem" else " "  # a formula is one word
   return joint.join(_render(value).strip() for value in wanted)
 
 
 def _tidy(text: str) -> str:
-  """One line with single spaces, without the brackets and commas that dropped templates left behind."""
+  """Returns one line with single spaces, without the brackets and commas that dropped templates left behind."""
   text = _STRAY_QUOTES.sub("", html.unescape(text))  # the dump escapes some entities twice
   text = " ".join(text.replace(_LIST_ITEM, " ").split())
+
+  # Brackets inside brackets become empty only once the inner ones are gone.
   before = None
   while before != text:
     before = text
     text = _EMPTY_BRACKETS.sub("", text)
+
   text = _BRACKET_END.sub(")", _BRACKET_START.sub("(", text))
   return _SPACE_BEFORE_STOP.sub(r"\1", text).strip()
 

@@ -4,10 +4,18 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-import ml_dtypes  # noqa: F401  (numpy learns the name "bfloat16" from it)
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+_SCHEMA = pa.schema(
+  [
+    ("id", pa.string()),
+    ("group", pa.string()),
+    ("split", pa.string()),
+    ("tokens", pa.list_(pa.int32())),
+  ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,63 +36,69 @@ class StoredDocument:
 
 
 class Documents(Sequence[StoredDocument]):
-  """All documents of a store; tokens lie in one flat array, so a document costs a slice."""
+  """All documents of a store. The tokens lie in one flat array, so a document costs a slice.
+
+  Args:
+    parquet: what `documents_to_parquet` gave.
+
+  Attributes:
+    ids: of each document, in the store's order.
+    groups: of each document.
+    splits: of each document.
+  """
 
   def __init__(self, parquet: bytes):
     table = pq.read_table(io.BytesIO(parquet))
-    self.ids, self.groups, self.splits = (
-      table[name].to_pylist() for name in ("id", "group", "split")
-    )
-    lists = table["tokens"].chunks
-    self._tokens = np.concatenate(
-      [np.zeros(0, np.int32), *(chunk.flatten().to_numpy() for chunk in lists)]
-    )
-    lengths = np.concatenate(
-      [np.zeros(1, np.int64), *(np.diff(chunk.offsets.to_numpy()) for chunk in lists)]
-    )
-    self._starts = np.cumsum(lengths)
+    self.ids = table["id"].to_pylist()
+    self.groups = table["group"].to_pylist()
+    self.splits = table["split"].to_pylist()
+
+    # Chunk by chunk: each has offsets of its own, and a whole column could overflow 32 bits. The empty arrays in
+    # front keep a store without documents readable.
+    flat, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
+    for chunk in table["tokens"].chunks:
+      flat.append(chunk.flatten().to_numpy())
+      lengths.append(np.diff(chunk.offsets.to_numpy()))
+    self._tokens = np.concatenate(flat)  # [tokens of all documents]
+    self._starts = np.cumsum(np.concatenate(lengths))  # [documents + 1]
 
   def __len__(self) -> int:
     return len(self.ids)
 
   def __getitem__(self, index: int) -> StoredDocument:
-    i = range(len(self))[index]
-    return StoredDocument(
-      self.ids[i],
-      self.groups[i],
-      self.splits[i],
-      self._tokens[self._starts[i] : self._starts[i + 1]],
-    )
+    i = range(len(self))[index]  # negative indices, and IndexError where it is out of range
+    tokens = self._tokens[self._starts[i] : self._starts[i + 1]]
+    return StoredDocument(self.ids[i], self.groups[i], self.splits[i], tokens)
 
 
 def documents_to_parquet(documents: Sequence[StoredDocument], row_group: int = 4096) -> bytes:
-  """Columns id, group, split (string) and tokens (list<int32>), in row groups whose offsets fit 32 bits."""
-  schema = pa.schema(
-    [
-      ("id", pa.string()),
-      ("group", pa.string()),
-      ("split", pa.string()),
-      ("tokens", pa.list_(pa.int32())),
-    ]
-  )
+  """Returns a parquet file with columns id, group, split (string) and tokens (list<int32>).
+
+  Args:
+    documents: in the order of the store.
+    row_group: documents written together; so few that the offsets of their tokens fit 32 bits.
+  """
   sink = pa.BufferOutputStream()
-  with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+  with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
     for start in range(0, len(documents), row_group):
       part = [documents[i] for i in range(start, min(start + row_group, len(documents)))]
-      tokens = [np.asarray(document.tokens, np.int32) for document in part]
-      offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-      column = pa.ListArray.from_arrays(
-        pa.array(offsets.astype(np.int32)), pa.array(np.concatenate(tokens))
-      )
-      writer.write_table(
-        pa.table(
-          [
-            pa.array([d.id for d in part]),
-            pa.array([d.group for d in part]),
-            pa.array([d.split for d in part]),
-            column,
-          ],
-          schema=schema,
-        )
-      )
+      writer.write_table(_table(part))
   return sink.getvalue().to_pybytes()
+
+
+def _table(documents: Sequence[StoredDocument]) -> pa.Table:
+  tokens = [np.asarray(document.tokens, np.int32) for document in documents]
+
+  # Offsets and one flat array: no token becomes a Python integer on the way.
+  offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+  column = pa.ListArray.from_arrays(
+    pa.array(offsets.astype(np.int32)), pa.array(np.concatenate(tokens))
+  )
+
+  columns = [
+    pa.array([document.id for document in documents]),
+    pa.array([document.group for document in documents]),
+    pa.array([document.split for document in documents]),
+    column,
+  ]
+  return pa.table(columns, schema=_SCHEMA)

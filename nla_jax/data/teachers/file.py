@@ -1,19 +1,19 @@
 """The teacher that was asked elsewhere: explanations from a parquet or JSON lines file."""
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from nla_jax.data import tables
 from nla_jax.errors import NLAError
 
 TEXT_COLUMNS = ("explanation", "api_explanation")
+_PLACE_COLUMNS = ("position", "n_raw_tokens")
+_JSON_EXAMPLE = '{"doc_id": "…", "position": 60, "explanation": "…"}'
 
 
 def read_teacher_file(path: str) -> dict[tuple[str, int], str]:
-  """Explanations made elsewhere: {(document id, position): text}.
+  """Returns explanations made elsewhere: {(document id, position): text}.
 
   Columns of a .parquet file, or keys of each line of a .jsonl file: `doc_id`; `position` (index of the token explained)
   or `n_raw_tokens` (length of the prefix that ends with it, so position + 1); `explanation` or `api_explanation`.
@@ -23,36 +23,20 @@ def read_teacher_file(path: str) -> dict[tuple[str, int], str]:
   """
   if not os.path.isfile(path):
     raise NLAError(f"the teacher's file {path} does not exist; check --config.teacher.path")
-  kind = os.path.splitext(path)[1].lower()
   readers = {".parquet": _parquet_rows, ".jsonl": _json_rows}
-  if kind not in readers:
+  reader = readers.get(os.path.splitext(path)[1].lower())
+  if reader is None:
     raise NLAError(f"the teacher's file {path} is neither .parquet nor .jsonl; give one of these")
+
   texts: dict[tuple[str, int], str] = {}
-  for place, row in readers[kind](path):
-    place_column = next((name for name in ("position", "n_raw_tokens") if name in row), None)
-    text_column = next((name for name in TEXT_COLUMNS if name in row), None)
-    if "doc_id" not in row or place_column is None or text_column is None:
-      raise NLAError(
-        f"{path} {place} has {', '.join(row) or 'nothing'}; it needs doc_id, position or n_raw_tokens, "
-        f"and {' or '.join(TEXT_COLUMNS)}"
-      )
-    number, text = row[place_column], row[text_column]
-    if (
-      isinstance(number, bool)
-      or not isinstance(number, int)
-      or not isinstance(text, str)
-      or not text.strip()
-    ):
-      raise NLAError(
-        f"{path} {place} has {place_column} {number!r} and {text_column} {repr(text)[:40]}; give a whole "
-        "number and a text that is not empty"
-      )
-    key = (str(row["doc_id"]), number - (place_column == "n_raw_tokens"))
+  for place, row in reader(path):
+    key, text = _parse(row, place)
     if key in texts:
       raise NLAError(
-        f"{path} {place} explains position {key[1]} of document {key[0]!r} a second time; keep one"
+        f"{place} explains position {key[1]} of document {key[0]!r} a second time; keep one"
       )
     texts[key] = text
+
   if not texts:
     raise NLAError(f"the teacher's file {path} holds no explanation")
   return texts
@@ -61,7 +45,16 @@ def read_teacher_file(path: str) -> dict[tuple[str, int], str]:
 def match_rows(
   texts: Mapping[tuple[str, int], str], keys: Iterable[tuple[str, int]], path: str
 ) -> list[str]:
-  """The explanation of each (document id, position), in order. Raises NLAError counting those that are missing."""
+  """Returns the explanation of each (document id, position), in order.
+
+  Args:
+    texts: of `read_teacher_file`.
+    keys: (document id, position) of the rows to explain.
+    path: of the teacher's file, for the message.
+
+  Raises:
+    NLAError: rows are not explained; the message counts them and names the first.
+  """
   keys = list(keys)
   missing = [key for key in keys if key not in texts]
   if missing:
@@ -73,35 +66,38 @@ def match_rows(
   return [texts[key] for key in keys]
 
 
-def _parquet_rows(path: str) -> Iterable[tuple[str, dict]]:
-  number = 0
-  try:
-    with pq.ParquetFile(path) as file:
-      wanted = ("doc_id", "position", "n_raw_tokens", *TEXT_COLUMNS)
-      columns = [name for name in file.schema_arrow.names if name in wanted]
-      for batch in file.iter_batches(4096, columns=columns):
-        for row in batch.to_pylist():
-          yield f"row {number}", row
-          number += 1
-  except (pa.ArrowException, OSError) as error:
-    raise NLAError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
-
-
-def _json_rows(path: str) -> Iterable[tuple[str, dict]]:
-  try:
-    with open(path, encoding="utf-8-sig") as file:
-      for number, line in enumerate(file, 1):
-        if not line.strip():
-          continue
-        row = json.loads(line)
-        if not isinstance(row, dict):
-          raise NLAError(
-            f"{path} line {number} is a JSON {type(row).__name__}; give one object a line"
-          )
-        yield f"line {number}", row
-  except json.JSONDecodeError as error:
+def _parse(row: Mapping[str, Any], place: str) -> tuple[tuple[str, int], str]:
+  """Returns ((document id, position), text) of a row. Raises NLAError where it lacks one of them."""
+  place_column = next((name for name in _PLACE_COLUMNS if name in row), None)
+  text_column = next((name for name in TEXT_COLUMNS if name in row), None)
+  if "doc_id" not in row or place_column is None or text_column is None:
     raise NLAError(
-      f"{path} line {number} is not JSON ({error.msg}); give one object a line"
-    ) from None
-  except (OSError, UnicodeDecodeError) as error:
-    raise NLAError(f"{path} cannot be read: {error}") from None
+      f"{place} has {', '.join(row) or 'nothing'}; it needs doc_id, position or n_raw_tokens, "
+      f"and {' or '.join(TEXT_COLUMNS)}"
+    )
+
+  number, text = row[place_column], row[text_column]
+  # JSON's true and false are whole numbers to Python.
+  is_number = isinstance(number, int) and not isinstance(number, bool)
+  if not is_number or not isinstance(text, str) or not text.strip():
+    raise NLAError(
+      f"{place} has {place_column} {number!r} and {text_column} {repr(text)[:40]}; give a whole "
+      "number and a text that is not empty"
+    )
+
+  # n_raw_tokens counts the token that is explained, so it is one more than its index.
+  position = number - 1 if place_column == "n_raw_tokens" else number
+  return (str(row["doc_id"]), position), text
+
+
+def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
+  columns = ("doc_id", *_PLACE_COLUMNS, *TEXT_COLUMNS)
+  # No column is needed by name: which spelling is missing is told by the row.
+  for number, row in enumerate(tables.parquet_rows(path, columns, needed={})):
+    yield f"{path} row {number}", tables.parse_parquet_row(row)
+
+
+def _json_rows(path: str) -> Iterator[tuple[str, dict]]:
+  for number, line in tables.json_lines(path):
+    place = f"{path} line {number}"
+    yield place, tables.parse_json_row(line, place, _JSON_EXAMPLE)

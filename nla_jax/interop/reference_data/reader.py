@@ -1,9 +1,9 @@
-"""The reference pipeline's parquet files: base (raw or explained), av_sft, ar_sft and rl, each with its sidecar.
+"""Reads the reference pipeline's parquet files: base (raw or explained), av_sft, ar_sft and rl, each with its sidecar.
 
-Files of any size pass through here with one batch of rows in memory. `take()` corrupts list columns over 4 GiB and a
-plain `list` overflows its 32-bit offsets, so rows are written in small row groups of fixed-size lists, and read in
-batches of row groups through a buffered stream; nothing here ever holds a whole column, so no offset can overflow.
-On reading, a plain or large list of the right length is as good as a fixed-size one.
+`docs/interchange.md` says what is in them. Files of any size pass with one batch of rows in memory. pyarrow's `take()`
+corrupts list columns over 4 GiB, and a plain `list` overflows its 32-bit offsets. So rows are written in small row
+groups of fixed-size lists, and read in batches of row groups through a buffered stream; nothing here ever holds a whole
+column. On reading, a plain or large list of the right length is as good as a fixed-size one.
 """
 
 import dataclasses
@@ -25,18 +25,20 @@ from nla_jax.interop.reference_data.sidecar import (
 )
 
 ACTIVATION, TEXT, EXPLANATION = "activation_vector", "detokenized_text_truncated", "api_explanation"
+_EXPLAINED_BY = {"base": EXPLANATION, "av_sft": "response", "ar_sft": "prompt"}  # column, by stage
 _BATCH_BYTES = 32 << 20  # of activations: a row group that is written, a batch that is read
+_MOST_ROWS = 16384  # of a row group that is written, and of a batch without activations
 _BUFFER_BYTES = 1 << 20
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def rows_per_group(d: int) -> int:
-  """Rows whose activations of width `d` fill one batch, at most 16384."""
-  return int(np.clip(_BATCH_BYTES // (4 * d), 1, 16384))
+  """Returns how many rows fill one batch with activations of width `d`, at most 16384."""
+  return int(np.clip(_BATCH_BYTES // (4 * d), 1, _MOST_ROWS))
 
 
 def schema(stage: str, d: int, *, explained: bool = False, texts: bool = True) -> pa.Schema:
-  """The columns of a stage.
+  """Returns the columns of a stage.
 
   Args:
     stage: `base`, `av_sft`, `ar_sft` or `rl`.
@@ -51,13 +53,15 @@ def schema(stage: str, d: int, *, explained: bool = False, texts: bool = True) -
     ("doc_id", pa.string()),
   ]
   text = [(TEXT, pa.string())]
+
   if stage == "base":
-    return pa.schema(
-      [numbers[0], *text, activation, *numbers[1:], *([(EXPLANATION, pa.string())] * explained)]
-    )
+    explanation = [(EXPLANATION, pa.string())] if explained else []
+    return pa.schema([numbers[0], *text, activation, *numbers[1:], *explanation])
+
+  # The AR's prompt is a text around the explanation, the AV's is a chat with a marker.
   prompt = ("prompt", pa.string() if stage == "ar_sft" else _CHAT)
   response = [("response", pa.string())] if stage == "av_sft" else []
-  return pa.schema([prompt, *response, activation, *numbers, *(text * texts)])
+  return pa.schema([prompt, *response, activation, *numbers, *(text if texts else [])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,29 +106,9 @@ class DataFile:
       raise NLAError(f"there is no parquet file at {path}; check the path")
     self._file = open_parquet(self.path)
     self.sidecar = read_dataset_sidecar(path)
-    columns = set(self._file.schema_arrow.names)
-    if self.sidecar.stage not in STAGES:
-      raise NLAError(
-        f"{dataset_sidecar_path(path)} has stage {self.sidecar.stage!r}; expected one of "
-        f"{', '.join(STAGES)}"
-      )
-    missing = [
-      name
-      for name in schema(self.sidecar.stage, 1, texts=False).names
-      if name not in columns and name != TEXT
-    ]
-    if missing:
-      raise NLAError(
-        f"{path} lacks the column {missing[0]}, which a file of stage {self.sidecar.stage} has; its "
-        f"columns are {', '.join(self._file.schema_arrow.names)}"
-      )
-    if self.sidecar.row_count != len(self):
-      raise NLAError(
-        f"{path} has {len(self)} rows, its sidecar says {self.sidecar.row_count}: they do not belong "
-        "together, or the file was cut; take both from their maker again"
-      )
-    if not len(self):
-      raise NLAError(f"{path} holds no row; there is nothing to convert")
+    self._refuse_contradictions()
+
+    columns = self._file.schema_arrow.names
     self.has_texts = TEXT in columns
     self.has_explanations = self.sidecar.stage in ("av_sft", "ar_sft") or EXPLANATION in columns
     self.fingerprint = _footer_hash(self.path, self._file.metadata.serialized_size)
@@ -140,27 +124,28 @@ class DataFile:
     texts: bool = False,
     explanations: bool = False,
   ) -> Iterator[tuple[int, Rows]]:
-    """(index of the first row, rows) from row `start` to the end, in the file's order, a batch at a time.
+    """Yields (index of the first row, rows) from row `start` to the end, in the file's order, a batch at a time.
 
     Raises:
       NLAError: a value is missing, not finite, or not what the sidecar says; the row is named.
     """
-    side = self.sidecar
-    source = {"base": EXPLANATION, "av_sft": "response", "ar_sft": "prompt"}.get(side.stage)
-    columns = [
-      "doc_id",
-      "n_raw_tokens",
-      "activation_layer",
-      *([ACTIVATION] * activations),
-      *([TEXT] * (texts and self.has_texts)),
-      *([source] * (explanations and self.has_explanations)),
-    ]
+    source = _EXPLAINED_BY.get(self.sidecar.stage)
+    columns = ["doc_id", "n_raw_tokens", "activation_layer"]
+    if activations:
+      columns.append(ACTIVATION)
+    if texts and self.has_texts:
+      columns.append(TEXT)
+    if explanations and self.has_explanations:
+      columns.append(source)
+
+    # Row groups before `start` are not read at all; of the first one that is, the rows before `start` are cut off.
     sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
     ends = np.cumsum(sizes)
     first_group = int(np.searchsorted(ends, start, side="right"))
     row = int(ends[first_group] - sizes[first_group]) if first_group < len(sizes) else len(self)
+
     batches = self._file.iter_batches(
-      rows_per_group(side.d_model if activations else 512),
+      rows_per_group(self.sidecar.d_model) if activations else _MOST_ROWS,
       row_groups=list(range(first_group, len(sizes))),
       columns=columns,
     )
@@ -176,44 +161,70 @@ class DataFile:
         f"{self.path} is damaged after row {row} ({str(error).splitlines()[0]}); fetch it again"
       ) from error
 
+  def _refuse_contradictions(self) -> None:
+    """Raises NLAError where the file and its sidecar do not belong together, or there is nothing to read."""
+    stage, columns = self.sidecar.stage, self._file.schema_arrow.names
+    if stage not in STAGES:
+      raise NLAError(
+        f"{dataset_sidecar_path(self.path)} has stage {stage!r}; expected one of {', '.join(STAGES)}"
+      )
+
+    # Any width will do, only the names are compared. Texts may be left out of every stage but base.
+    needed = [name for name in schema(stage, 1, texts=False).names if name != TEXT]
+    missing = [name for name in needed if name not in columns]
+    if missing:
+      raise NLAError(
+        f"{self.path} lacks the column {missing[0]}, which a file of stage {stage} has; its "
+        f"columns are {', '.join(columns)}"
+      )
+    if self.sidecar.row_count != len(self):
+      raise NLAError(
+        f"{self.path} has {len(self)} rows, its sidecar says {self.sidecar.row_count}: they do not belong "
+        "together, or the file was cut; take both from their maker again"
+      )
+    if not len(self):
+      raise NLAError(f"{self.path} holds no row; there is nothing to convert")
+
   def _rows(self, batch: pa.RecordBatch, row: int, source: str | None) -> Rows:
+    """Parses a batch that begins at `row`; `source` is the column that its explanations stand in."""
+    names = batch.schema.names
     for name in ("doc_id", "n_raw_tokens", "activation_layer", ACTIVATION):
-      if name in batch.schema.names and batch.column(name).null_count:
-        bad = row + int(
-          np.flatnonzero(batch.column(name).is_null().to_numpy(zero_copy_only=False))[0]
+      if name in names and batch.column(name).null_count:
+        nulls = batch.column(name).is_null().to_numpy(zero_copy_only=False)
+        raise NLAError(
+          f"{self.path} row {row + int(np.flatnonzero(nulls)[0])} has no {name}; every row needs one"
         )
-        raise NLAError(f"{self.path} row {bad} has no {name}; every row needs one")
+
     layers = batch.column("activation_layer").to_numpy()
-    self._refuse(
-      layers != self.sidecar.layer_index,
-      row,
-      f"is of another layer than the sidecar's {self.sidecar.layer_index}",
-    )
+    wanted = self.sidecar.layer_index
+    self._refuse(layers != wanted, row, f"is of another layer than the sidecar's {wanted}")
     counts = batch.column("n_raw_tokens").to_numpy().astype(np.int64)
     self._refuse(counts < 1, row, "has n_raw_tokens below 1")
-    vectors = None
-    if ACTIVATION in batch.schema.names:
-      vectors = self._matrix(batch.column(ACTIVATION), row)
-    plain = lambda name: batch.column(name).to_pylist() if name in batch.schema.names else None
-    explained = plain(source) if source is not None else None
-    if explained is not None and self.sidecar.stage == "av_sft":
-      explained = [self._between(row + i, value, None) for i, value in enumerate(explained)]
-    elif explained is not None and self.sidecar.stage == "ar_sft":
+
+    activations = self._matrix(batch.column(ACTIVATION), row) if ACTIVATION in names else None
+    texts = batch.column(TEXT).to_pylist() if TEXT in names else None
+    explanations = None
+    if source in names:
+      explanations = self._explanations(batch.column(source).to_pylist(), row)
+    doc_ids = [str(name) for name in batch.column("doc_id").to_pylist()]
+    return Rows(doc_ids, counts, activations, texts, explanations)
+
+  def _explanations(self, values: list[str | None], row: int) -> list[str | None]:
+    """Returns the explanations inside the column that they stand in, see `_EXPLAINED_BY`."""
+    # A base file may explain some of its rows only; an empty text explains nothing.
+    if self.sidecar.stage == "base":
+      return [text.strip() or None if text else None for text in values]
+
+    around = None
+    if self.sidecar.stage == "ar_sft":
       around = _around(self.sidecar.ar_template, self.path)
-      explained = [self._between(row + i, value, around) for i, value in enumerate(explained)]
-    elif explained is not None:
-      explained = [text.strip() or None if text else None for text in explained]
-    return Rows(
-      [str(name) for name in batch.column("doc_id").to_pylist()],
-      counts,
-      vectors,
-      plain(TEXT),
-      explained,
-    )
+    return [self._between(row + i, value, around) for i, value in enumerate(values)]
 
   def _matrix(self, column: pa.Array, row: int) -> np.ndarray:
-    """[n, d] float32 of a list column of any kind."""
+    """Returns [n, d] float32 of a list column of any kind."""
     d, kind = self.sidecar.d_model, column.type
+
+    # A plain list may hold rows of any width, so each is measured.
     if pa.types.is_fixed_size_list(kind):
       widths = np.full(len(column), kind.list_size)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -222,17 +233,16 @@ class DataFile:
       raise NLAError(f"{self.path}: {ACTIVATION} is of type {kind}; expected a list of float32")
     if not pa.types.is_floating(kind.value_type):
       raise NLAError(f"{self.path}: {ACTIVATION} holds {kind.value_type}; expected float32")
+
+    # The width is checked before the reshape, which would take rows of other widths that add up.
     self._refuse(widths != d, row, f"has an activation that is not {d} wide, as the sidecar says")
-    vectors = (
-      column.flatten()
-      .to_numpy(zero_copy_only=False)
-      .astype(np.float32, copy=False)
-      .reshape(len(column), d)
-    )
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    vectors = flat.reshape(len(column), d)
     self._refuse(~np.isfinite(vectors).all(axis=1), row, "has an activation that is not finite")
     return vectors
 
   def _refuse(self, bad: np.ndarray, row: int, what: str) -> None:
+    """Raises NLAError naming the first row that is `bad` [n] bool, of a batch that begins at `row`."""
     if bad.any():
       raise NLAError(
         f"{self.path} row {row + int(np.flatnonzero(bad)[0])} {what} ({int(bad.sum())} of {len(bad)} rows "
@@ -240,32 +250,33 @@ class DataFile:
       )
 
   def _between(self, row: int, value: str | None, around: tuple[str, str] | None) -> str:
-    """The explanation inside a response (`around` None) or inside the AR's prompt."""
+    """Returns the explanation inside a response (`around` None) or inside the AR's prompt."""
     if around is None:
       text = parse_explanation(value or "")
+      column = "response holds no <explanation>…</explanation>"
     else:
-      head, tail = around
-      whole = value is not None and value.startswith(head) and value.endswith(tail)
-      text = (
-        value[len(head) : len(value) - len(tail)].strip()
-        if whole and len(value) >= len(head + tail)
-        else None
-      )
+      text = _inside(value or "", *around)
+      column = "prompt is not the AR template"
+
     if not text:
-      column = (
-        "response holds no <explanation>…</explanation>"
-        if around is None
-        else "prompt is not the AR template"
-      )
       raise NLAError(
         f"{self.path} row {row}: its {column} around a text: {repr(value)[:60]}; correct the file"
       )
     return text
 
 
+def _inside(value: str, head: str, tail: str) -> str | None:
+  """Returns what stands between `head` and `tail`, None where `value` does not begin and end with them."""
+  # The length, too: head and tail may overlap in a value that is too short for both.
+  if len(value) < len(head + tail) or not (value.startswith(head) and value.endswith(tail)):
+    return None
+  return value[len(head) : len(value) - len(tail)].strip()
+
+
 def open_parquet(path: Path) -> pq.ParquetFile:
-  """Opens for streaming: without the buffer a column chunk is read whole. Raises NLAError if it is no parquet file."""
+  """Opens a parquet file for streaming. Raises NLAError where it is none."""
   try:
+    # Without the buffer a column chunk is read whole.
     return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
   except (pa.ArrowException, OSError) as error:
     raise NLAError(
@@ -275,15 +286,19 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def _footer_hash(path: Path, size: int) -> str:
   with open(path, "rb") as file:
+    # The last 8 bytes are the footer's length and the magic word.
     file.seek(-min(size + 8, path.stat().st_size), os.SEEK_END)
     return hashlib.sha256(file.read()).hexdigest()
 
 
 def _around(template: str | None, path: Path) -> tuple[str, str]:
+  """Returns what stands before and after the explanation in the AR's template."""
   if template is None:
     raise NLAError(
       f"{dataset_sidecar_path(path)} lacks prompt_templates.critic, which the explanations are read by; "
       "add it"
     )
+
+  # Formatted, not searched: a template may hold doubled braces, which become single ones.
   head, _, tail = template.format(explanation="\x00").partition("\x00")
   return head, tail

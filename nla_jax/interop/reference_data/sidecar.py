@@ -1,4 +1,7 @@
-"""The sidecar `{file}.nla_meta.yaml` of a parquet file with activations, prompts or explanations."""
+"""The sidecar `{file}.nla_meta.yaml` of a parquet file with activations, prompts or explanations.
+
+`docs/interchange.md` says what its keys mean.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -55,26 +58,32 @@ class DatasetSidecar:
 
 
 def dataset_sidecar_path(parquet: str | Path) -> Path:
-  """`{file}.nla_meta.yaml` beside the file."""
+  """Returns the sidecar's path: `{file}.nla_meta.yaml`, beside the file."""
   return Path(f"{parquet}{model.DATASET_SUFFIX}")
 
 
 def write_dataset_sidecar(parquet: str | Path, sidecar: DatasetSidecar) -> Path:
-  """Writes the sidecar of a parquet file; returns its path.
+  """Writes the sidecar of a parquet file and returns its path.
 
-  Readers there reject keys of ours inside `extraction`, `tokens` and `api_summaries`, so none is added, and
-  they want the suffix ids null except in `ar_sft`.
+  Raises:
+    NLAError: the stage is unknown, or `api_summaries` holds a key that the reference's readers reject.
   """
   if sidecar.stage not in STAGES:
     raise NLAError(f"a dataset's stage must be one of {', '.join(STAGES)}, got {sidecar.stage!r}")
+
+  # The reference's readers reject unknown keys inside `extraction`, `tokens` and `api_summaries`; elsewhere ours pass.
   extra = set(sidecar.api_summaries or {}) - set(_SUMMARY_KEYS)
   if extra:
     raise NLAError(
       f"api_summaries may hold only {', '.join(_SUMMARY_KEYS)}, got also {', '.join(sorted(extra))}"
     )
+
+  # They want the suffix ids null except in `ar_sft`.
   tokens = sidecar.tokens
   if tokens is not None and sidecar.stage != "ar_sft":
     tokens = dataclasses.replace(tokens, suffix_ids=None)
+
+  # The files say actor and critic for AV and AR.
   templates = {"actor": sidecar.av_template, "critic": sidecar.ar_template}
   mapping = {
     "kind": "nla_dataset",
@@ -119,12 +128,16 @@ def read_dataset_sidecar(parquet: str | Path) -> DatasetSidecar:
     raise NLAError(
       f"{reader.path} is of kind {kind!r}, expected nla_dataset: give a parquet file with NLA data"
     )
+
+  # The store keeps raw activations and their norms; a normalised activation has lost its norm.
   norm = reader.get("extraction.norm", kind=str)
   if norm != "none":
     raise NLAError(
       f"{reader.path} says its activations are normalised ({norm}), raw ones are needed: "
       "extract again"
     )
+
+  # A base file holds no prompt, so it has no marker to be verified.
   prompted = reader.get("stage", kind=str) != "base"
   return DatasetSidecar(
     dataset_id=str(reader.get("dataset_id", required=False) or ""),

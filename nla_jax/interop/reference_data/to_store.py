@@ -1,11 +1,11 @@
 """From the reference pipeline's parquet files to an activation store and its explanations.
 
 The folder gets the sub-folders of a run's workdir. What the store has and the files lack: tokens (see
-`parquet_documents`); groups (a document is its own); a held-out split, which is cut here before anything else; the
-target's next-token predictions (so no readout teacher).
+`nla_jax.interop.reference_data.documents`); groups (a document is its own); a held-out split, which is cut here before
+anything else; the target's next-token predictions (so no readout teacher).
 
 Files of stage av_sft, ar_sft and rl keep their split; held-out documents are then taken from those that are explained.
-Base files are split by the contract's generator. Rows keep the order of the files.
+Base files are split as `docs/interchange.md` says. Rows keep the order of the files.
 """
 
 from collections import Counter
@@ -17,17 +17,18 @@ import numpy as np
 from nla_jax.data import explanations as explanations_lib
 from nla_jax.data.positions import HELD_OUT, split_groups
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.store import StoreWriter
+from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.record import hash_tokenizer
 from nla_jax.interop.base_models.tokenizers import load_tokenizer
 from nla_jax.interop.pairs import sidecar
 from nla_jax.interop.reference_data.documents import Index, document_tokens, index_rows
 from nla_jax.interop.reference_data.reader import DataFile, rows_per_group
+from nla_jax.interop.reference_data.sidecar import DatasetSidecar
 from nla_jax.progress import Progress, say
 from nla_jax.workdir import STORE, TEXTS
 
-_CHUNK = 64
+_CHUNK = 64  # rows of the store that are read together
 
 
 def to_store(
@@ -41,7 +42,10 @@ def to_store(
 ) -> dict:
   """Writes `folder/activations/store`, and `folder/explanations/texts` where the files explain.
 
-  A conversion that was stopped goes on where it was when it is called again.
+  1. The files are opened and compared with each other and with the tokenizer.
+  2. Documents are found, split and tokenised.
+  3. The store is written, or resumed where an earlier conversion was interrupted.
+  4. The explanations are written.
 
   Args:
     paths: parquet files of one target and layer, each with its sidecar.
@@ -57,77 +61,120 @@ def to_store(
   Raises:
     NLAError: the files contradict each other, their sidecars, or the tokenizer; or cannot be read or written.
   """
+  # 1. The files.
   files, extra = [DataFile(path) for path in paths], [DataFile(path) for path in texts_from]
+  _refuse_other_targets(files[0], [*files[1:], *extra])
   side = files[0].sidecar
-  for file in (*files[1:], *extra):
-    for name in ("base_model", "layer_index", "d_model"):
-      if getattr(file.sidecar, name) != getattr(side, name):
-        raise NLAError(
-          f"{file.path} has {name} {getattr(file.sidecar, name)!r}, {files[0].path} has "
-          f"{getattr(side, name)!r}: one store holds one target's layer, convert them apart"
-        )
   tokenizer = load_tokenizer(model or side.base_model)
-  for file in files:
-    if file.sidecar.tokens is not None:
-      sidecar.verify_tokens(
-        file.sidecar.tokens,
-        file.sidecar.av_template,
-        file.sidecar.ar_template,
-        tokenizer,
-        f"the sidecar of {file.path}",
-      )
+  _verify_markers(files, tokenizer)
+
+  # 2. The documents.
   say(f"convert: reading the documents of {len(files)} file(s)")
   index = index_rows(files)
   splits = _splits(index, held_out, seed)
-  tokens, realigned = document_tokens(index, [*files, *extra], tokenizer)
+  documents, realigned = _documents(index, splits, [*files, *extra], tokenizer)
+
+  # 3. The store.
+  made_from = _made_from(files, tokenizer, held_out, seed)
+  writer = _open_store(Path(folder) / STORE, len(index.document), side.d_model, made_from)
+  writer.write_documents(documents)
+  _write_shards(writer, files, index, side.d_model)
+  rows_by_split = dict(sorted(Counter(splits[i] for i in index.document.tolist()).items()))
+  origin = _origin(side, files, model or side.base_model, realigned)
+  writer.finish({"layer": side.layer_index, "rows": rows_by_split, "converted": origin})
+
+  # 4. The explanations.
+  if index.texts:
+    _write_explanations(Path(folder) / TEXTS, index, side)
+  return _facts(index, side, rows_by_split, realigned)
+
+
+def _refuse_other_targets(first: DataFile, others: Sequence[DataFile]) -> None:
+  """Raises NLAError where a file's activations are of another model, layer or width than the first file's."""
+  for file in others:
+    for name in ("base_model", "layer_index", "d_model"):
+      found, wanted = getattr(file.sidecar, name), getattr(first.sidecar, name)
+      if found != wanted:
+        raise NLAError(
+          f"{file.path} has {name} {found!r}, {first.path} has "
+          f"{wanted!r}: one store holds one target's layer, convert them apart"
+        )
+
+
+def _verify_markers(files: Sequence[DataFile], tokenizer) -> None:
+  """Raises NLAError where the marker or its neighbours are other ids for the live tokenizer than a sidecar says."""
+  for file in files:
+    side = file.sidecar
+    if side.tokens is not None:
+      sidecar.verify_tokens(
+        side.tokens, side.av_template, side.ar_template, tokenizer, f"the sidecar of {file.path}"
+      )
+
+
+def _documents(
+  index: Index, splits: Sequence[str], sources: Sequence[DataFile], tokenizer
+) -> tuple[list[StoredDocument], int]:
+  """Returns the documents of the store, and how many of them had to be pieced together."""
+  tokens, realigned = document_tokens(index, sources, tokenizer)
   if realigned:
     say(
       f"convert: {realigned} of {len(tokens)} documents do not tokenise to the length that the file says; their "
       "tokens are pieced together from their rows' texts, activations and positions are the file's"
     )
-  n, d = len(index.document), side.d_model
-  shard_rows = -(-rows_per_group(d) // _CHUNK) * _CHUNK
-  writer = StoreWriter(
-    str(Path(folder) / STORE),
-    {
-      "activations": ((d,), "float32"),
-      "document": ((), "int32"),
-      "position": ((), "int32"),
-      "norm": ((), "float32"),
-    },
-    n,
-    shard_rows,
-    _CHUNK,
-    made_from={
-      "model": side.base_model,
-      "tokenizer": hash_tokenizer(tokenizer),
-      "layer": side.layer_index,
-      "corpus": side.corpus,
-      "seed": seed,
-      "held_out": held_out,
-      "parquet": [file.fingerprint for file in files],
-    },
-  )
-  writer.write_documents(
-    [
-      StoredDocument(name, name, split, ids)
-      for name, split, ids in zip(index.ids, splits, tokens, strict=True)
-    ]
-  )
-  _write_shards(writer, files, index, d)
-  counts = Counter(splits[i] for i in index.document.tolist())
-  facts = {
-    "rows": n,
-    "documents": len(index.ids),
-    "groups": len(index.ids),
-    "d_model": d,
+
+  # The files know no groups, so a document is its own.
+  documents = [
+    StoredDocument(name, name, split, ids)
+    for name, split, ids in zip(index.ids, splits, tokens, strict=True)
+  ]
+  return documents, realigned
+
+
+def _open_store(path: Path, n_rows: int, d_model: int, made_from: dict) -> StoreWriter:
+  arrays = {
+    "activations": ((d_model,), "float32"),
+    "document": ((), "int32"),
+    "position": ((), "int32"),
+    "norm": ((), "float32"),
+  }
+  # A shard is as many rows as a row group of the files, in whole chunks: that much is in memory at once.
+  shard_rows = -(-rows_per_group(d_model) // _CHUNK) * _CHUNK
+  return StoreWriter(str(path), arrays, n_rows, shard_rows, _CHUNK, made_from)
+
+
+def _made_from(
+  files: Sequence[DataFile], tokenizer, held_out: float, seed: int
+) -> dict[str, object]:
+  """Returns all that decides what the store holds, so that a store of other files is not resumed."""
+  side = files[0].sidecar
+  return {
+    "model": side.base_model,
+    "tokenizer": hash_tokenizer(tokenizer),
     "layer": side.layer_index,
-    "rows_by_split": dict(sorted(counts.items())),
+    "corpus": side.corpus,
+    "seed": seed,
+    "held_out": held_out,
+    "parquet": [file.fingerprint for file in files],
+  }
+
+
+def _facts(index: Index, side: DatasetSidecar, rows_by_split: dict, realigned: int) -> dict:
+  return {
+    "rows": len(index.document),
+    "documents": len(index.ids),
+    "groups": len(index.ids),  # a document is its own group
+    "d_model": side.d_model,
+    "layer": side.layer_index,
+    "rows_by_split": rows_by_split,
     "explanations": len(index.texts),
     "documents_realigned": realigned,
   }
-  origin = {
-    "base_model": model or side.base_model,
+
+
+def _origin(side: DatasetSidecar, files: Sequence[DataFile], model: str, realigned: int) -> dict:
+  """Returns what the files say and the store has no place for, to be kept in its manifest."""
+  return {
+    "base_model": model,
     "corpus": side.corpus,
     "files": [file.path.name for file in files],
     "positions_per_doc": side.positions_per_doc,
@@ -137,20 +184,18 @@ def to_store(
     "marker": None if side.tokens is None else side.tokens.injection_char,
     "documents_realigned": realigned,
   }
-  writer.finish({"layer": side.layer_index, "rows": facts["rows_by_split"], "converted": origin})
-  if index.texts:
-    rows = np.array(sorted(index.texts), np.int64)
-    explanations_lib.write_explanations(
-      str(Path(folder) / TEXTS),
-      rows,
-      [index.texts[row] for row in rows.tolist()],
-      {"api_summaries": side.api_summaries},
-    )
-  return facts
+
+
+def _write_explanations(path: Path, index: Index, side: DatasetSidecar) -> None:
+  rows = sorted(index.texts)
+  texts = [index.texts[row] for row in rows]
+  fields = {"api_summaries": side.api_summaries}
+  explanations_lib.write_explanations(str(path), np.array(rows, np.int64), texts, fields)
 
 
 def _splits(index: Index, held_out: float, seed: int) -> list[str]:
-  """The split of each document."""
+  """Returns the split of each document."""
+  # Base files say no split: all documents are split here.
   if set(index.stages) == {"base"}:
     found = split_groups(index.ids, seed=seed, held_out=held_out)
     return [found[name] for name in index.ids]
@@ -159,14 +204,16 @@ def _splits(index: Index, held_out: float, seed: int) -> list[str]:
       "base files were given together with files of a split, so it is unknown which documents are whose; "
       "convert base files alone, and give them with --texts where only their texts are needed"
     )
+
+  # Held out are only documents of which every row is explained, so that evaluation has a teacher's text of each.
   rows = np.bincount(index.document, minlength=len(index.ids))
   explained = np.bincount(index.document[sorted(index.texts)], minlength=len(index.ids))
-  able = [
-    name for name, whole in zip(index.ids, explained == rows, strict=True) if whole
-  ] or index.ids
-  cut = (
-    split_groups(able, seed=seed, held_out=held_out, fractions=(("rest", 1.0),)) if held_out else {}
-  )
+  whole = [name for name, all_ in zip(index.ids, explained == rows, strict=True) if all_]
+  able = whole or index.ids
+  cut = {}
+  if held_out:
+    cut = split_groups(able, seed=seed, held_out=held_out, fractions=(("rest", 1.0),))
+
   return [
     HELD_OUT if cut.get(name) == HELD_OUT else stage
     for name, stage in zip(index.ids, index.stages, strict=True)
@@ -174,7 +221,7 @@ def _splits(index: Index, held_out: float, seed: int) -> list[str]:
 
 
 def _activations(files: Sequence[DataFile], start: int) -> Iterator[np.ndarray]:
-  """Activations of all files from row `start` on, in batches [n, d]."""
+  """Yields the activations of all files from row `start` on, in batches [n, d]."""
   for file in files:
     if start < len(file):
       for _, rows in file.read(start, activations=True):
@@ -183,31 +230,34 @@ def _activations(files: Sequence[DataFile], start: int) -> Iterator[np.ndarray]:
 
 
 def _write_shards(writer: StoreWriter, files: Sequence[DataFile], index: Index, d: int) -> None:
+  """Writes the shards that are missing; the files are read from the first of them on."""
   missing = sorted(set(range(writer.n_shards)) - writer.done)
   if not missing:
     return
-  n = len(index.document)
+
   start = writer.shard_range(missing[0]).start
-  progress = Progress("convert", n, "row", start)
+  progress = Progress("convert", len(index.document), "row", start)
   batches, left = _activations(files, start), np.zeros((0, d), np.float32)
   for shard in range(missing[0], writer.n_shards):
     rows = writer.shard_range(shard)
+
+    # Batches end where row groups and files end, not where shards do.
     parts, have = [left], len(left)
     while have < len(rows):
       parts.append(next(batches))
       have += len(parts[-1])
     joined = np.concatenate(parts)
-    vectors, left = joined[: len(rows)], joined[len(rows) :].copy()
+    activations = joined[: len(rows)]
+    left = joined[len(rows) :].copy()  # or the whole batch stays in memory
+
     if shard in missing:
       part = slice(rows.start, rows.stop)
-      writer.write_shard(
-        shard,
-        {
-          "activations": vectors,
-          "document": index.document[part],
-          "position": index.position[part],
-          "norm": np.linalg.norm(vectors, axis=1).astype(np.float32),
-        },
-      )
+      columns = {
+        "activations": activations,
+        "document": index.document[part],
+        "position": index.position[part],
+        "norm": np.linalg.norm(activations, axis=1).astype(np.float32),
+      }
+      writer.write_shard(shard, columns)
     progress.advance(len(rows))
   progress.close()

@@ -1,0 +1,57 @@
+"""Corpora on the Hugging Face hub, or in a folder of a data set, through the package `datasets`."""
+
+import importlib.util
+
+from nla_jax.data.corpora.document import Document, Records, document_of_row
+from nla_jax.errors import NLAError
+
+PREFIX = "hf://"
+
+
+def read_hub(source: str) -> Records:
+  """Records of "hf://name[@subset][:split]": the rows of a split, streamed, a document each.
+
+  Raises:
+    NLAError: `datasets` is not installed, the source is incomplete, cannot be opened, or has no column `text`.
+  """
+  if importlib.util.find_spec("datasets") is None:
+    raise NLAError(
+      f"the corpus {source} is read with the Python package datasets, which is not installed; "
+      "pip install datasets"
+    )
+  import datasets
+
+  name, subset, split = _parts(source)
+  try:
+    rows = datasets.load_dataset(name, subset or None, split=split, streaming=True)
+  # `datasets` raises its own, the hub's, fsspec's and builtin errors alike.
+  except Exception as error:
+    raise NLAError(
+      f"the corpus {source} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}; check "
+      "the name, the split and the network, or log in where the data set asks for it"
+    ) from error
+  if rows.column_names and "text" not in rows.column_names:
+    raise NLAError(
+      f"the data set {source} has no column 'text'; its columns are {', '.join(rows.column_names)}"
+    )
+
+  def document(number: int, row: dict) -> list[Document]:
+    return [document_of_row(row, f"{name}#{number}", f"{source} row {number}")]
+
+  return Records(enumerate(rows), document)
+
+
+def _parts(source: str) -> tuple[str, str, str]:
+  """Returns (name, subset or "", split) of a source; the split is `train` where none is given."""
+  rest = source.removeprefix(PREFIX)
+
+  # A split never holds a slash, so a colon before the last slash belongs to a path.
+  head, colon, split = rest.rpartition(":")
+  name, split = (head, split) if colon and "/" not in split else (rest, "train")
+  name, _, subset = name.partition("@")
+
+  if not name or not split:
+    raise NLAError(
+      f"the corpus {source!r} is incomplete; write hf://name, hf://name:split or hf://name@subset:split"
+    )
+  return name, subset, split
