@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, what is damaged is named, and a curve goes on where it was."""
+"""A file is there whole or not at all, what is damaged is named, and a curve continues where it was."""
 
 import errno
 import json

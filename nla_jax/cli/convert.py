@@ -1,7 +1,7 @@
 """`nla convert FROM TO`: between the reference pipeline's parquet files and a store with its explanations.
 
-A folder that is converted to has the sub-folders of a run's workdir, and with --config it is one: its extract and teach
-stages are closed, and `nla run` with the same config goes on with SFT.
+A folder that is converted to has the sub-folders of a run's workdir. With --config it is a workdir: the stages extract
+and teach are closed, and `nla run` with the same config continues with SFT.
 """
 
 import argparse
@@ -42,7 +42,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
   )
   parser.add_argument("--seed", type=int, default=42, help="to a store: of the splits (likewise)")
   parser.add_argument(
-    "--config", help="to a store: makes FOLDER a workdir of this config, so that `nla run` goes on"
+    "--config",
+    help="to a store: makes FOLDER a workdir of this config, so that `nla run` continues",
   )
 
   # To parquet files.

@@ -41,7 +41,7 @@ def initialize(
     heartbeat_seconds: a process that was silent for so long is dead, and the others stop with an error.
 
   Raises:
-    NLAError: the cluster could not be made out, or the others did not come.
+    NLAError: nothing says which cluster this is, or the other processes did not come.
   """
   try:
     jax.distributed.initialize(

@@ -37,7 +37,7 @@ def quiet_transformers() -> None:
 
 
 def keep_compiled_programs(folder: Path) -> None:
-  """Lets jax keep compiled programs in `folder`, so that a run that goes on does not compile again.
+  """Lets jax keep compiled programs in `folder`, so that a run that continues does not compile again.
 
   `JAX_COMPILATION_CACHE_DIR` wins if set: several runs on one machine may share a cache.
   """
