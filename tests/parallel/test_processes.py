@@ -1,4 +1,4 @@
-"""Two processes under SLURM's variables are one run: stopped or killed, it continues elsewhere with the same numbers."""
+"""Two processes under SLURM are one run: stopped or killed, it continues elsewhere with the same numbers."""
 
 import os
 import shutil
