@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 
 from nla_jax.errors import NLAError
-from nla_jax.planning.plan import make_plan, next_that_fits, size, summary, table
+from nla_jax.planning.chips import size
+from nla_jax.planning.plan import make_plan, next_that_fits
+from nla_jax.planning.text import summary, table
 from nla_jax.planning.topology import describe
 
 
