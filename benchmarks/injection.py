@@ -26,7 +26,7 @@ from nla_jax.data.loader import StoreRows
 from nla_jax.evaluation.intervals import bootstrap_mean
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.run.run import Run
-from nla_jax.run.stages import injection_scale
+from nla_jax.run.training_stages import injection_scale
 from nla_jax.training import losses, sft
 
 ROOT = Path(__file__).parents[1]

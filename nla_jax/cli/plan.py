@@ -8,8 +8,10 @@ from absl import flags
 from nla_jax import files
 from nla_jax.cli.command_line import HELP, help_text, parse
 from nla_jax.errors import NLAError
-from nla_jax.planning.plan import Plan, make_plan, next_that_fits, size, summary, table
+from nla_jax.planning.chips import size
+from nla_jax.planning.plan import Plan, make_plan, next_that_fits
 from nla_jax.planning.suggest import suggest
+from nla_jax.planning.text import summary, table
 from nla_jax.planning.topology import describe
 
 

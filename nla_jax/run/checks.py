@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from nla_jax.errors import NLAError
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.run.run import Run
-from nla_jax.training import rl
+from nla_jax.training.settings import check_settings
 
 TEACHERS = ("readout", "file")
 
@@ -23,7 +23,7 @@ def check(run: Run) -> None:
   config = run.config
   check_names(config)
   check_supervised(config)
-  rl.check_settings(config.rl)
+  check_settings(config.rl)
   check_teacher(config)
 
   # From here on the base model is looked at.

@@ -6,24 +6,16 @@
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
 
-import functools
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from nla_jax import files
-from nla_jax.autoencoder.fve import baseline_variance
-from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import explanations, extraction
-from nla_jax.data.loader import StoreRows
-from nla_jax.data.scale import injection_scale as scale_of_store
 from nla_jax.data.teachers import write
 from nla_jax.evaluation import harness
 from nla_jax.interop.pairs.export import export_pair
-from nla_jax.models.reconstructor import reconstructor_params
-from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.parallel import distributed, sharding
+from nla_jax.parallel import distributed
 from nla_jax.parallel.mesh import mesh_of
 from nla_jax.progress import say
 from nla_jax.run import report
@@ -31,13 +23,8 @@ from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
 from nla_jax.run.stage import write_json
-from nla_jax.run.warm_start import load_initial
-from nla_jax.training import rl as rl_lib
-from nla_jax.training import sft as sft_lib
-from nla_jax.training.checkpoint import drop_checkpoints, load_params, save_params
+from nla_jax.run.training_stages import rl, sft
 from nla_jax.workdir import MANIFEST, METRICS, REPORT, STAGES, STORE, TEXTS
-
-_WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
 
 
 def extract(run: Run) -> None:
@@ -70,124 +57,6 @@ def teach(run: Run) -> None:
     tokens_mean=round(float(np.mean(lengths)), 1),
     tokens_max=int(max(lengths)),
   )
-
-
-def _watched(run: Run) -> np.ndarray:
-  rows = run.store.rows("held_out")
-  return np.sort(np.random.default_rng(run.config.seed).permutation(rows)[:_WATCHED_ROWS])
-
-
-def injection_scale(run: Run) -> float:
-  """α: the config's where it names one, else what the norms of the store say."""
-  return run.config.inject.scale or scale_of_store(run.store)
-
-
-def sft(run: Run) -> None:
-  """The AV learns to write the teacher's text from the vector, the AR to read it back; or both are `config.init`."""
-  stage = run.open("sft")
-  if stage.done:
-    return
-  c, store = run.config, run.store
-  if c.init:
-    nla = load_initial(c, run.pretrained)
-    for name, params in (("av", nla.av_params), ("ar", nla.ar_params)):
-      save_params(stage.path / name / "params", params)
-    return stage.finish(injection_scale=nla.pair.verbalizer.scale, av_examples=0, ar_examples=0)
-  scale = injection_scale(run)
-  pair = run.pair(scale)
-  watched = _watched(run)
-  watched_vectors, watched_texts = (
-    store.read("activations", watched),
-    [run.texts[row] for row in watched.tolist()],
-  )
-  split = {
-    name: np.array([row for row in store.rows(name).tolist() if row in run.texts])
-    for name in ("av_sft", "ar_sft")
-  }
-
-  def fit(name: str, settings, params, loss, examples: StoreRows, watch: Callable):
-    folder = stage.path / name
-    if distributed.agree((folder / "params").exists()):
-      return
-    trained = sft_lib.fit(
-      sft_lib.Run(
-        f"sft {name}",
-        folder,
-        settings,
-        c.seed,
-        c.checkpoint_every,
-        c.guard_limit,
-        stage.note_progress,
-      ),
-      params,
-      functools.partial(loss, pair=pair),
-      examples,
-      watch,
-    )
-    save_params(folder / "params", trained)
-    drop_checkpoints(folder / "checkpoints")
-    stage.note_progress()
-
-  rows = split["ar_sft"]
-  inputs = pair.encode([run.texts[row] for row in rows.tolist()])
-  fit(
-    "ar",
-    c.ar,
-    sharding.shard_params(reconstructor_params(run.base_params(c.layer), c.layer)),
-    sft_lib.ar_loss,
-    StoreRows(store, rows, columns={"tokens": inputs.tokens, "lengths": inputs.lengths}),
-    sft_lib.watch_ar(pair, watched_vectors, watched_texts, baseline_variance(watched_vectors)),
-  )
-  rows = split["av_sft"]
-  answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
-  d = pair.verbalizer.architecture.d_model
-  fit(
-    "av",
-    c.av,
-    sharding.shard_params(verbalizer_params(run.base_params(), d, c.inject.map)),
-    sft_lib.av_loss,
-    StoreRows(store, rows, columns={"tokens": answers.tokens, "mask": answers.mask}),
-    sft_lib.watch_av(
-      pair, watched_vectors, encode_answers(run.prompts, pair.tokenizer, watched_texts)
-    ),
-  )
-  stage.finish(
-    injection_scale=scale, av_examples=c.av.steps * c.av.batch, ar_examples=c.ar.steps * c.ar.batch
-  )
-
-
-def rl(run: Run) -> None:
-  """The AV is rewarded for what the AR can rebuild; both learn."""
-  stage = run.open("rl")
-  if stage.done:
-    return
-  c, store = run.config, run.store
-  pair = run.pair(run.parent("sft").facts["injection_scale"])
-  rows, gold = store.rows("rl"), None
-  if c.rl.ar_teacher:
-    taught = np.array([row for row in store.rows("ar_sft").tolist() if row in run.texts])
-    inputs = pair.encode([run.texts[row] for row in taught.tolist()])
-    gold = StoreRows(store, taught, columns={"tokens": inputs.tokens, "lengths": inputs.lengths})
-  before = {name: load_params(run.path("sft") / name / "params") for name in ("av", "ar")}
-  trained = rl_lib.train(
-    pair,
-    c.rl,
-    before["av"],
-    before["ar"],
-    StoreRows(store, rows),
-    run.context,
-    baseline_variance(store.read("activations", rows)),
-    gold=gold,
-    folder=stage.path,
-    seed=c.seed,
-    checkpoint_every=c.checkpoint_every,
-    guard_limit=c.guard_limit,
-    note_progress=stage.note_progress,
-  )
-  for name, params in trained.items():
-    save_params(stage.path / name / "params", params)
-  drop_checkpoints(stage.path / "checkpoints")
-  stage.finish(samples=c.rl.steps * c.rl.activations * c.rl.group)
 
 
 def evaluate(run: Run) -> None:

@@ -15,7 +15,7 @@ from nla_jax.decoding import explanations as sampler
 from nla_jax.interop.base_models.random_model import random_model
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
-from nla_jax.training import rl as rl_lib
+from nla_jax.training.learner import Learner, ReconstructionBatch
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "tiny.py")
 TEXTS = ("a", "a longer one", "the longest of all that fits in the cap of 96 bytes", None)
@@ -41,7 +41,7 @@ def programs():
     ),
   )
   fresh = lambda: verbalizer_params(jax.tree.map(jnp.array, base.params), 64, "scalar")
-  learner = rl_lib.Learner(pair, config.rl, fresh())
+  learner = Learner(pair, config.rl, fresh())
   ar_params = reconstructor_params(jax.tree.map(jnp.array, base.params), config.layer)
   states = learner.create(fresh(), ar_params)
   each, group = config.rl.activations, config.rl.group
@@ -54,11 +54,10 @@ def programs():
   for step, text in enumerate(TEXTS):
     rollout = pair.roll_out(states["av"].params, vectors, jax.random.key(step), ids)
     inputs = pair.encode([text] * len(given))
-    states["ar"], errors, _ = learner.update_ar(
-      states["ar"], inputs.tokens, inputs.lengths, given, inputs.fits
-    )
+    batch = ReconstructionBatch(inputs.tokens, inputs.lengths, given, inputs.fits)
+    states, errors, _ = learner.reconstruct_and_learn(states, batch, None)
     states["av"], _ = learner.improve(
-      states["av"], rollout, given, -np.asarray(errors), 0.01 * step, seed=step
+      states["av"], rollout, given, -errors, kl_weight=0.01 * step, seed=step
     )
     pair.reconstruct(states["ar"].params, [text] * 3)
   found = {name: getattr(sampler, name)._cache_size() - count for name, count in before.items()}
