@@ -68,6 +68,7 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
       "row must be given a value (or left out, and counted) before it is averaged"
     )
 
+  # Sums and sizes by group are all that a draw needs: rows are not touched again.
   _, member = np.unique(groups, return_inverse=True)
   sizes = np.bincount(member).astype(np.float64)  # [groups]
   sums = np.bincount(member, weights=values)
@@ -75,6 +76,7 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
   if len(sizes) < 2:
     return Estimate(value=value, ci95=None, n=n)
 
+  # How often each group is drawn is multinomial; counts are drawn rather than lists of groups.
   generator = np.random.default_rng(seed)
   uniform = np.full(len(sizes), 1.0 / len(sizes))
   means = []
@@ -83,6 +85,7 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
     draws = generator.multinomial(len(sizes), uniform, size=size)  # [chunk, groups]
     # Groups differ in size, so a draw is divided by the rows it holds, not by the rows there are.
     means.append((draws @ sums) / (draws @ sizes))
+
   low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
   return Estimate(value=value, ci95=(float(low), float(high)), n=n)
 
