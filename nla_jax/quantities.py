@@ -74,6 +74,7 @@ TABLE = (
   Quantity("empty_text", "control", "controls.empty_text", "Empty explanation", "The AR reads an empty explanation: what it assumes without being told."),
   Quantity("retrieval", "control", "baselines.retrieval", "Nearest-neighbour retrieval", "The AR reads the teacher's text of the training activation nearest to this one: looking up, without an AV."),
   Quantity("mean_per_last_token", "control", "baselines.last_token", "Mean per last token", "No text is read: the answer is the mean direction of training activations on the same token."),
+  Quantity("last_words", "control", "baselines.last_words", "Last words at equal length", "The AR reads the last words of the context, as many tokens as the AV's explanation of it: quoting, without an AV."),
   Quantity("gain_of_rl", "difference", "", "Gain of RL", "FVE of the round trip less that before RL, on the same rows (paired)."),
   Quantity("loss_own", "loss", "reconstruction", "AV loss, own vector", "Nats a token on the teacher's held-out text, given the right activation.", unit="nats a token"),
   Quantity("loss_shuffled", "loss", "reconstruction", "AV loss, shuffled vector", "The same given another activation. Equal: the vector is ignored.", unit="nats a token"),
