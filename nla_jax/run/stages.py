@@ -24,7 +24,7 @@ from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
 from nla_jax.run.stage import write_json
 from nla_jax.run.training_stages import rl, sft
-from nla_jax.workdir import MANIFEST, METRICS, REPORT, STAGES, STORE, TEXTS
+from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, REPORT, ROWS, STAGES, STORE, TEXTS
 
 
 def extract(run: Run) -> None:
@@ -60,27 +60,27 @@ def teach(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-  """Held-out numbers with controls, metrics.json and report.html."""
+  """Measures the pair on held-out activations, beside controls, and writes the report."""
   stage = run.open("eval")
   if stage.done:
     return
   c = run.config
-  nla = load_run(run.workdir, run=run)
-  before = load_run(run.workdir, run=run, stage="sft")
   result = harness.evaluate(
-    nla,
+    load_run(run.workdir, run=run),
     run.store,
     texts=run.texts,
-    before_rl=before,
+    before_rl=load_run(run.workdir, run=run, stage="sft"),
     rows=c.evaluation.rows,
     seed=c.seed,
     batch=c.evaluation.batch,
     bootstrap_samples=c.evaluation.bootstrap,
   )
-  write_json(stage.path / "metrics.json", result.metrics)
+
+  write_json(stage.path / METRICS, result.metrics)
+  write_json(stage.path / EXAMPLES, result.examples(c.evaluation.examples))
+  write_json(stage.path / ROWS, result.per_row())
+  # Closed when all is written: an evaluation that was stopped before begins anew.
   stage.finish(rows=len(result.rows))
-  write_json(stage.path / "examples.json", result.examples(c.evaluation.examples))
-  write_json(stage.path / "rows.json", result.per_row())
   say(harness.table(result.metrics))
   report.write_run_report(run)
 
