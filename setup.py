@@ -1,6 +1,12 @@
 """The package `nla_jax` and its command `nla`."""
 
+import runpy
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+# Run, not imported: importing the package would need what is only about to be installed.
+VERSION = runpy.run_path(str(Path(__file__).parent / "nla_jax" / "version.py"))["VERSION"]
 
 # The demo of configs/smollm2_135m.py also reads a GGUF model and a sample of Wikipedia out of the wheels that
 # launch/demo-data.txt lists. They are installed without their dependencies, so they cannot stand here: as ordinary
@@ -13,7 +19,7 @@ KERNELS = ["nla_jax.kernels", *(f"nla_jax.kernels.{name}" for name in find_packa
 
 setup(
   name="nla_jax",
-  version="0.1.0",
+  version=VERSION,
   description="Natural language autoencoders in JAX: activations of a language model to text and back",
   license="Apache-2.0",
   license_files=["LICENSE"],

@@ -45,8 +45,8 @@ from nla_jax.models.parameters import lower_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel.precision import compute_dtype
-from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft
+from nla_jax.training.learner import Learner, ReconstructionBatch
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def compare(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]
 class Untagged(Pair):
   """An AV before SFT writes no tags: the whole answer is the explanation."""
 
-  def texts(self, rollout):
+  def parse_answers(self, rollout):
     return self.tokenizer.batch_decode(np.asarray(rollout.tokens), skip_special_tokens=True)
 
 
@@ -300,7 +300,7 @@ def rl_step(bench: Bench) -> Part:
   shared, last, calls = {}, {}, itertools.count()
 
   def ours(pair):
-    learner = rl_lib.Learner(pair, rl, reference)
+    learner = Learner(pair, rl, reference)
     if not shared:
       shared.update(learner.create(bench.av_params(), bench.ar_params()))
 
@@ -308,11 +308,12 @@ def rl_step(bench: Bench) -> Part:
       key = jax.random.key(next(calls))
       rolled = never_stops(pair).roll_out(shared["av"].params, vectors, key, streams)
       inputs = torch_baseline.explanations(pair, np.asarray(rolled.tokens))
-      batch = (inputs.tokens, inputs.lengths, given, inputs.fits)
-      shared["ar"], errors, norm = learner.update_ar(shared["ar"], *batch)
-      rewards = -np.asarray(errors)
+      batch = ReconstructionBatch(inputs.tokens, inputs.lengths, given, inputs.fits)
+      states, errors, norm = learner.reconstruct_and_learn(shared, batch, None)
+      shared.update(states)
+      rewards = -errors
       shared["av"], found = learner.improve(
-        shared["av"], rolled, given, rewards, rl.kl_weight, seed=0
+        shared["av"], rolled, given, rewards, kl_weight=rl.kl_weight, seed=0
       )
       last["tokens"] = np.asarray(rolled.tokens)
       return {

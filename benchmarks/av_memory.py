@@ -23,7 +23,11 @@ from nla_jax.models.injection import Injection
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Transformer
-from nla_jax.planning import plan, programs
+from nla_jax.planning import plan
+from nla_jax.planning.abstract import Program, placed
+from nla_jax.planning.chips import size
+from nla_jax.planning.compiled import Compiled, compile_program
+from nla_jax.planning.model import find_model
 from nla_jax.planning.topology import describe
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer
 
@@ -65,7 +69,7 @@ def measure(batch: int, topology) -> dict[str, dict | None]:
   config = default_config()
   config.model, config.layer, config.teacher.max_tokens = "Qwen/Qwen2.5-0.5B-Instruct", 16, 120
   config.av.batch = batch
-  model = programs.find_model(config)
+  model = find_model(config)
   ours = plan.make_plan(config, topology, ("sft av",)).compiled[0]
   state, rows = ours.program.arguments
   prompt = len(model.prompts.before) + len(model.prompts.after)
@@ -84,13 +88,12 @@ def measure(batch: int, topology) -> dict[str, dict | None]:
     )
     layout = rows["tokens"].sharding.mesh
     with jax.set_mesh(layout):
-      state = programs.placed(state)
-      one = programs.Program(name, update, (state, given), {}, (), 1, batch, 1)
-      out[name] = _bytes(plan.compile_program(one, topology))
+      one = Program(name, update, (placed(state), given), rows=batch, calls=1)
+      out[name] = _bytes(compile_program(one, topology))
   return out
 
 
-def _bytes(one: plan.Compiled) -> dict | None:
+def _bytes(one: Compiled) -> dict | None:
   if one.memory is None:
     return {"refused": one.needed}
   return {"peak": one.needed, "beside_state": one.needed - one.memory.arguments}
@@ -110,9 +113,9 @@ def main() -> None:
     print(
       f"batch {batch}: "
       + "; ".join(
-        f"{name} peak {plan.size(one['peak'])} ({plan.size(one['beside_state'])} beside parameters and optimizer)"
+        f"{name} peak {size(one['peak'])} ({size(one['beside_state'])} beside parameters and optimizer)"
         if "peak" in one
-        else f"{name} refused, {plan.size(one['refused'])}"
+        else f"{name} refused, {size(one['refused'])}"
         for name, one in results[batch].items()
       ),
       flush=True,

@@ -26,7 +26,7 @@ from nla_jax.data.loader import StoreRows
 from nla_jax.evaluation.intervals import bootstrap_mean
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.run.run import Run
-from nla_jax.run.stages import injection_scale
+from nla_jax.run.training_stages import injection_scale
 from nla_jax.training import losses, sft
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ BATCH = 16
 
 
 def row_losses(pair: Pair, params, vectors: np.ndarray, answers) -> np.ndarray:
-  """[n] mean loss a token of each row's answer."""
+  """The mean loss a token of each row's answer, [n]."""
 
   @jax.jit
   def score(params, batch):
@@ -45,24 +45,29 @@ def row_losses(pair: Pair, params, vectors: np.ndarray, answers) -> np.ndarray:
       axis=1,
     )
 
-  parts = [slice(i, i + BATCH) for i in range(0, len(vectors), BATCH)]
-  return np.concatenate(
-    [
-      score(
-        params,
-        {"activations": vectors[part], "tokens": answers.tokens[part], "mask": answers.mask[part]},
-      )
-      for part in parts
-    ]
-  )
+  found = []
+  for start in range(0, len(vectors), BATCH):
+    part = slice(start, start + BATCH)
+    rows = {
+      "activations": vectors[part],
+      "tokens": answers.tokens[part],
+      "mask": answers.mask[part],
+    }
+    found.append(score(params, rows))
+  return np.concatenate(found)
 
 
 def fit(run: Run, steps: int, held_out: np.ndarray) -> dict[str, np.ndarray]:
-  """{"own", "other"}: losses of `held_out` rows after `steps` updates with the config's way of injecting."""
+  """Trains an AV and scores it.
+
+  Returns:
+    {"own", "other"}: losses of `held_out` rows after `steps` updates with the config's way of injecting.
+  """
   c, store = run.config, run.store
   pair = run.pair(injection_scale(run))
   rows = np.array([row for row in store.rows("av_sft").tolist() if row in run.texts])
   answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
+
   settings = c.av
   settings.steps = steps
   params = verbalizer_params(run.base_params(), pair.verbalizer.architecture.d_model, c.inject.map)
@@ -80,6 +85,8 @@ def fit(run: Run, steps: int, held_out: np.ndarray) -> dict[str, np.ndarray]:
     params = sft.fit(
       stage, params, functools.partial(sft.av_loss, pair=pair), examples, lambda params: {}
     )
+
+  # The next row's vector: rows are sorted, so it is often of the same document, which makes the margin modest.
   vectors = store.read("activations", held_out)
   texts = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in held_out.tolist()])
   return {
@@ -96,6 +103,7 @@ def main() -> None:
   parser.add_argument("--rows", type=int, default=256, help="held-out activations")
   parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "injection.json"))
   arguments = parser.parse_args()
+
   found, groups = {}, None
   for mode, kind in WAYS:
     config = load_config(arguments.config)
@@ -108,9 +116,14 @@ def main() -> None:
     documents = store.read("document", held_out)
     groups = np.array([store.documents[int(i)].group for i in documents])
     found[f"{mode}, {kind}"] = fit(run, arguments.steps, held_out)
-    jax.clear_caches()
+    jax.clear_caches()  # four ways are four sets of programs, and memory is short
+
+  # Differences are paired: the same rows, so that what is hard about a row cancels.
   first = next(iter(found.values()))["own"]
-  estimate = lambda values: dataclasses.asdict(bootstrap_mean(values, groups))
+
+  def estimate(values: np.ndarray) -> dict:
+    return dataclasses.asdict(bootstrap_mean(values, groups))
+
   table = {
     name: {
       "loss_own": estimate(one["own"]),
@@ -127,7 +140,10 @@ def main() -> None:
     "ways": table,
   }
   Path(arguments.out).write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-  show = lambda one: f"{one['value']:.3f} [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
+
+  def show(one: dict) -> str:
+    return f"{one['value']:.3f} [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
+
   print(
     "| injection | held-out loss a token | margin over another row's vector | loss above the first |\n"
     "|---|---|---|---|"

@@ -18,7 +18,8 @@ import numpy as np
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.prompts import encode
 from nla_jax.data.corpora.read import read_corpus
-from nla_jax.evaluation import controls
+from nla_jax.evaluation.suites.baselines.last_token import mean_per_last_token
+from nla_jax.evaluation.suites.baselines.retrieval import nearest_rows
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.transformer import Transformer
@@ -28,7 +29,7 @@ LENGTH, FIRST, EVERY, BATCH, NEXT = 96, 32, 6, 16, 4
 
 
 def collect(model: str, corpus: str, blocks: tuple[int, ...], paragraphs: int):
-  """Activations [blocks, n, d], last tokens [n], next tokens [n, 4], groups [n], and the embedding."""
+  """Reads a model: activations [blocks, n, d], last tokens [n], next tokens [n, 4], groups [n], and the embedding."""
   base = load_pretrained(model)
   network = Transformer(base.architecture, dtype=compute_dtype("auto"), collect=blocks)
 
@@ -38,25 +39,26 @@ def collect(model: str, corpus: str, blocks: tuple[int, ...], paragraphs: int):
     logits = output.hidden[:, FIRST::EVERY] @ unembedding(params).T
     return output.residuals[:, :, FIRST::EVERY], jax.lax.top_k(logits, NEXT)[1]
 
+  # Of each paragraph that is long enough, the same positions.
   documents = list(read_corpus(corpus))
   random.Random(0).shuffle(documents)
   encoded = [(d.group, encode(base.tokenizer, d.text)[:LENGTH]) for d in documents]
   chosen = [pair for pair in encoded if len(pair[1]) == LENGTH][: paragraphs // BATCH * BATCH]
   tokens = np.array([ids for _, ids in chosen])
-  parts = [
+  outputs = [
     read(base.params, jnp.asarray(tokens[i : i + BATCH])) for i in range(0, len(tokens), BATCH)
   ]
-  d, per = base.architecture.d_model, len(range(FIRST, LENGTH, EVERY))
-  activations = np.concatenate(
-    [np.asarray(r).reshape(len(blocks), -1, d) for r, _ in parts], axis=1
-  )
-  following = np.concatenate([np.asarray(t).reshape(-1, NEXT) for _, t in parts])
-  groups = np.repeat([group for group, _ in chosen], per)
-  return activations, tokens[:, FIRST::EVERY].ravel(), following, groups, base.params["embedding"]
+
+  d, per_paragraph = base.architecture.d_model, len(range(FIRST, LENGTH, EVERY))
+  residuals = [np.asarray(residual).reshape(len(blocks), -1, d) for residual, _ in outputs]
+  following = np.concatenate([np.asarray(ids).reshape(-1, NEXT) for _, ids in outputs])
+  groups = np.repeat([group for group, _ in chosen], per_paragraph)
+  last = tokens[:, FIRST::EVERY].ravel()
+  return np.concatenate(residuals, axis=1), last, following, groups, base.params["embedding"]
 
 
 def ridge(x, y, x_new, strength: float = 3.0):
-  """Predictions at x_new of a ridge regression from x [n, p] to y [n, d] around y's mean."""
+  """Predicts y at x_new by a ridge regression from x [n, p] to y [n, d] around y's mean."""
   mean = y.mean(axis=0)
   return x_new @ np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ (y - mean)) + mean
 
@@ -74,25 +76,28 @@ def main() -> None:
   activations, last, following, groups, embedding = collect(
     options.model, options.corpus, blocks, options.paragraphs
   )
+
+  # Whole groups are held out, as in an evaluation: neighbours in a text are no independent test.
   held = np.isin(groups, sorted(set(groups))[::5])
   word = embedding[last]
   words = np.concatenate(
     [word, embedding[following[:, 0]], embedding[following].mean(axis=1)], axis=1
   )
+
   print("block  median norm  baseline  mean per token  ridge last  ridge last+next  nearest")
   for block, h in zip(blocks, activations):
-    golds, known = h[held], h[~held]
-    b, units = fve.baseline_variance(golds), fve.normalise(known)
-    score = lambda predicted, golds=golds, b=b: float(fve.fve(fve.mse_nrm(predicted, golds), b))
-    found = (
-      score(controls.mean_per_last_token(known, last[~held], last[held])),
-      fve(ridge(word[~held], units, word[held])),
-      fve(ridge(words[~held], units, words[held])),
-      fve(known[controls.nearest_rows(golds, known)]),
+    held_out, training = h[held], h[~held]
+    baseline, units = fve.baseline_variance(held_out), fve.normalise(training)
+    predictions = (
+      mean_per_last_token(training, last[~held], last[held]),
+      ridge(word[~held], units, word[held]),
+      ridge(words[~held], units, words[held]),
+      training[nearest_rows(held_out, training)],
     )
+    found = [fve.fve(fve.mse_nrm(one, held_out), baseline) for one in predictions]
     print(
-      f"{block:5d}  {np.median(np.linalg.norm(h, axis=1)):11.1f}  {b:8.3f}  {found[0]:14.3f}  {found[1]:10.3f}  "
-      f"{found[2]:15.3f}  {found[3]:7.3f}"
+      f"{block:5d}  {np.median(np.linalg.norm(h, axis=1)):11.1f}  {baseline:8.3f}  {found[0]:14.3f}  "
+      f"{found[1]:10.3f}  {found[2]:15.3f}  {found[3]:7.3f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies, by operand and result dtype: why `models/contraction.py` rounds operands.
+"""How fast this machine multiplies, by operand and result dtype: why `models/products.py` rounds operands.
 
   python benchmarks/products.py
 

@@ -1,5 +1,6 @@
 """The one configuration: every key, its default and its meaning. Files in `configs/` change values, never add keys."""
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -8,11 +9,42 @@ from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
 from nla_jax.errors import NLAError
+from nla_jax.progress import say
+from nla_jax.workdir import read_config
+
+# Keys of version 0.1 and what they are called now. The old names work in 0.2, with a warning, and not after it.
+RENAMED = {"parts": "accumulate", "ar_gold": "ar_teacher"}
+
+
+@functools.cache  # a config file is read twice, by the command line's parser and by `load_config`: one line is enough
+def _warn_of_old_name(old: str) -> None:
+  say(f"config: {old} is now called {RENAMED[old]}; the old name works in this version only")
+
+
+class Section(ConfigDict):
+  """A section of the config that takes a key by its old name too."""
+
+  def current(self, key: str) -> str:
+    """What a key is called now."""
+    if RENAMED.get(key) not in self._fields:
+      return key
+    _warn_of_old_name(key)
+    return RENAMED[key]
+
+  def __setitem__(self, key, value):
+    super().__setitem__(self.current(key), value)
+
+  def __getitem__(self, key):
+    return super().__getitem__(self.current(key))
+
+  def get_type(self, key):
+    """The type of a key's value, which the parser of the command line asks for."""
+    return super().get_type(self.current(key))
 
 
 def optimizer(**changes) -> ConfigDict:
   """AdamW and its schedule; `steps` × `batch` examples are seen."""
-  settings = ConfigDict(
+  settings = Section(
     {
       "steps": 1000,  # updates
       "batch": 256,  # examples an update
@@ -31,20 +63,23 @@ def optimizer(**changes) -> ConfigDict:
 
 
 def default_config() -> ConfigDict:
-  """The reference's hyperparameters where it has them (the interchange contract)."""
+  """Every key with its default: the reference's hyperparameters where it has them (docs/interchange.md)."""
   c = ConfigDict()
   c.name = "nla"  # shown in reports and model cards
   c.preset = "main"  # a name in the config file's PRESETS
   c.seed = 42
+
+  # The target, and what it reads. The AV starts as a copy of it, the AR as a copy of its blocks 0..K.
   c.model = ""  # package:NAME, a .gguf, a Hugging Face directory or hub id, or random:tiny
   c.layer = 20  # K, 0-based: the output of block K is read
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
   c.corpus = ""  # wikipedia-sample, a .txt, .jsonl or .parquet file, or hf://dataset
-  c.compute = (
-    "auto"  # operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py)
-  )
-  c.kernel = "auto"  # log-probabilities by the Pallas kernel: on | off | auto, on TPUs (see training/losses.py)
 
+  # Operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py).
+  c.compute = "auto"
+  c.kernel = "auto"  # log-probabilities by the Pallas kernel: on | off | auto, on TPUs (see models/token_scores.py)
+
+  # Which activations are kept. Splits are cut by groups of documents, so that no article lies in two of them.
   c.data = ConfigDict(
     {
       "max_documents": 0,  # a seeded sample of this many documents; 0 takes all
@@ -61,6 +96,8 @@ def default_config() -> ConfigDict:
       "chunk_rows": 128,
     }
   )
+
+  # What the AV's first words are learned from.
   c.teacher = ConfigDict(
     {
       "provider": "readout",  # readout | file
@@ -71,6 +108,8 @@ def default_config() -> ConfigDict:
       "max_tokens": 48,  # of one explanation; readout leaves features out to stay within it
     }
   )
+
+  # What stands around the activation and the explanation. It belongs to the weights and is exported with them.
   c.prompts = ConfigDict(
     {
       "av": AV_TEMPLATE,
@@ -78,24 +117,32 @@ def default_config() -> ConfigDict:
       "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
     }
   )
+
+  # How the activation comes into the AV, at the marker.
   c.inject = ConfigDict(
     {
-      "mode": "replace",  # replace | add
+      "mode": "replace",  # replace (the marker's embedding) | add (to the residual after block 1, norm-matched)
       "map": "scalar",  # scalar | affine
       "scale": 0.0,  # α; 0 takes the 75th percentile of the training activations' norms
     }
   )
+
+  # Supervised training of the two models.
   c.av = optimizer()
   c.ar = optimizer()
+  c.remat = True  # recompute blocks in the backward pass: a third more work, much less memory
+
+  # Several devices: the product of the sizes is their number. Results do not depend on it, beyond rounding.
   c.mesh = ConfigDict(
-    {  # several devices: sizes of the axes, whose product is the number of devices
+    {
       "data": 1,  # replicas; rows of a batch are shared by data and fsdp
       "fsdp": 0,  # shards of every parameter; 0 takes the devices that data and tensor leave
       "tensor": 1,  # shards of heads, hidden units and vocabulary
     }
   )
-  c.remat = True  # recompute blocks in the backward pass
-  c.rl = ConfigDict(
+
+  # Reinforcement learning: the AV is rewarded for what the AR can rebuild.
+  c.rl = Section(
     {
       "steps": 1000,
       "activations": 128,  # a step
@@ -103,20 +150,24 @@ def default_config() -> ConfigDict:
       "ar_steps": 0,  # first steps in which only the AR learns, from one explanation of each of more activations
       "max_new_tokens": 150,
       "temperature": 1.0,
+      # The reward, and what is taken off it.
       "reward": "mse",  # mse | cosine | log
       "truncate": False,  # explanations are cut at random for the reward, so that first words carry most
       "repeat_cost": 0.0,  # reward lost for a text all of whose three-word sequences occurred before
       "non_ascii_cost": 0.0,  # reward lost for a text without an ASCII character
-      "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
-      "ar_teacher": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
-      "advantage": "grpo",  # grpo | mean | rloo
-      "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "length_cost": 0.0,  # reward lost a token above length_target
       "length_target": 0,
+      # The AR meanwhile.
+      "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
+      "ar_teacher": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
+      # The policy's loss.
+      "advantage": "grpo",  # grpo | mean | rloo
+      "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "clip": 0.2,
       "clip_high": 0.0,  # upper bound of the ratio above 1; 0 is the same as clip
       "dual_clip": 0.0,  # bound of the loss where the advantage is negative, in advantages; 0 is none
       "importance_cap": 0.0,  # bound of the weights that correct for the sampler's arithmetic; 0 leaves them out
+      # The distance from the AV before RL.
       "kl_weight": 0.01,
       "kl": "k2",  # k1 (in the reward) | k2 | k3 (in the loss)
       "kl_target": 0.0,  # nats a token that kl_weight adapts to; 0 keeps the weight
@@ -128,9 +179,14 @@ def default_config() -> ConfigDict:
       "ar": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
     }
   )
+
+  # What a long run needs to be stopped, watched and continued.
   c.checkpoint_every = 100  # updates
   c.guard_limit = 5  # skipped updates in a row that stop a run
+
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
+
+  # What is measured on held-out activations. Intervals are at 95 %.
   c.evaluation = ConfigDict(
     {
       "rows": 500,  # held-out activations
@@ -139,6 +195,8 @@ def default_config() -> ConfigDict:
       "bootstrap": 2000,
     }
   )
+
+  # A misspelt key in a config file is an error, not a new key that nothing reads.
   c.lock()
   return c
 
@@ -154,24 +212,30 @@ def reference_config() -> ConfigDict:
   return c
 
 
-def load_config(path: str, overrides: dict | None = None) -> ConfigDict:
+def load_config(path: str | Path, overrides: dict | None = None) -> ConfigDict:
   """The config of a Python file, or of a run's config.json.
 
   Args:
-    path: a file in the manner of configs/, or the `config.json` that a run keeps.
+    path: a file like those in configs/, or the `config.json` that a run keeps.
     overrides: dotted keys and values, {"rl.steps": 3}; they win over the preset that they or the file choose.
+
+  Raises:
+    NLAError: there is no such file, or another version of nla_jax made the workdir, or a key or preset is unknown.
   """
   file = Path(path)
   if not file.exists():
     raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
   if file.suffix == ".json":
     config = default_config()
-    config.update(json.loads(file.read_text()))
+    config.update(read_config(file))
     return config
+
   spec = importlib.util.spec_from_file_location(f"nla_config_{file.stem}", file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
+
+  # The preset first: what the command line says about single keys wins over it.
   overrides = overrides or {}
   config.preset = overrides.get("preset", config.preset)
   apply_preset(config, getattr(module, "PRESETS", {}))
@@ -181,13 +245,16 @@ def load_config(path: str, overrides: dict | None = None) -> ConfigDict:
 
 
 def apply_preset(config: ConfigDict, presets: dict) -> None:
-  """Sets the values of `presets[config.preset]`, keys dotted; `main` is the file as it stands."""
+  """Sets the values of `presets[config.preset]`, whose keys are dotted; `main` is the file as it stands.
+
+  Raises:
+    NLAError: there is no such preset, or it sets a key that is unknown or of another type.
+  """
   if config.preset == "main":
     return
   if config.preset not in presets:
-    raise NLAError(
-      f"preset {config.preset!r} is not one of {', '.join(['main', *sorted(presets)])}"
-    )
+    known = ", ".join(["main", *sorted(presets)])
+    raise NLAError(f"preset {config.preset!r} is not one of {known}")
   for key, value in presets[config.preset].items():
     _set(config, key, value)
 
@@ -199,17 +266,24 @@ def _set(config: ConfigDict, key: str, value) -> None:
     node = node.get(name)
     if node is None:
       break
+  if isinstance(node, Section):
+    last = node.current(last)
   if node is None or last not in node:
     raise NLAError(f"the config has no key {key!r}; nla_jax/config.py lists all keys")
+
+  # `1` for `1.0` is no mistake: a ConfigDict would refuse it.
+  if isinstance(node[last], float) and isinstance(value, int):
+    value = float(value)
   try:
-    node[last] = (
-      type(node[last])(value) if isinstance(node[last], float) and isinstance(value, int) else value
-    )
+    node[last] = value
   except TypeError as error:
     raise NLAError(f"config.{key}={value!r}: expected {type(node[last]).__name__}") from error
 
 
 def section(config: ConfigDict, keys: tuple[str, ...]) -> dict:
   """The named parts of a config as plain JSON values."""
-  plain = lambda value: json.loads(value.to_json()) if isinstance(value, ConfigDict) else value
-  return {key: plain(config[key]) for key in keys}
+  found = {}
+  for key in keys:
+    value = config[key]
+    found[key] = json.loads(value.to_json()) if isinstance(value, ConfigDict) else value
+  return found

@@ -1,53 +1,79 @@
-"""Durable files on a disk or in a bucket: every read and write goes through a TensorStore KvStore."""
+"""Durable files on a disk or in a bucket: small files and JSON are read and written through a TensorStore KvStore.
+
+A path is a plain path or a KvStore URL such as gs://bucket/folder/file. A write is atomic and durable: after a crash
+the old file is there or the new one, never half of one. JSON lines are the exception, see `JsonLines`.
+"""
 
 import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (numpy learns the name "bfloat16" from it)
 import tensorstore as ts
 
 from nla_jax.errors import NLAError
 
+AnyPath = str | os.PathLike
 _NO_ROOM = re.compile(r"No space left|File too large|quota|RESOURCE_EXHAUSTED", re.IGNORECASE)
+_REFUSED = (ValueError, OSError, RuntimeError, NotImplementedError)  # what TensorStore raises
 
 
-def below(path: str, child: str) -> str:
-  """A folder inside `path`, which is a plain path or a KvStore URL."""
-  return (
-    f"{path.rstrip('/')}/{child}" if "://" in path else os.path.join(os.path.abspath(path), child)
-  )
+def below(path: AnyPath, child: str) -> str:
+  """The path of `child` inside the folder `path`."""
+  path = os.fspath(path)
+  if "://" in path:
+    return f"{path.rstrip('/')}/{child}"
+  # TensorStore takes absolute paths only.
+  return os.path.join(os.path.abspath(path), child)
 
 
-def spec_of(path: str, child: str = "") -> dict | str:
-  """KvStore spec of a folder inside the store at `path` (a plain path or a KvStore URL)."""
+def spec_of(path: AnyPath, child: str = "") -> dict | str:
+  """The KvStore spec of `child` inside the folder `path`."""
   folder = below(path, child)
   return folder if "://" in folder else {"driver": "file", "path": folder}
 
 
 @contextlib.contextmanager
-def writing(path: str) -> Iterator[None]:
-  """Turns what TensorStore raises while writing below `path` into an NLAError that names it."""
+def writing(path: AnyPath) -> Iterator[None]:
+  """Turns what TensorStore or the system raises while writing `path` into an NLAError that names it."""
   try:
     yield
-  except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
-    reason = str(error).splitlines()[0].split(" [tensorstore_spec=")[0]
+  except _REFUSED as error:
+    reason = _reason(error)
+    # A full disk is the one case that a person can mend without another folder.
     if _NO_ROOM.search(reason):
       raise NLAError(
-        f"no room left to write {path} ({reason}); free some space and run the same command again: the "
-        "shards that are complete are kept"
+        f"no room left to write {path} ({reason}); free some space and run the same command again: "
+        "what is complete is kept"
       ) from error
+
     raise NLAError(
       f"cannot write {path} ({reason}); make it writable or give another folder"
     ) from error
 
 
-def open_files(path: str) -> ts.KvStore:
-  """The store's folder as key-value pairs."""
+def _reason(error: Exception) -> str:
+  first = (str(error).splitlines() or [type(error).__name__])[0]
+
+  # What follows is the store's spec, which is longer than the message.
+  return first.split(" [tensorstore_spec=")[0]
+
+
+def open_files(path: AnyPath) -> ts.KvStore:
+  """A folder as key-value pairs: names of files inside it and their bytes.
+
+  Raises:
+    NLAError: `path` is neither a path nor a URL that TensorStore knows.
+  """
+  return _open(path, spec_of(path))
+
+
+def _open(path: AnyPath, spec: dict | str) -> ts.KvStore:
   try:
-    return ts.KvStore.open(spec_of(path)).result()
+    return ts.KvStore.open(spec).result()
   except (ValueError, OSError, NotImplementedError) as error:
     raise NLAError(
       f"{path} is neither a path nor a TensorStore URL such as gs://bucket/folder "
@@ -55,19 +81,111 @@ def open_files(path: str) -> ts.KvStore:
     ) from error
 
 
-def read_json(files: ts.KvStore, key: str) -> dict | None:
-  """The object under `key`; None where there is none."""
-  found = files.read(key).result()
-  if found.state != "value":
-    return None
+def _open_file(path: AnyPath) -> ts.KvStore:
+  """A store whose empty key is the file `path` itself."""
+  path = os.fspath(path)
+  if "://" in path:
+    return _open(path, path)
+
+  return _open(path, {"driver": "file", "path": os.path.abspath(path)})
+
+
+def read_bytes(path: AnyPath) -> bytes | None:
+  """The content of a file; None where there is none.
+
+  Raises:
+    NLAError: the file is there and cannot be read.
+  """
   try:
-    return json.loads(found.value)
+    found = _open_file(path).read("").result()
+  except _REFUSED as error:
+    raise NLAError(f"cannot read {path} ({_reason(error)}); make it readable") from error
+  return found.value if found.state == "value" else None
+
+
+def exists(path: AnyPath) -> bool:
+  """Whether there is a file, not a folder, at `path`. It is read whole: ask this of small files."""
+  return read_bytes(path) is not None
+
+
+def write_bytes(path: AnyPath, content: bytes) -> None:
+  """Writes a file durably, and the folders above it where they are missing.
+
+  Raises:
+    NLAError: there is no room, or the place cannot be written to.
+  """
+  with writing(path):
+    _open_file(path).write("", content).result()
+
+
+def write_text(path: AnyPath, text: str) -> None:
+  """Writes UTF-8 text as `write_bytes` writes bytes."""
+  write_bytes(path, text.encode())
+
+
+def read_json(path: AnyPath) -> Any | None:
+  """The value in a JSON file; None where there is no file.
+
+  Raises:
+    NLAError: the file is not JSON or cannot be read.
+  """
+  content = read_bytes(path)
+  if content is None:
+    return None
+
+  try:
+    return json.loads(content)
   except ValueError:
     raise NLAError(
-      f"{files.url}{key} is damaged: not JSON; delete it and run the command that made it again"
+      f"{path} is damaged: not JSON; delete it and run the command that made it again"
     ) from None
 
 
-def write_json(files: ts.KvStore, key: str, value: Mapping) -> None:
-  with writing(files.url + key):
-    files.write(key, json.dumps(value, indent=1, sort_keys=True).encode()).result()
+def write_json(path: AnyPath, value: Any) -> None:
+  """Writes a value as indented JSON with sorted keys, durably. Raises NLAError as `write_bytes` does."""
+  write_bytes(path, json.dumps(value, indent=1, sort_keys=True).encode())
+
+
+class JsonLines:
+  """A local file of JSON lines that grows while a stage runs.
+
+  A KvStore cannot append, so this is an ordinary file: every line is handed to the system at once, and a crash can cost
+  the last line, which `read_lines` leaves out.
+  """
+
+  def __init__(self, path: AnyPath, keep: Callable[[dict], bool] = lambda line: True):
+    """Opens the file to append to it, without those lines already there that `keep` refuses.
+
+    Raises:
+      NLAError: there is no room, or the place cannot be written to.
+    """
+    self._path = os.fspath(path)
+    kept = [json.dumps(line) + "\n" for line in read_lines(path) if keep(line)]
+
+    # Written whole first: a crash here leaves either the old lines or those that are kept.
+    write_text(path, "".join(kept))
+    self._file = open(path, "a")  # noqa: SIM115 - open as long as the stage runs
+
+  def write(self, line: dict) -> None:
+    """Appends one line. Raises NLAError where there is no room."""
+    with writing(self._path):
+      self._file.write(json.dumps(line) + "\n")
+      # Whoever watches the curve sees the step now, and a killed process loses nothing.
+      self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+def read_lines(path: AnyPath) -> list[dict]:
+  """The lines of a `JsonLines` file up to the first that a crash cut off; none where there is no file."""
+  text = (read_bytes(path) or b"").decode(errors="replace")
+  lines = []
+  for line in text.splitlines():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break  # nothing after it can be trusted to follow it
+
+  return lines

@@ -26,11 +26,13 @@ def load(
     base: the base model that `read` takes, named as for `config.model`, in place of the sidecar's.
 
   Raises:
-    NLAError: nothing is found under a name, or the files, the sidecars and the tokenizers do not agree.
+    NLAError: nothing is found under a name; or the files, the sidecars and the tokenizers do not agree; or another
+      version of nla_jax made the workdir (what it exported to `hf` still loads).
   """
   folder = Path(path).expanduser()
-  if (
-    ar is None and (folder / workdir.CONFIG).exists() and (folder / workdir.FOLDERS["rl"]).exists()
-  ):
+  # A language model's folder has a config.json too, but none of a run's stages.
+  is_workdir = (folder / workdir.CONFIG).exists() and (folder / workdir.FOLDERS["rl"]).exists()
+  if ar is None and is_workdir:
     return load_run(folder)
+
   return load_directories(path, ar, compute=compute, base=base)

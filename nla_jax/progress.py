@@ -1,7 +1,8 @@
-"""What a person sees while a stage runs: a bar with rate and time left, or plain lines where the output is no
-terminal; and the metrics log (metrics.jsonl and TensorBoard)."""
+"""What a person sees while a stage runs: a bar with rate and time left, and the curves of its metrics.
 
-import json
+Where the output is no terminal, plain lines take the bar's place. Curves are JSON lines and TensorBoard event files.
+"""
+
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nla_jax.files import JsonLines, read_lines
 from nla_jax.parallel import distributed
+from nla_jax.workdir import CURVE
 
 LINE_SECONDS = 15.0
 
@@ -26,6 +29,7 @@ class Progress:
   """A bar of `total` units. In a pipe or a log file: a line every 15 s with rate and time left."""
 
   def __init__(self, name: str, total: int, unit: str, done: int = 0):
+    """Begins at `done` units, which were done before and do not count for the rate."""
     self._terminal = sys.stderr.isatty()
     self._bar = tqdm(
       total=total,
@@ -37,31 +41,42 @@ class Progress:
       disable=not (self._terminal and distributed.is_first()),
     )
     self.name, self.total, self.unit, self.done = name, total, unit, done
+
     self._start, self._first, self._last = time.time(), done, time.time()
 
   def advance(self, n: int = 1, **values) -> None:
+    """Counts `n` units more; `values` are numbers to show beside the bar."""
     self.done += n
+
+    # In a log file a bar would be thousands of lines.
     if self._terminal:
       self._bar.update(n)
       if values:
-        self._bar.set_postfix({key: f"{value:.3g}" for key, value in values.items()}, refresh=False)
+        shown = {key: f"{value:.3g}" for key, value in values.items()}
+        self._bar.set_postfix(shown, refresh=False)
     elif time.time() - self._last > LINE_SECONDS or self.done >= self.total:
       self._last = time.time()
-      rate = (self.done - self._first) / max(time.time() - self._start, 1e-9)
-      left = (self.total - self.done) / rate if rate else float("inf")
-      shown = "".join(f"  {key} {value:.4g}" for key, value in values.items())
-      say(
-        f"{self.name}: {self.done}/{self.total} {self.unit}  {rate:.2f} {self.unit}/s  {left:.0f} s left{shown}"
-      )
+      self._say_line(values)
+
+  def _say_line(self, values: dict) -> None:
+    # The first step compiles, so the rate is the mean since the start, not the last step's.
+    rate = (self.done - self._first) / max(time.time() - self._start, 1e-9)
+    left = (self.total - self.done) / rate if rate else float("inf")
+
+    shown = "".join(f"  {key} {value:.4g}" for key, value in values.items())
+    counted = f"{self.done}/{self.total} {self.unit}"
+    say(f"{self.name}: {counted}  {rate:.2f} {self.unit}/s  {left:.0f} s left{shown}")
 
   def close(self) -> None:
+    """Takes the bar away."""
     self._bar.close()
 
 
 def track(items: Iterable, name: str, unit: str, total: int | None = None) -> Iterator:
-  """`items`, with a bar."""
+  """Yields `items` and shows a bar; `total` is their number where it cannot be counted."""
   items = list(items) if total is None else items
   progress = Progress(name, len(items) if total is None else total, unit)
+
   for item in items:
     yield item
     progress.advance()
@@ -69,64 +84,52 @@ def track(items: Iterable, name: str, unit: str, total: int | None = None) -> It
 
 
 class StepLines:
-  """A file of JSON lines, one or more a step, that a resumed run goes on with."""
+  """A file of JSON lines, one or more a step, which a resumed run continues. Only the first process writes."""
 
   def __init__(self, path: Path, resume_step: int = 0):
-    """Lines of steps at or after `resume_step`, written by a run that was stopped, are dropped."""
-    self._file = None  # only the first process writes
-    if not distributed.is_first():
-      return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [line for line in read_lines(path) if line["step"] < resume_step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    self._file = open(path, "a")  # noqa: SIM115 - lives as long as the stage
+    """Drops the lines of steps from `resume_step` on: the run that wrote them was stopped, and they come again."""
+    self._lines = None
+    if distributed.is_first():
+      self._lines = JsonLines(path, keep=lambda line: line["step"] < resume_step)
 
   def write(self, step: int, **values) -> None:
-    if self._file is not None:
-      self._file.write(json.dumps({"step": step, **values}) + "\n")
-      self._file.flush()
+    """Appends a line with the step and `values`, which are JSON values."""
+    if self._lines is not None:
+      self._lines.write({"step": step, **values})
 
   def close(self) -> None:
-    if self._file is not None:
-      self._file.close()
+    """Closes the file."""
+    if self._lines is not None:
+      self._lines.close()
 
 
 class MetricsLog:
-  """Scalars by step: `metrics.jsonl` and, beside it, TensorBoard event files."""
+  """Scalars by step: `metrics.jsonl` and, beside it, TensorBoard event files. Only the first process writes."""
 
   def __init__(self, folder: Path, resume_step: int = 0):
-    self._lines = StepLines(folder / "metrics.jsonl", resume_step)
-    self._board = None  # only the first process writes
+    """Continues the curve in `folder` at `resume_step`; later steps that are there are dropped."""
+    self._lines = StepLines(folder / CURVE, resume_step)
+    self._board = None
     if distributed.is_first():
-      from tensorboardX import (
-        SummaryWriter,  # imports torch where it is installed, which takes more than a second
-      )
+      # Imported here: it imports torch where that is installed, which takes more than a second.
+      from tensorboardX import SummaryWriter
 
       self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
 
   def write(self, step: int, **values: float) -> None:
+    """Appends one step's scalars."""
     self._lines.write(step, **{key: float(value) for key, value in values.items()})
     if self._board is not None:
       for key, value in values.items():
         self._board.add_scalar(key, float(value), step)
 
   def close(self) -> None:
+    """Closes the files."""
     self._lines.close()
     if self._board is not None:
       self._board.close()
 
 
-def read_lines(path: Path) -> list[dict]:
-  """The lines of a StepLines file; a last line cut off by a crash is left out."""
-  lines = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return lines
-
-
 def read_metrics(folder: Path) -> list[dict]:
-  """The curve that a stage wrote to `folder`."""
-  return read_lines(folder / "metrics.jsonl")
+  """The curve that a stage wrote to `folder`: a dict a step; none where there is no curve."""
+  return read_lines(folder / CURVE)

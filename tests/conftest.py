@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-from run_process import FAST_COMPILE
+from support.run_process import FAST_COMPILE
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

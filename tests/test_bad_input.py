@@ -62,12 +62,13 @@ def test_a_wrong_choice_is_named_before_any_work(override, expected, capsys, tmp
   [
     (["run"], "give one stage"),
     (["run", TINY], "--workdir"),
-    (["fly", TINY, "--workdir=/tmp/unused_by_nla"], "no stage"),
-    (["run", "--config=/nowhere.py", "--workdir=/tmp/unused_by_nla"], "no config file"),
-    (["eval", TINY, "--workdir=/tmp/unused_by_nla_either"], "`nla sft`"),
+    (["fly", TINY, "--workdir=new"], "no stage"),
+    (["run", "--config=/nowhere.py", "--workdir=new"], "no config file"),
+    (["eval", TINY, "--workdir=new"], "`nla sft`"),
   ],
 )
-def test_a_wrong_command_says_what_is_missing(arguments, expected, capsys):
+def test_a_wrong_command_says_what_is_missing(arguments, expected, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   assert expected in complaint(capsys, *arguments)
 
 
@@ -105,7 +106,10 @@ def test_a_damaged_shard_is_named_and_the_rest_is_kept(capsys, tmp_path):
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
   """A file size limit stands in for the disk: the kernel refuses the write in the same call."""
-  limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+
   arguments = [
     sys.executable,
     "-c",

@@ -6,9 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "nla_jax"
 # From the ground up; `docs/architecture.md` says what lives where. Rooms of one line may import each other.
 FLOORS = (
-  "errors",
+  "errors version",
   "parallel",
-  "files progress workdir",
+  "files progress quantities workdir",
   "kernels",
   "models",
   "decoding",

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from run_process import command, curve, evaluation, finish, logs, reach, shards, start
+from support.run_process import command, curve, evaluation, finish, logs, reach, shards, start
 
 from nla_jax.cli.main import main
 
@@ -80,11 +80,10 @@ def test_the_report_has_what_each_example_said_before_rl(uninterrupted):
   examples = json.loads(
     page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
   )
-  assert len(examples) == 20 and all(
-    isinstance(one["explanation_before_rl"], str) for one in examples
-  )
-  assert all(np.isfinite(one["fve_before_rl"]) for one in examples)
-  assert any(one["explanation_before_rl"] != one["explanation"] for one in examples)
+  assert len(examples) == 20
+  assert all(isinstance(one["texts"]["round_trip_sft"], str) for one in examples)
+  assert all(np.isfinite(one["fve"]["round_trip_sft"]) for one in examples)
+  assert any(one["texts"]["round_trip_sft"] != one["texts"]["round_trip"] for one in examples)
 
 
 def test_the_pair_is_exported(uninterrupted):

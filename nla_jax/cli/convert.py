@@ -1,13 +1,14 @@
 """`nla convert FROM TO`: between the reference pipeline's parquet files and a store with its explanations.
 
-A folder that is converted to has the sub-folders of a run's workdir, and with --config it is one: its extract and teach
-stages are closed, and `nla run` with the same config goes on with SFT.
+A folder that is converted to has the sub-folders of a run's workdir. With --config it is a workdir: the stages extract
+and teach are closed, and `nla run` with the same config continues with SFT.
 """
 
 import argparse
 import shlex
 from pathlib import Path
 
+from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data import from_store, to_store
 from nla_jax.progress import say
@@ -18,9 +19,11 @@ USAGE = """nla convert FILE.parquet [MORE.parquet …] FOLDER     to a store and
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(prog="nla convert", usage=USAGE, description=__doc__)
-  parser.add_argument("source", nargs="+", metavar="FROM")
-  parser.add_argument("target", metavar="TO")
+  parser = Parser(prog="nla convert", usage=USAGE, description=__doc__)
+  parser.add_argument("source", nargs="+", metavar="FROM", help="parquet files, or one store")
+  parser.add_argument("target", metavar="TO", help="a folder, or one parquet file")
+
+  # To a store.
   parser.add_argument(
     "--model", help="the target, where the files do not name it or name it by another path"
   )
@@ -39,8 +42,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
   )
   parser.add_argument("--seed", type=int, default=42, help="to a store: of the splits (likewise)")
   parser.add_argument(
-    "--config", help="to a store: makes FOLDER a workdir of this config, so that `nla run` goes on"
+    "--config",
+    help="to a store: makes FOLDER a workdir of this config, so that `nla run` continues",
   )
+
+  # To parquet files.
   parser.add_argument(
     "--kind", default="base", choices=from_store.KINDS, help="to one file: which rows"
   )
@@ -54,15 +60,16 @@ def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError for what a person can mend."""
   options = _parse(arguments)
   parquet = [path for path in options.source if path.endswith(".parquet")]
-  if parquet and len(parquet) < len(options.source):
-    raise NLAError(
-      f"cannot convert parquet files and {next(p for p in options.source if p not in parquet)} at once: "
-      "give either parquet files or one store"
-    )
-  if parquet:
-    _to_store(options)
-  else:
+  if not parquet:
     _to_parquet(options)
+    return 0
+
+  others = [path for path in options.source if path not in parquet]
+  if others:
+    raise NLAError(
+      f"cannot convert parquet files and {others[0]} at once: give either parquet files or one store"
+    )
+  _to_store(options)
   return 0
 
 
@@ -82,18 +89,22 @@ def _to_store(options: argparse.Namespace) -> None:
     )
   else:
     facts = _to_workdir(options)
+
+  splits = ", ".join(f"{name} {n}" for name, n in facts["rows_by_split"].items())
   say(
     f"convert: {facts['rows']} rows of {facts['documents']} documents, {facts['explanations']} explained, in "
-    f"{options.target}; by split: {', '.join(f'{name} {n}' for name, n in facts['rows_by_split'].items())}"
+    f"{options.target}; by split: {splits}"
   )
 
 
 def _to_workdir(options: argparse.Namespace) -> dict:
   """Converts into the workdir of a config and closes its extract stage, and teach where everything is explained."""
+  # Imported here: a conversion without a config needs no run.
   from nla_jax.config import load_config
   from nla_jax.interop.reference_data.reader import DataFile
   from nla_jax.run.run import begin
 
+  # 1. The config and the files are of one layer.
   config = load_config(options.config)
   side = DataFile(options.source[0]).sidecar
   if config.layer != side.layer_index:
@@ -101,6 +112,8 @@ def _to_workdir(options: argparse.Namespace) -> dict:
       f"{options.config} is for layer {config.layer}, {options.source[0]} holds layer {side.layer_index}: "
       f"set config.layer = {side.layer_index} in a copy of the config"
     )
+
+  # 2. The store, as what `extract` would have made.
   run = begin(config, Path(options.target))
   stage = run.open("extract")
   facts = to_store.to_store(
@@ -113,6 +126,8 @@ def _to_workdir(options: argparse.Namespace) -> dict:
   )
   if not stage.done:
     stage.finish(**facts)
+
+  # 3. The explanations, as what `teach` would have made. Held-out rows without one could not be evaluated.
   teach = run.open("teach")
   texts = from_store.open_source(options.target).texts
   unexplained = [row for row in run.store.rows("held_out").tolist() if row not in texts]
@@ -133,14 +148,19 @@ def _to_parquet(options: argparse.Namespace) -> None:
     )
   source = from_store.open_source(options.source[0], options.model)
   target = Path(options.target)
+
+  # A folder gets every kind of file that the store has rows for.
   if target.suffix == ".parquet":
     kinds = {options.kind: target}
   else:
-    kinds = {
-      kind: target / f"{kind if kind != 'explained' else 'base_explained'}.parquet"
-      for kind in from_store.KINDS
-      if len(from_store.rows_of(source, kind))
-    }
+    filled = [kind for kind in from_store.KINDS if len(from_store.rows_of(source, kind))]
+    kinds = {kind: target / f"{_file_name(kind)}.parquet" for kind in filled}
+
   for kind, path in kinds.items():
     n = from_store.to_parquet(source, path, kind, texts=not options.no_texts)
     say(f"convert: {n} rows in {path}")
+
+
+def _file_name(kind: str) -> str:
+  # The reference pipeline's own name of this file.
+  return "base_explained" if kind == "explained" else kind

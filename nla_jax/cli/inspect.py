@@ -1,16 +1,26 @@
 """`nla inspect PATH`: what a model, an AV or AR, a workdir, an activation store, a GGUF or a parquet file is."""
 
-import argparse
+from pathlib import Path
 
+from nla_jax import files
+from nla_jax.cli.command_line import Parser
 from nla_jax.interop.describe import describe, text
+from nla_jax.workdir import CONFIG, is_run_config, wrong_format
 
 
 def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError where there is nothing to describe."""
-  parser = argparse.ArgumentParser(prog="nla inspect", description=__doc__)
+  parser = Parser(prog="nla inspect", description=__doc__)
   parser.add_argument(
     "path", nargs="+", help="folder, .gguf or .parquet file, package:NAME, or a hub id in the cache"
   )
+
   for path in parser.parse_args(arguments).path:
     print(text(describe(path)))
+
+    # A workdir of another version can still be described; that it cannot be used is said beside it.
+    file = Path(path).expanduser() / CONFIG
+    config = files.read_json(file)
+    if is_run_config(config) and wrong_format(file, config):
+      print(f"  of another version: {wrong_format(file, config)}")
   return 0

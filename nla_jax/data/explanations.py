@@ -56,13 +56,13 @@ def write_explanations(
     store.write(TABLE, table).result()
 
   manifest = {**(fields or {}), "n_rows": len(rows), "sha256": hashlib.sha256(table).hexdigest()}
-  files.write_json(store, layout.MANIFEST, manifest)
+  files.write_json(files.below(path, layout.MANIFEST), manifest)
   return manifest
 
 
 def read_manifest(path: str) -> dict:
   """Returns the manifest of an explanations folder. Raises NLAError where there is none."""
-  manifest = files.read_json(files.open_files(path), layout.MANIFEST)
+  manifest = files.read_json(files.below(path, layout.MANIFEST))
   if manifest is None:
     raise NLAError(f"there are no finished explanations at {path}; make them with `nla teach`")
   return manifest

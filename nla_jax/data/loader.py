@@ -1,7 +1,7 @@
-"""Batches in a fixed random order, resumable to the batch, the same whatever the number of threads or processes.
+"""Batches in a fixed random order that can be resumed at any batch; threads and processes do not change them.
 
-What Grain shuffles and batches are row indices; a batch is then fetched whole, in one read where the source can
-(`__getitems__`). Threads fetch ahead, Grain keeps the order, so nothing but `seed` decides what a step sees.
+Grain shuffles and batches row indices. A batch is then fetched whole, in one read where the source can do that
+(`__getitems__`). Threads fetch ahead and Grain keeps the order, so nothing but `seed` decides what a step sees.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ class StoreRows:
   Args:
     store: an open activation store.
     rows: [n] row indices, such as `store.rows("rl")`.
-    names: arrays of the store to give; every element also has `row`, its index in the store (int64).
-    columns: further arrays [n, …] to give, held in memory: tokens of explanations.
+    names: arrays of the store that each element holds, beside `row`, its index in the store (int64).
+    columns: further arrays [n, …] that each element holds, kept in memory: tokens of explanations.
 
   Raises:
     NLAError: there is no row.
@@ -48,7 +48,7 @@ class StoreRows:
     return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
   def __getitems__(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """{name: [len(indices), …]} in one read an array."""
+    """Arrays [len(indices), …] by name, each in one read."""
     given = {name: column[np.asarray(indices)] for name, column in self._columns.items()}
     return given | {name: self._store.read(name, given["row"]) for name in self._names}
 
@@ -63,25 +63,26 @@ def batches(
   num_threads: int = 2,
   part: np.ndarray | slice = slice(None),
 ) -> grain.DatasetIterator:
-  """An iterator over batches {name: [batch_size, …]}, or the same part of each.
+  """An iterator over batches, dicts of arrays [batch_size, …], or over the same part of each batch.
 
-  Every epoch has its own order. Batches run on across the end of an epoch, so each row is seen `epochs` times; only
-  what does not fill the last batch of all is left out. `get_state()` gives a small dict of JSON values and
-  `set_state()` goes on bit-identically from it, in another process too.
+  Every epoch has its own order. A batch may hold the end of one epoch and the beginning of the next, so each row is
+  seen `epochs` times; only the rows that do not fill the very last batch are left out. `get_state()` returns a small
+  dict of JSON values, and after `set_state()` with it the same batches follow, in another process too.
 
   Args:
-    source: random access to dicts of arrays of one shape a name; where it has `__getitems__(indices)` that returns the
-      stacked dict, a batch is one call. Called from several threads.
+    source: gives a dict of arrays for an index; the arrays of one name have one shape. Where it has
+      `__getitems__(indices)`, which returns the stacked dict, a batch is one call. Called from several threads.
     batch_size: rows of the whole batch, over all processes.
-    seed: in [0, 2**32).
-    epochs: None runs for ever.
+    seed: of the order, in [0, 2**32).
+    epochs: None never ends.
     shuffle: False keeps the source's order in every epoch.
-    num_threads: that read ahead; 0 reads in the caller's thread.
-    part: which rows of each batch are read and given; with several processes, what this one's devices need.
+    num_threads: threads that read ahead; 0 reads in the caller's thread.
+    part: which rows of each batch are read and returned; with several processes, what this one's devices need.
 
   Raises:
-    NLAError: there is not one whole batch.
+    NLAError: the source does not fill one batch, or the seed or the batch size is out of range.
   """
+  # 1. What cannot give a batch is said now: Grain would end, or wait, without a word.
   rows = len(source)
   if batch_size < 1:
     raise NLAError(f"the batch size is {batch_size}; give at least 1")
@@ -92,9 +93,13 @@ def batches(
     )
   if not 0 <= seed < 2**32:
     raise NLAError(f"the data seed is {seed}; give a whole number from 0 to {2**32 - 1}")
+
+  # 2. The order, of indices alone: it costs no reading.
   indices = grain.MapDataset.range(rows)
   if shuffle:
     indices = indices.shuffle(seed=seed)
+
+  # 3. Whole batches of rows, fetched ahead by threads.
   dataset = (
     indices.repeat(epochs)
     .batch(batch_size, drop_remainder=True)
@@ -105,6 +110,7 @@ def batches(
 
 
 def _fetch(source, indices: np.ndarray) -> dict[str, np.ndarray]:
+  """The rows of a batch, stacked."""
   if hasattr(source, "__getitems__"):
     return source.__getitems__(indices.tolist())
   elements = [source[i] for i in indices.tolist()]

@@ -1,27 +1,28 @@
-"""Held-out evaluation of a pair: round trip, teacher's text, and every control on the same rows.
+"""Held-out evaluation of a pair: a subject is drawn, suites measure it, and what they find is joined.
 
-`evaluate` is importable on its own; `nla eval` and the report use it. An explanation that does not parse or hits the
-cap is scored as what the AR makes of an empty one: it is counted, not left out.
+`evaluate` is importable on its own; `nla eval` and the report use it. What is measured, under which name and by which
+suite, stands in `nla_jax.quantities`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from nla_jax import quantities
 from nla_jax.autoencoder import fve
-from nla_jax.autoencoder.rows import encode_answers
+from nla_jax.autoencoder.nla import NLA
 from nla_jax.data.store.store import Store
-from nla_jax.errors import NLAError
-from nla_jax.evaluation import controls, intervals
-from nla_jax.parallel import distributed, sharding
+from nla_jax.evaluation import intervals
+from nla_jax.evaluation.subject import Subject, draw_subject
+from nla_jax.evaluation.suite import Measured, load_suites
+from nla_jax.parallel import distributed
 from nla_jax.progress import Progress
-from nla_jax.training import sft
+from nla_jax.quantities import Found
 
 _CONTEXT = 80  # tokens shown before an example's position
 _AFTER = 12  # and after
-_TRAINING_ROWS = 50_000  # most training activations that controls look at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Report:
   Attributes:
     metrics: the content of metrics.json.
     rows: [n] store rows evaluated.
-    details: per row: explanations, errors, contexts.
+    details: per row: where it stands ("document", "group", "position", "context_before", "token", "context_after"),
+      "norm", "cosine" of the round trip, and, by key of the quantity, "texts" and "fve".
   """
 
   metrics: dict[str, Any]
@@ -39,31 +41,21 @@ class Report:
   details: list[dict[str, Any]]
 
   def examples(self, n: int) -> list[dict[str, Any]]:
-    """The first `n` rows (their order is random) with their words."""
+    """The first `n` rows, in random order, with their texts: the content of examples.json."""
     return self.details[:n]
 
-  def per_row(self) -> dict[str, list]:
-    """Columns for the report's charts."""
-    names = {
-      "fve_round_trip": "fve",
-      "fve_teacher_text": "fve_teacher",
-      "fve_shuffled": "fve_shuffled",
-      "norm": "norm",
-      "position": "position",
-    }
-    return {
-      name: [row[key] for row in self.details]
-      for name, key in names.items()
-      if key in self.details[0]
-    }
+  def per_row(self) -> dict[str, list[float]]:
+    """One column for each FVE, by the quantity's key, and "norm" and "position": the content of rows.json."""
+    columns = {key: [row["fve"][key] for row in self.details] for key in self.details[0]["fve"]}
+    return columns | {name: [row[name] for row in self.details] for name in ("norm", "position")}
 
 
 def evaluate(
-  nla,
+  nla: NLA,
   store: Store,
   *,
   texts: dict[int, str] | None = None,
-  before_rl=None,
+  before_rl: NLA | None = None,
   rows: int = 500,
   seed: int = 0,
   batch: int = 64,
@@ -84,205 +76,150 @@ def evaluate(
 
   Raises:
     NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
+    PreemptedError: the machine is about to be taken away; an evaluation begins anew.
   """
-  pair = nla.pair
-  if store.d != pair.verbalizer.architecture.d_model:
-    raise NLAError(
-      f"the store's activations are {store.d} wide, this pair's model is "
-      f"{pair.verbalizer.architecture.d_model} wide: they do not belong together"
-    )
-  if store.manifest.get("layer", pair.layer) != pair.layer:
-    raise NLAError(
-      f"the store holds the output of block {store.manifest['layer']}, this pair explains block "
-      f"{pair.layer}: extract that block, or take the pair of the other"
-    )
-  random = np.random.default_rng(seed)
-  chosen = random.permutation(store.rows("held_out"))[:rows]
-  rest = [
-    store.rows(split) for split in ("av_sft", "ar_sft", "rl") if split in store.documents.splits
-  ]
-  training = np.sort(
-    random.permutation(np.concatenate([np.empty(0, np.int64), *rest]))[:_TRAINING_ROWS]
+  subject = draw_subject(
+    nla, store, texts=texts, before_rl=before_rl, rows=rows, seed=seed, batch=batch
   )
-  golds, known = store.read("activations", chosen), store.read("activations", training)
-  documents, positions = store.read("document", chosen), store.read("position", chosen)
-  groups = np.array([store.documents[int(i)].group for i in documents])
-  last_token = lambda which: np.array(
-    [
-      store.documents[int(i)].tokens[p]
-      for i, p in zip(store.read("document", which), store.read("position", which))
-    ]
-  )
-  b = fve.baseline_variance(golds)
-  n, d = golds.shape
-  key = jax.random.key(seed)
+  return measure(subject, bootstrap_samples=bootstrap_samples)
 
-  others = controls.other_rows(n, groups, seed)
-  few = min(n, batch)
+
+def measure(
+  subject: Subject, suites: Sequence[str] | None = None, *, bootstrap_samples: int = 2000
+) -> Report:
+  """Measures a subject: 1. suites are loaded, 2. each runs, 3. what they found becomes metrics and examples.
+
+  Args:
+    subject: of `draw_subject`.
+    suites: names of suites; `reconstruction` runs in any case, and all of the table where None.
+    bootstrap_samples: of the intervals.
+
+  Raises:
+    NLAError: there is no suite of that name.
+    PreemptedError: the machine is about to be taken away.
+  """
+  # 1. Before the first explanation, so that a wrong name costs nothing.
+  chosen = load_suites(suites)
+  total = sum(suite.explanations(subject) for suite in chosen)
+  progress = Progress("eval", total, "explanation")
 
   def advance(done: int) -> None:
+    # Every process must stop at the same batch: explaining is one program on all of them.
     progress.advance(done)
     if distributed.preempted():
       raise distributed.PreemptedError("eval stopped; it begins anew")
 
-  blind = {"zero_vector": np.zeros(d)} | (
-    {"mean_vector": fve.normalise(known).mean(axis=0)} if len(known) else {}
-  )
-  progress = Progress(
-    "eval", n * (3 if before_rl is not None else 2) + len(blind) * few, "explanation"
-  )
-  explain = lambda who, vectors, number, greedy=False: who.pair.sample_explanations(
-    who.av_params,
-    vectors,
-    jax.random.fold_in(key, number),
-    batch=batch,
-    greedy=greedy,
-    on_batch=advance,
-  )
-  error = lambda who, words: np.asarray(fve.mse_nrm(who.reconstruct(words, batch=batch), golds))
-
-  sampled, lengths = explain(nla, golds, 0)
-  greedy, _ = explain(nla, golds, 1, greedy=True)
-  rebuilt = nla.reconstruct(sampled, batch=batch)
-  errors = {"round_trip": np.asarray(fve.mse_nrm(rebuilt, golds)), "greedy": error(nla, greedy)}
-  control = {"shuffled_vector": np.asarray(fve.mse_nrm(rebuilt[others], golds))}
-  for number, (name, vector) in enumerate(blind.items(), 2):
-    words, _ = explain(nla, np.repeat(vector[None], few, axis=0), number)
-    control[name] = error(nla, [words[i % few] for i in range(n)])
-  control["empty_text"] = error(nla, [None] * n)
-  if texts is not None:
-    taught = [texts[int(row)] for row in chosen]
-    errors["teacher_text"] = error(nla, taught)
-    explained = np.array([int(row) in texts for row in training], bool)
-    if explained.any():
-      nearest = training[explained][controls.nearest_rows(golds, known[explained])]
-      control["retrieval"] = error(nla, [texts[int(row)] for row in nearest])
-  if len(known):
-    control["mean_per_last_token"] = np.asarray(
-      fve.mse_nrm(
-        controls.mean_per_last_token(known, last_token(training), last_token(chosen)), golds
-      )
-    )
-  if before_rl is not None:
-    sampled_before, _ = explain(before_rl, golds, 0)
-    errors["round_trip_sft"] = error(before_rl, sampled_before)
+  # 2. The subject keeps what one suite computed for the next, so a control costs little beside the round trip.
+  subject = dataclasses.replace(subject, on_explained=advance)
+  measured = [suite.run(subject) for suite in chosen]
   progress.close()
 
-  estimate = lambda e: intervals.bootstrap(
-    e, groups, b, samples=bootstrap_samples, seed=seed
-  ).to_dict()
-  paired = lambda e: intervals.paired_bootstrap(
-    errors["round_trip"], e, groups, b, samples=bootstrap_samples, seed=seed
-  ).to_dict()
-  found = {
-    "fve": {name: estimate(e) for name, e in errors.items()},
-    "controls": {name: estimate(e) for name, e in control.items()},
-    "above_control": {
-      name: paired(e) for name, e in control.items()
-    },  # the round trip less each, on the same rows
-    "parse_rate": float(np.mean([text is not None for text in sampled])),
-    "tokens_mean": float(np.mean(lengths)),
-    "distinct": len(set(sampled)) / n,
-    "baseline_variance": b,
-    "fve_inflated": fve.fve_inflated(errors["round_trip"], golds),
-    "cosine": {name: float(1 - e.mean() / 2) for name, e in (*errors.items(), *control.items())},
-    "rows": n,
-    "groups": len(set(groups.tolist())),
+  # 3. The uncertainty comes last: suites answer per row and know nothing of groups.
+  found = _join(measured)
+  metrics = _metrics(subject, found, bootstrap_samples)
+  return Report(metrics, subject.rows, _details(subject, found))
+
+
+def _join(measured: Sequence[Measured]) -> Measured:
+  """What all suites found, errors in the table's order."""
+  errors, numbers, texts = {}, {}, {}
+  for one in measured:
+    errors |= one.errors
+    numbers |= one.numbers
+    texts |= one.texts
+
+  # Suites may run in any order; files and tables must not depend on it.
+  order = list(quantities.QUANTITIES)
+  return Measured({key: errors[key] for key in sorted(errors, key=order.index)}, numbers, texts)
+
+
+def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
+  """The content of metrics.json."""
+  groups, baseline, errors = subject.groups, subject.baseline, found.errors
+  options = {"samples": samples, "seed": subject.seed}
+
+  # The same seed for every estimate: the same groups are drawn, so rows of a table stay comparable.
+  def above(error: np.ndarray) -> dict[str, Any]:
+    round_trip = errors[quantities.HEADLINE]
+    return intervals.paired_bootstrap(round_trip, error, groups, baseline, **options).to_dict()
+
+  metrics = {}
+  for key, error in errors.items():
+    quantities.put(metrics, key, intervals.bootstrap(error, groups, baseline, **options).to_dict())
+  controls = metrics.get(quantities.SECTIONS["control"], {})
+  metrics[quantities.ABOVE_CONTROL] = {key: above(errors[key]) for key in controls}
+  if "round_trip_sft" in errors:
+    quantities.put(metrics, "gain_of_rl", above(errors["round_trip_sft"]))
+
+  # Everything that is no FVE, where the table says; then what FVE and intervals rest on.
+  for key, number in found.numbers.items():
+    quantities.put(metrics, key, number)
+  quantities.put(metrics, "baseline_variance", baseline)
+  quantities.put(metrics, "rows", subject.n)
+  quantities.put(metrics, "groups", len(set(groups.tolist())))
+  metrics[quantities.COSINE] = {
+    key: float(fve.cosine_of(error.mean())) for key, error in errors.items()
   }
-  if before_rl is not None:
-    found["fve"]["gain_of_rl"] = paired(errors["round_trip_sft"])
-  if texts is not None:
-    found["av"] = _av_losses(nla, golds, taught, others)
+  return metrics
 
-  per = lambda e, i: float(1 - e[i] / b)
+
+def _details(subject: Subject, found: Measured) -> list[dict[str, Any]]:
+  """What `Report.details` holds."""
+  tokenizer = subject.nla.pair.tokenizer
+  per_row = {
+    key: fve.fve_per_activation(error, subject.baseline) for key, error in found.errors.items()
+  }
+  cosines = fve.cosine_of(found.errors[quantities.HEADLINE])
+
+  # Special tokens would show as markup that the document never had.
+  def decode(ids: np.ndarray) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
   details = []
-  for i in range(n):
-    document, position = store.documents[int(documents[i])], int(positions[i])
-    decode = lambda ids: pair.tokenizer.decode(ids, skip_special_tokens=True)
-    row = {
-      "document": document.id,
-      "group": document.group,
-      "position": position,
-      "context_before": decode(document.tokens[max(position - _CONTEXT, 0) : position]),
-      "token": decode(document.tokens[position : position + 1]),
-      "context_after": decode(document.tokens[position + 1 : position + 1 + _AFTER]),
-      "explanation": sampled[i] or "",
-      "fve": per(errors["round_trip"], i),
-      "cosine": float(1 - errors["round_trip"][i] / 2),
-      "greedy_explanation": greedy[i] or "",
-      "fve_greedy": per(errors["greedy"], i),
-      "fve_shuffled": per(control["shuffled_vector"], i),
-      "norm": float(np.linalg.norm(golds[i])),
-    }
-    if before_rl is not None:
-      row |= {
-        "explanation_before_rl": sampled_before[i] or "",
-        "fve_before_rl": per(errors["round_trip_sft"], i),
+  for i, (document, at) in enumerate(zip(subject.documents, subject.positions.tolist())):
+    details.append(
+      {
+        "document": document.id,
+        "group": document.group,
+        "position": at,
+        "context_before": decode(document.tokens[max(at - _CONTEXT, 0) : at]),
+        "token": decode(document.tokens[at : at + 1]),
+        "context_after": decode(document.tokens[at + 1 : at + 1 + _AFTER]),
+        # The AV is not given it: kept to see whether short or long activations are explained worse.
+        "norm": float(np.linalg.norm(subject.activations[i])),
+        "cosine": float(cosines[i]),
+        "texts": {key: texts[i] or "" for key, texts in found.texts.items()},
+        "fve": {key: float(values[i]) for key, values in per_row.items()},
       }
-    if texts is not None:
-      row |= {"teacher_text": taught[i], "fve_teacher": per(errors["teacher_text"], i)}
-    details.append(row)
-  return Report(found, chosen, details)
+    )
+  return details
 
 
-def _av_losses(
-  nla, golds: np.ndarray, taught: list[str], others: np.ndarray, batch: int = 32
-) -> dict[str, float]:
-  """Nats a token of the teacher's text, given each row's own vector and given another row's."""
-  pair = nla.pair
-  answers = encode_answers(pair.prompts, pair.tokenizer, taught)
-  score = jax.jit(lambda params, rows: sft.av_loss(params, rows, pair))
-
-  def mean(vectors: np.ndarray) -> float:
-    found, weights = [], []
-    for start in range(0, len(vectors), batch):
-      index = np.minimum(np.arange(start, start + batch), len(vectors) - 1)
-      mask = answers.mask[index] & (np.arange(start, start + batch) < len(vectors))[:, None]
-      rows = {
-        "activations": np.asarray(vectors[index], np.float32),
-        "tokens": answers.tokens[index],
-        "mask": mask,
-      }
-      found.append(float(score(nla.av_params, sharding.shard_rows(rows))))
-      weights.append(mask.sum())
-    return float(np.average(found, weights=weights))
-
-  return {"loss_own": mean(golds), "loss_shuffled": mean(golds[others])}
-
-
-_LABELS = {
-  "round_trip": "round trip, temperature 1",
-  "greedy": "round trip, greedy",
-  "teacher_text": "AR on the teacher's text",
-  "round_trip_sft": "round trip before RL",
-  "gain_of_rl": "gain of RL (paired)",
-}
-
-
-def table(found: dict[str, Any]) -> str:
-  """The numbers as text, one line each, for a terminal."""
+def table(metrics: dict[str, Any]) -> str:
+  """Writes the numbers of metrics.json as text for a terminal, one line each."""
+  baseline = quantities.find(metrics, "baseline_variance")
   lines = [
-    f"held-out FVE on {found['rows']} activations of {found['groups']} document groups "
-    f"(95 % intervals over groups; baseline variance {found['baseline_variance']:.3f})"
+    f"held-out FVE on {metrics['rows']} activations of {metrics['groups']} document groups "
+    f"(95 % intervals over groups; baseline variance {baseline.value:.3f})"
   ]
-  measured = [
-    (label, found["fve"][name]) for name, label in _LABELS.items() if name in found["fve"]
-  ]
-  for label, e in measured + [(f"control: {name}", e) for name, e in found["controls"].items()]:
-    interval = (
-      f"[{e['ci95'][0]:+.3f}, {e['ci95'][1]:+.3f}]" if e["ci95"] else "[one group: no interval]"
-    )
-    lines.append(f"  {label:32s} {e['value']:+.3f}  {interval}")
-  closest, gap = min(found["above_control"].items(), key=lambda item: item[1]["value"])
-  if gap["ci95"]:
-    label, (low, high) = f"above {closest} (paired)", gap["ci95"]
-    lines.append(f"  {label:32s} {gap['value']:+.3f}  [{low:+.3f}, {high:+.3f}]")
-  if "av" in found:
-    av = found["av"]
-    lines.append(
-      f"  AV loss, own vector {av['loss_own']:.3f}, shuffled {av['loss_shuffled']:.3f} nats a token"
-    )
-  lines.append(
-    f"  parse rate {found['parse_rate']:.3f}, mean length {found['tokens_mean']:.1f} tokens"
-  )
+  measured = quantities.measured(metrics, "result", "difference", "reference")
+  lines += [_line(one.quantity.name, one) for one in measured]
+  for one in quantities.measured(metrics, "control"):
+    lines.append(_line(f"control: {one.quantity.name}", one))
+
+  # Of the differences, the least one decides whether the explanations mean something.
+  above = quantities.above_controls(metrics)
+  if above:
+    closest = min(above, key=lambda one: one.value)
+    lines.append(_line(f"above {closest.quantity.name} (paired)", closest))
+
+  for one in quantities.measured(metrics, "loss", "number"):
+    lines.append(f"  {one.quantity.name:43s} {one.value:6.3f} {one.quantity.unit}".rstrip())
   return "\n".join(lines)
+
+
+def _line(label: str, one: Found) -> str:
+  interval = "[one group: no interval]"
+  if one.ci95:
+    interval = f"[{one.ci95[0]:+.3f}, {one.ci95[1]:+.3f}]"
+  return f"  {label:43s} {one.value:+.3f}  {interval}"

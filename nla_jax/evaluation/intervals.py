@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from nla_jax.autoencoder.fve import fve_per_activation
 from nla_jax.errors import NLAError
 
 # Bootstrap draws are made this many at a time, so memory stays at _CHUNK x groups x 8 bytes.
@@ -37,7 +39,7 @@ class Estimate:
 
 
 def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int = 0) -> Estimate:
-  """Mean with a cluster bootstrap: whole groups are drawn with replacement, never single rows.
+  """Estimates a mean with a cluster bootstrap: whole groups are drawn with replacement, never single rows.
 
   Positions of one document share their words, so rows are not independent and a bootstrap over rows would be
   too narrow.
@@ -65,60 +67,83 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
       f"{int((~np.isfinite(values)).sum())} of {values.size} values are not finite; a failed "
       "row must be given a value (or left out, and counted) before it is averaged"
     )
+
+  # Sums and sizes by group are all that a draw needs: rows are not touched again.
   _, member = np.unique(groups, return_inverse=True)
   sizes = np.bincount(member).astype(np.float64)  # [groups]
   sums = np.bincount(member, weights=values)
   value, n = float(values.mean()), int(values.size)
   if len(sizes) < 2:
     return Estimate(value=value, ci95=None, n=n)
+
+  # How often each group is drawn is multinomial; counts are drawn rather than lists of groups.
   generator = np.random.default_rng(seed)
   uniform = np.full(len(sizes), 1.0 / len(sizes))
   means = []
   for start in range(0, samples, _CHUNK):
-    draws = generator.multinomial(
-      len(sizes), uniform, size=min(_CHUNK, samples - start)
-    )  # [chunk, groups]
+    size = min(_CHUNK, samples - start)
+    draws = generator.multinomial(len(sizes), uniform, size=size)  # [chunk, groups]
+    # Groups differ in size, so a draw is divided by the rows it holds, not by the rows there are.
     means.append((draws @ sums) / (draws @ sizes))
+
   low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
   return Estimate(value=value, ci95=(float(low), float(high)), n=n)
 
 
-def bootstrap(mse: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0) -> Estimate:
-  """FVE of `mse` [n] with a 95 % cluster-bootstrap interval over `groups` [n].
+def bootstrap(
+  errors: Any, groups: Any, baseline: float, *, samples: int = 2000, seed: int = 0
+) -> Estimate:
+  """Estimates the FVE of `errors` [n] with a 95 % cluster-bootstrap interval over `groups` [n].
 
-  b is computed once on all evaluated golds and held fixed: the interval speaks of the reconstruction, not of
-  the baseline's own sampling error, and intervals of methods on the same rows stay comparable.
+  The baseline is computed once on all evaluated activations and held fixed: the interval speaks of the
+  reconstruction, not of the baseline's own sampling error, and intervals of methods on the same rows stay comparable.
+
+  Raises:
+    NLAError: the baseline is not positive; and as `bootstrap_mean`.
   """
-  estimate = bootstrap_mean(mse, groups, samples=samples, seed=seed)
-  return _as_fve(estimate, offset=1.0, b=b)
+  _check_baseline(baseline)
+  mean_error = bootstrap_mean(errors, groups, samples=samples, seed=seed)
+  return _falling(mean_error, lambda error: fve_per_activation(error, baseline))
 
 
 def paired_bootstrap(
-  mse_a: Any, mse_b: Any, groups: Any, b: float, *, samples: int = 2000, seed: int = 0
+  errors_a: Any,
+  errors_b: Any,
+  groups: Any,
+  baseline: float,
+  *,
+  samples: int = 2000,
+  seed: int = 0,
 ) -> Estimate:
-  """FVE of A less FVE of B on the same rows, with the interval of the difference; b is held fixed.
+  """Estimates the FVE of A less the FVE of B on the same rows; the baseline is held fixed.
 
   The same groups are drawn for both, so what is hard about a document cancels: much tighter than comparing
   two separate intervals.
+
+  Raises:
+    NLAError: the two have not the same rows; and as `bootstrap`.
   """
-  mse_a, mse_b = np.asarray(mse_a, np.float64), np.asarray(mse_b, np.float64)
-  if mse_a.shape != mse_b.shape:
+  errors_a, errors_b = np.asarray(errors_a, np.float64), np.asarray(errors_b, np.float64)
+  if errors_a.shape != errors_b.shape:
     raise NLAError(
-      f"a paired comparison needs the same rows on both sides, got {mse_a.shape} and {mse_b.shape}"
+      f"a paired comparison needs the same rows on both sides, got {errors_a.shape} and {errors_b.shape}"
     )
-  estimate = bootstrap_mean(mse_a - mse_b, groups, samples=samples, seed=seed)
-  return _as_fve(estimate, offset=0.0, b=b)
+  _check_baseline(baseline)
+  difference = bootstrap_mean(errors_a - errors_b, groups, samples=samples, seed=seed)
+  return _falling(difference, lambda error: 0.0 - error / baseline)
 
 
-def _as_fve(estimate: Estimate, *, offset: float, b: float) -> Estimate:
-  """offset - estimate / b, which swaps the interval's ends."""
-  if not (math.isfinite(b) and b > 0):
+def _check_baseline(baseline: float) -> None:
+  if not (math.isfinite(baseline) and baseline > 0):
     raise NLAError(
-      f"the FVE baseline must be a positive number, got {b}; take it from baseline_variance(golds)"
+      f"the FVE baseline must be a positive number, got {baseline}; take it from "
+      "baseline_variance(activations)"
     )
-  ci95 = (
-    None
-    if estimate.ci95 is None
-    else (offset - estimate.ci95[1] / b, offset - estimate.ci95[0] / b)
-  )
-  return Estimate(value=offset - estimate.value / b, ci95=ci95, n=estimate.n)
+
+
+def _falling(estimate: Estimate, function: Callable[[float], float]) -> Estimate:
+  """The estimate of a falling function of what was estimated."""
+  ci95 = estimate.ci95
+  if ci95 is not None:
+    ci95 = (function(ci95[1]), function(ci95[0]))  # what falls swaps the ends
+  return Estimate(value=function(estimate.value), ci95=ci95, n=estimate.n)

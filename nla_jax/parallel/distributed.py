@@ -6,6 +6,7 @@ that all share. With one process every function here is trivial.
 """
 
 import hashlib
+import importlib.util
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def initialize(
   process: int | None = None,
   heartbeat_seconds: int = 60,
 ) -> None:
-  """Joins the other processes; before anything else uses jax.
+  """Joins the other processes. Must be called before anything asks jax for its devices.
 
   Args:
     coordinator: host:port of the first process; None where the cluster says it (Cloud TPU, Kubernetes, SLURM, MPI).
@@ -40,7 +41,7 @@ def initialize(
     heartbeat_seconds: a process that was silent for so long is dead, and the others stop with an error.
 
   Raises:
-    NLAError: the cluster could not be made out, or the others did not come.
+    NLAError: nothing says which cluster this is, or the other processes did not come.
   """
   try:
     jax.distributed.initialize(
@@ -56,7 +57,7 @@ def initialize(
 
 
 def is_first() -> bool:
-  """Whether this process writes what is written once."""
+  """Whether this process is the one that writes what is written once."""
   return _state["index"] == 0
 
 
@@ -83,27 +84,42 @@ def agree(value: int) -> int:
 
 
 def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
-  """The rows of each process, in their order: [n_i, …] arrays of one 32-bit dtype; only the n_i may differ."""
+  """The rows of every process, in all of them.
+
+  Args:
+    rows: [n_i, …] this process's; the dtype has 32 bits, and only n_i may differ between processes.
+
+  Returns:
+    one [n_i, …] array a process, in the order of the processes.
+  """
   if _state["count"] == 1:
     return [rows]
   from jax.experimental import multihost_utils
 
+  # All processes must gather arrays of one shape, so the rows are padded to the longest part.
   lengths = multihost_utils.process_allgather(np.int32(len(rows)))
   padded = np.zeros((max(lengths.max(), 1), *rows.shape[1:]), rows.dtype)
   padded[: len(rows)] = rows
-  return [
-    part[:n] for part, n in zip(multihost_utils.process_allgather(padded), lengths, strict=True)
-  ]
+  gathered = multihost_utils.process_allgather(padded)
+  return [part[:n] for part, n in zip(gathered, lengths, strict=True)]
 
 
 def together(what: str, function: Callable[[], T]) -> T:
-  """The function's value; where it raises an NLAError in one process, every process stops with one."""
+  """The function's value; where it raises an NLAError in one process, it does so in all.
+
+  Args:
+    what: what the function does, as in "process 1 could not …".
+    function: each process calls it with its own part of the work.
+  """
   value, mistake = None, None
   try:
     value = function()
   except NLAError as error:
     mistake = error
-  failed = np.flatnonzero(np.concatenate(gather_rows(np.array([mistake is not None], np.int32))))
+
+  # A process that stopped alone would leave the others waiting at the next collective, for ever.
+  flags = gather_rows(np.array([mistake is not None], np.int32))
+  failed = np.flatnonzero(np.concatenate(flags))
   if mistake is not None:
     raise mistake
   if len(failed):
@@ -113,10 +129,11 @@ def together(what: str, function: Callable[[], T]) -> T:
 
 def check_same(what: str, value: str) -> None:
   """Raises NLAError in every process where they do not all have the same `value`."""
-  all_ = np.stack(
-    gather_rows(np.frombuffer(hashlib.sha256(value.encode()).digest()[:8], np.uint32))
-  )
-  other = np.flatnonzero((all_ != all_[0]).any(axis=1))
+  digest = hashlib.sha256(value.encode()).digest()[
+    :8
+  ]  # two numbers are gathered, not a whole config
+  digests = np.stack(gather_rows(np.frombuffer(digest, np.uint32)))
+  other = np.flatnonzero((digests != digests[0]).any(axis=1))
   if len(other):
     raise NLAError(
       f"the processes do not have the same {what}: process {other[0]} differs from process 0. Start all "
@@ -125,16 +142,22 @@ def check_same(what: str, value: str) -> None:
 
 
 def code_version() -> str:
-  """Versions of jax and of this package's own sources, by hash."""
-  digest = hashlib.sha256()
-  for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-    digest.update(path.read_bytes())
-  return f"{jax.__version__} {digest.hexdigest()}"
+  """The version of jax and a hash of this package's own sources, kernels included."""
+  # In a checkout the kernels lie beside the package, not in it. They are found without being imported.
+  package = Path(__file__).parents[1]
+  kernels = importlib.util.find_spec("nla_jax.kernels")
+  folders = [package, *(kernels.submodule_search_locations if kernels else ())]
+
+  # By their resolved paths: installed, the kernels lie in the package and would be met twice.
+  sources = {path.resolve() for folder in folders for path in Path(folder).rglob("*.py")}
+  hashes = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources)
+  return f"{jax.__version__} {hashlib.sha256(' '.join(hashes).encode()).hexdigest()}"
 
 
 def watch_for_preemption() -> None:
   """From now on SIGTERM asks for a stop at the next step instead of killing the process."""
-  if _state["count"] == 1:  # with several processes jax's preemption service takes the signal
+  # With several processes jax's preemption service takes the signal.
+  if _state["count"] == 1:
     signal.signal(signal.SIGTERM, lambda *_: _state.update(terminated=True))
 
 
@@ -144,5 +167,6 @@ def preempted() -> bool:
     return _state["terminated"]
   from jax.experimental import multihost_utils
 
+  # The service agrees on a number of calls at which all stop, so every process has to count them alike.
   _state["step"] += 1
   return multihost_utils.reached_preemption_sync_point(_state["step"])

@@ -14,7 +14,7 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(data: int = 1, fsdp: int = 0, tensor: int = 1) -> jax.sharding.Mesh:
-  """All devices of all processes (or the first few of one process) as a mesh with Explicit axes.
+  """A mesh with Explicit axes over all devices of all processes, or over the first few of a single process.
 
   Args:
     data: replicas of the parameters; rows of a batch are shared by `data` and `fsdp`.
@@ -30,10 +30,12 @@ def make_mesh(data: int = 1, fsdp: int = 0, tensor: int = 1) -> jax.sharding.Mes
       f"config.mesh is data={data}, fsdp={fsdp}, tensor={tensor}: sizes are at least 1 (fsdp=0 takes "
       "what is left)"
     )
+
   if not fsdp:
     fsdp = max(len(devices) // (data * tensor), 1)
   shape = (data, fsdp, tensor)
   count = math.prod(shape)
+  # A single process may leave devices out, as a test does; several would not agree on which.
   if count != len(devices) and (jax.process_count() > 1 or count > len(devices)):
     raise NLAError(
       f"config.mesh asks for {data} × {fsdp} × {tensor} = {count} devices, there are {len(devices)} "
@@ -43,47 +45,52 @@ def make_mesh(data: int = 1, fsdp: int = 0, tensor: int = 1) -> jax.sharding.Mes
 
 
 def arrange(devices: list, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
-  """Devices, here or elsewhere, as a mesh whose inner axes are near each other; slices of a pod lie along `data`.
+  """A mesh over given devices, which need not be here (a plan's are not).
+
+  Neighbours on an inner axis are near each other. Slices of a pod, between which the network is slow, lie along `data`.
 
   Raises:
     NLAError: replicas cannot be shared evenly by the slices.
   """
+  # Devices that are not in slices (CPUs, GPUs) have no slice_index, or None.
   slices = len({getattr(device, "slice_index", None) or 0 for device in devices})
   if data % slices:
     raise NLAError(
       f"config.mesh.data={data} is not a multiple of the {slices} slices: only replicas may lie in "
       "several slices, set --config.mesh.data"
     )
+
+  # Splitting physical axes lets any shape be laid on a torus; some links are then shared by two axes.
   if slices > 1:
+    inside, between = (data // slices, fsdp, tensor), (slices, 1, 1)
     grid = mesh_utils.create_hybrid_device_mesh(
-      (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+      inside, between, devices, allow_split_physical_axes=True
     )
   else:
-    grid = mesh_utils.create_device_mesh(
-      (data, fsdp, tensor), devices, allow_split_physical_axes=True
-    )
+    shape = (data, fsdp, tensor)
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
   return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * 3)
 
 
 def check_mesh(architecture, config) -> None:
-  """Raises NLAError where heads, hidden units or a batch do not divide on the mesh in context."""
-  tensor, shares = sharding.size("tensor"), sharding.size(sharding.BATCH)
-  a = architecture
-  for what, n in (("query heads", a.n_heads), ("hidden units", a.d_ff)):
+  """Checks that heads, hidden units and batches divide on the mesh in context.
+
+  Args:
+    architecture: of the base model.
+    config: the whole config.
+
+  Raises:
+    NLAError: naming the number that does not divide, and by what.
+  """
+  tensor = sharding.size("tensor")
+  for what, n in (("query heads", architecture.n_heads), ("hidden units", architecture.d_ff)):
     if n % tensor:
       raise NLAError(
         f"config.mesh.tensor={tensor}: the model's {n} {what} cannot be shared evenly by so many devices"
       )
-  rl = config.rl
-  for key, n in (
-    ("av.batch / av.accumulate", config.av.batch // config.av.accumulate),
-    ("ar.batch / ar.accumulate", config.ar.batch // config.ar.accumulate),
-    (
-      "rl.activations × rl.group / (rl.minibatches × rl.av.accumulate)",
-      rl.activations * rl.group // (rl.minibatches * rl.av.accumulate),
-    ),
-    ("rl.activations × rl.group / rl.ar.accumulate", rl.activations * rl.group // rl.ar.accumulate),
-  ):
+
+  shares = sharding.size(sharding.BATCH)
+  for key, n in _rows_at_once(config).items():
     if n % shares:
       raise NLAError(
         f"config.{key} is {n}: these rows cannot be shared evenly by {shares} devices "
@@ -91,13 +98,27 @@ def check_mesh(architecture, config) -> None:
       )
 
 
+def _rows_at_once(config) -> dict[str, int]:
+  """How many rows each gradient is computed from at once, by the keys of the config that say so."""
+  av, ar, rl = config.av, config.ar, config.rl
+  samples = rl.activations * rl.group  # of a step
+  return {
+    "av.batch / av.accumulate": av.batch // av.accumulate,
+    "ar.batch / ar.accumulate": ar.batch // ar.accumulate,
+    "rl.activations × rl.group / (rl.minibatches × rl.av.accumulate)": samples
+    // (rl.minibatches * rl.av.accumulate),
+    "rl.activations × rl.group / rl.ar.accumulate": samples // rl.ar.accumulate,
+  }
+
+
 @contextlib.contextmanager
 def mesh_of(settings):
   """Sets the mesh of a config's `mesh` section; on a single device none is set."""
-  if (
-    len(jax.devices()) == 1 and math.prod((settings.data, settings.fsdp or 1, settings.tensor)) == 1
-  ):
+  asked_for = math.prod((settings.data, settings.fsdp or 1, settings.tensor))
+  # Without a mesh the model's code is that of one device: no sharding is written into its programs.
+  if len(jax.devices()) == 1 and asked_for == 1:
     yield
     return
+
   with jax.set_mesh(make_mesh(settings.data, settings.fsdp, settings.tensor)):
     yield

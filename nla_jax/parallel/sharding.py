@@ -53,14 +53,17 @@ def has_mesh() -> bool:
 def size(axes) -> int:
   """Devices along a mesh axis (or several) of the mesh in context; 1 without one."""
   sizes = jax.sharding.get_abstract_mesh().shape
-  return math.prod(
-    sizes.get(axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes or ())
-  )
+  names = (axes,) if isinstance(axes, str) else axes or ()
+  return math.prod(sizes.get(name, 1) for name in names)
 
 
 def _fitted(spec, shape) -> P:
   """`spec` without the axes that do not divide `shape`."""
-  fits = lambda axes, dim: axes and dim > 1 and dim % size(axes) == 0
+
+  def fits(axes, dim: int) -> bool:
+    return axes and dim > 1 and dim % size(axes) == 0
+
+  # What does not divide is left whole on every device: two key heads on four tensor shards, for example.
   return P(*(axes if fits(axes, dim) else None for axes, dim in zip(spec, shape, strict=True)))
 
 
@@ -75,18 +78,24 @@ def parameter_specs(params, decode: bool = False):
   def spec(path, leaf):
     names = [getattr(key, "key", None) for key in path]
     stacked = "layers" in names
-    own = PARAMETERS.get(names[-1] if names else None, (None,) * (len(leaf.shape) - stacked))
+    name = names[-1] if names else None
+    own = PARAMETERS.get(name, (None,) * (len(leaf.shape) - stacked))
+
+    # The layer axis is whole on every device: a scan over layers takes one layer after the other.
     own = (None, *own) if stacked else tuple(own)
-    return _fitted((None if decode and axis == "fsdp" else axis for axis in own), leaf.shape)
+    if decode:
+      own = (None if axis == "fsdp" else axis for axis in own)
+    return _fitted(own, leaf.shape)
 
   return jax.tree_util.tree_map_with_path(spec, params)
 
 
 def parameter_shardings(params, decode: bool = False):
-  """NamedSharding of each leaf on the mesh in context; of the first device where there is none."""
+  """The sharding of each leaf on the mesh in context; without a mesh, that of the first device."""
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
-    return jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), params)
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: first, params)
   return jax.tree.map(lambda spec: NamedSharding(mesh, spec), parameter_specs(params, decode))
 
 
@@ -107,6 +116,7 @@ def unshard(x):
   """A parameter whole over `fsdp`, as a product needs it; its gradient is scattered back."""
   if not has_mesh():
     return x
+  # `tensor` stays: the product itself is cut along it.
   spec = jax.typeof(x).sharding.spec
   return jax.sharding.reshard(x, P(*(None if axis == "fsdp" else axis for axis in spec)))
 
@@ -118,22 +128,23 @@ def round_up_rows(n: int) -> int:
 
 
 def batch_sharding(shape) -> NamedSharding:
-  """Of an array whose leading axis is rows, on the mesh in context."""
-  return NamedSharding(
-    jax.sharding.get_mesh(), _fitted((BATCH, *(None,) * (len(shape) - 1)), shape)
-  )
+  """The sharding of an array whose leading axis is rows, on the mesh in context."""
+  spec = (BATCH, *(None,) * (len(shape) - 1))
+  return NamedSharding(jax.sharding.get_mesh(), _fitted(spec, shape))
 
 
 def local_rows(n: int) -> np.ndarray | slice:
-  """Which of a batch's `n` rows this process's devices hold: what it has to read."""
+  """The indices of those of a batch's `n` rows that this process's devices hold: what it has to read."""
   if not has_mesh() or jax.process_count() == 1:
     return slice(None)
+
+  # Devices that differ only along `tensor` hold the same rows.
   indices = batch_sharding((n,)).addressable_devices_indices_map((n,)).values()
   return np.unique(np.concatenate([np.arange(n)[index] for index in indices]))
 
 
 def shard_rows(batch, n: int | None = None):
-  """A tree of host arrays whose leading axis is rows, as global arrays shared by the batch axes.
+  """Copies a tree of host arrays, whose leading axis is rows, to the devices, shared by the batch axes.
 
   Args:
     batch: the whole batch, the same in every process; or, with `n`, only this process's `local_rows(n)` of it.
@@ -147,7 +158,12 @@ def shard_rows(batch, n: int | None = None):
     x = np.asarray(x)
     rows = np.arange(len(x)) if isinstance(held, slice) else held
     shape = (len(x) if n is None else n, *x.shape[1:])
-    part = lambda index: x[np.searchsorted(rows, np.arange(shape[0])[index[0]])]
+
+    def part(index):
+      # `index` counts in the whole batch; `x` may hold only this process's rows of it.
+      wanted = np.arange(shape[0])[index[0]]
+      return x[np.searchsorted(rows, wanted)]
+
     return jax.make_array_from_callback(shape, batch_sharding(shape), part)
 
   return jax.tree.map(place_rows, batch)
@@ -162,6 +178,7 @@ def fetch(x) -> np.ndarray:
   """A whole array as numpy, in every process."""
   if not isinstance(x, jax.Array) or x.is_fully_addressable:
     return np.asarray(x)
+  # Where every device holds all of it, nothing has to be sent.
   if x.is_fully_replicated:
     return np.asarray(x.addressable_data(0))
   from jax.experimental import multihost_utils

@@ -10,6 +10,11 @@ from typing import NamedTuple
 GIB = 2**30
 
 
+def size(n: float) -> str:
+  """Bytes as a person reads them."""
+  return f"{n / GIB:.2f} GiB" if n >= GIB / 10 else f"{n / 2**20:.2f} MiB"
+
+
 class Chip(NamedTuple):
   """One chip.
 

@@ -1,8 +1,8 @@
 """What devices send to each other, read from the text of a compiled program.
 
-A collective inside a loop counts as often as the loop runs. Bytes are those that one device receives, by the usual
-ring algorithms: of a result of n bytes in a group of g, an all-gather brings n(g-1)/g, a reduce-scatter n(g-1), an
-all-reduce 2n(g-1)/g, an all-to-all n(g-1)/g, a permutation n.
+A collective inside a loop counts as often as the loop runs. Bytes are those that one device receives by the usual ring
+algorithms. Of a result of n bytes in a group of g devices, an all-gather brings n(g-1)/g, a reduce-scatter n(g-1), an
+all-reduce 2n(g-1)/g, an all-to-all n(g-1)/g and a permutation n.
 """
 
 import collections
@@ -84,37 +84,51 @@ def collectives(text: str, devices: int) -> list[Collective]:
     devices: of the whole program, which are a group where the text names none.
 
   Returns:
-    one entry a collective. XLA may split one over several fused pieces of its neighbours' work; these share a channel
-    and count once.
+    one entry for each collective. XLA may split one over several fused pieces of its neighbours' work; these share a
+    channel and count once.
   """
   computations, entry = _computations(text)
   found: dict[str, Collective] = {}
   for name, (times, in_loop) in _times(computations, entry).items():
     for instruction in computations[name]:
-      kind = instruction.opcode.removesuffix("-start")
-      if kind not in KINDS:
+      one = _collective(instruction, times, in_loop, devices)
+      if one is None:
         continue
+
+      # Of the pieces of one channel the largest is the whole.
       channel = re.search(r"channel_id=(\d+)", instruction.rest)
       key = channel[1] if channel else f"{name}/{instruction.name}"
-      shapes = shapes_of(instruction.result)
-      if instruction.opcode.endswith("-start") and kind != "all-reduce":
-        shapes = shapes[len(shapes) // 2 :] if len(shapes) > 1 else shapes  # (operands, results)
-      size = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in shapes)
-      operation = re.search(r'op_name="([^"]*)"', instruction.rest)
-      operation = operation[1] if operation else ""
-      # A collective from before a loop that is hidden, piece by piece, behind the loop's products still runs once.
-      hidden = "chain_id" in instruction.rest and "while/body" not in operation
-      one = Collective(
-        kind,
-        _RECEIVED[kind](size, _group_size(instruction.rest, devices)),
-        1 if hidden else times,
-        in_loop and not hidden,
-        tuple(shapes),
-        operation,
-      )
       if key not in found or found[key].received * found[key].times < one.received * one.times:
         found[key] = one
   return list(found.values())
+
+
+def _collective(
+  instruction: _Instruction, times: int, in_loop: bool, devices: int
+) -> Collective | None:
+  """The collective that an instruction of a computation that runs so often is, or None."""
+  kind = instruction.opcode.removesuffix("-start")
+  if kind not in KINDS:
+    return None
+
+  # The asynchronous form gives a pair (operands, results), except for an all-reduce.
+  shapes = shapes_of(instruction.result)
+  if instruction.opcode.endswith("-start") and kind != "all-reduce":
+    shapes = shapes[len(shapes) // 2 :] if len(shapes) > 1 else shapes
+  size = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in shapes)
+
+  # A collective from before a loop that is hidden, piece by piece, behind the loop's products still runs once.
+  operation = re.search(r'op_name="([^"]*)"', instruction.rest)
+  operation = operation[1] if operation else ""
+  hidden = "chain_id" in instruction.rest and "while/body" not in operation
+  return Collective(
+    kind,
+    _RECEIVED[kind](size, _group_size(instruction.rest, devices)),
+    1 if hidden else times,
+    in_loop and not hidden,
+    tuple(shapes),
+    operation,
+  )
 
 
 def bytes_by_kind(found: list[Collective]) -> dict[str, float]:
@@ -127,6 +141,7 @@ def bytes_by_kind(found: list[Collective]) -> dict[str, float]:
 
 def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
   """Instructions by computation, and the entry's name."""
+  # Computations are not nested in the text: each line belongs to the last header.
   computations, current, entry = {}, None, ""
   for line in text.splitlines():
     header = _COMPUTATION.match(line)
@@ -143,6 +158,7 @@ def _times(computations: dict[str, list[_Instruction]], entry: str) -> dict[str,
   times: dict[str, tuple[int, bool]] = {}
 
   def visit(name: str, count: int, in_loop: bool) -> None:
+    # A computation called from several places counts as often as the most frequent of them.
     if name not in computations or times.get(name, (0, False))[0] >= count:
       return
     times[name] = (count, in_loop)
@@ -164,6 +180,8 @@ def _trips(rest: str, computations: dict[str, list[_Instruction]]) -> int:
   known = re.search(r"known_trip_count[^\d]*(\d+)", rest)
   if known:
     return int(known[1])
+
+  # A loop from 0 compares its counter with the number of trips.
   condition = re.search(r"condition=%?([\w.\-]+)", rest)
   constants = _constants(computations, condition[1]) if condition else []
   return max(constants, default=1)
@@ -183,12 +201,17 @@ def _constants(computations, name: str) -> list[int]:
 
 def _group_size(rest: str, devices: int) -> int:
   """Devices of one group of a collective, in any of the ways that HLO writes groups; all where it names none."""
+  # {{0,1},{2,3}}
   listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
   if listed:
     return max(len(listed[1].split(",")), 1)
+
+  # [2,4]<=[8]: two groups of four.
   iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest)
   if iota:
     return int(iota[2])
+
+  # mesh['a'=2,'b'=4] {'b'}: along axes of a mesh.
   named = re.search(
     r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\([^)]*\)+)? ?\{([^}]*)\}", rest
   )

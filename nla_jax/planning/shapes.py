@@ -17,6 +17,7 @@ def _gemma3(
   d_ff: int,
   query_scale: float,
 ) -> Architecture:
+  # Every sixth layer attends to everything, the others to a window of 1024 tokens.
   return Architecture(
     family="gemma3_text",
     vocab_size=262208,

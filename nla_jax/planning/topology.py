@@ -35,10 +35,12 @@ class Topology(NamedTuple):
 
   @property
   def count(self) -> int:
+    """How many devices there are."""
     return len(self.devices)
 
   @property
   def slices(self) -> int:
+    """How many TPU slices they are of; 1 for GPUs."""
     return len({getattr(device, "slice_index", None) or 0 for device in self.devices})
 
 
@@ -52,6 +54,7 @@ def describe(name: str) -> Topology:
   Raises:
     NLAError: no such chip or shape, or the compiler for it is not installed.
   """
+  # 1. The name.
   match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:\*(\d+))?", name)
   if match is None or match[1] not in CHIPS:
     raise NLAError(
@@ -60,23 +63,12 @@ def describe(name: str) -> Topology:
     )
   kind, shape, slices = match[1], match[2], int(match[3] or 1)
   chip = CHIPS[kind]
+
+  # 2. The devices, described by the compiler that serves them.
   _check_compiler(chip)
   from jax.experimental import topologies
 
-  if chip.platform == "tpu":
-    wanted = {"topology_name": f"{kind}:{shape}"}
-    wanted |= {"chip_config_name": chip.target} if chip.target else {}
-    wanted |= {"num_slices": slices} if slices > 1 else {}
-    wanted |= (
-      {"chips_per_host_bounds": [1, 1, 1]} if set(shape.split("x")) == {"1"} else {}
-    )  # one chip of a host
-  else:
-    nodes, _, gpus = shape.rpartition("x")
-    wanted = {
-      "topology_name": kind,
-      "target_config": chip.target,
-      "topology": f"1x{nodes or 1}x{gpus}",
-    }
+  wanted = _tpu(kind, shape, slices) if chip.platform == "tpu" else _gpu(kind, shape)
   try:
     found = topologies.get_topology_desc(platform=chip.platform, **wanted)
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
@@ -85,6 +77,27 @@ def describe(name: str) -> Topology:
       f"{', '.join(chip.slices)} and larger multiples"
     ) from error
   return Topology(name, chip, list(found.devices))
+
+
+def _tpu(kind: str, shape: str, slices: int) -> dict:
+  """What libtpu is asked for."""
+  wanted = {"topology_name": f"{kind}:{shape}"}
+  if target := CHIPS[kind].target:
+    wanted["chip_config_name"] = target
+  if slices > 1:
+    wanted["num_slices"] = slices
+
+  # A single chip is part of a larger host.
+  if set(shape.split("x")) == {"1"}:
+    wanted["chips_per_host_bounds"] = [1, 1, 1]
+  return wanted
+
+
+def _gpu(kind: str, shape: str) -> dict:
+  """What XLA's GPU compiler is asked for."""
+  nodes, _, gpus = shape.rpartition("x")
+  topology = f"1x{nodes or 1}x{gpus}"
+  return {"topology_name": kind, "target_config": CHIPS[kind].target, "topology": topology}
 
 
 def _check_compiler(chip: Chip) -> None:
@@ -96,6 +109,7 @@ def _check_compiler(chip: Chip) -> None:
   else:
     package, extra, maker = "jax_plugins", "gpu", "jax's CUDA plugin"
     jax.devices()  # finds the plugins
+
   try:
     found = importlib.util.find_spec(package) is not None
   except ValueError:  # a module set to None

@@ -15,7 +15,12 @@ from jax.extend import core
 
 
 class Work(NamedTuple):
-  """Of one device and one call: operations of matrix products, bytes of their operands and results."""
+  """The matrix products of one call on one device.
+
+  Attributes:
+    flops: operations, two a multiply-add.
+    bytes: of their operands and results.
+  """
 
   flops: float = 0.0
   bytes: float = 0.0
@@ -24,6 +29,7 @@ class Work(NamedTuple):
     return Work(self.flops + other.flops, self.bytes + other.bytes)
 
   def times(self, n: int) -> "Work":
+    """The work of n such calls."""
     return Work(n * self.flops, n * self.bytes)
 
 
@@ -33,7 +39,7 @@ def work_of(jaxpr, loop: int = 1) -> Work:
 
 
 def products(jaxpr, loop: int = 1) -> Iterator[tuple[core.JaxprEqn, int]]:
-  """Every matrix product of a jaxpr, and how often it runs; of branches, those of the one with most to compute.
+  """Yields every matrix product of a jaxpr and how often it runs. Of branches, only the one with most work counts.
 
   Args:
     jaxpr: of a function traced with its arguments' shardings.
@@ -52,6 +58,8 @@ def products(jaxpr, loop: int = 1) -> Iterator[tuple[core.JaxprEqn, int]]:
         inner = [max(inner, key=lambda branch: _sum(branch).flops)]
       case "pallas_call":
         trips = math.prod(equation.params["grid_mapping"].grid)
+
+    # A product inside two loops runs as often as both of them together.
     for product, times in itertools.chain(*inner):
       yield product, trips * times
 
@@ -62,11 +70,11 @@ def _sum(some: Iterable[tuple[core.JaxprEqn, int]]) -> Work:
 
 def _jaxprs(equation) -> list:
   """The jaxprs among an equation's parameters."""
-  leaves = [
-    leaf
-    for value in equation.params.values()
-    for leaf in (value if isinstance(value, (tuple, list)) else (value,))
-  ]
+  leaves = []
+  for value in equation.params.values():
+    # The branches of a `cond` are a tuple.
+    leaves += value if isinstance(value, (tuple, list)) else [value]
+
   opened = [leaf.jaxpr if isinstance(leaf, core.ClosedJaxpr) else leaf for leaf in leaves]
   return [leaf for leaf in opened if isinstance(leaf, core.Jaxpr)]
 
@@ -79,12 +87,13 @@ def product_work(equation: core.JaxprEqn) -> Work:
   arrays = [one.aval for one in (*equation.invars, equation.outvars[0])]
   (contracted, _), _ = equation.params["dimension_numbers"]
   whole = 2.0 * math.prod(arrays[2].shape) * math.prod(arrays[0].shape[axis] for axis in contracted)
+
   shares = {}
   for layout in filter(None, map(_layout, arrays)):
-    cuts = [
-      axis for axes in layout.spec for axis in ((axes,) if isinstance(axes, str) else axes or ())
-    ]
-    shares |= {axis: layout.mesh.shape[axis] for axis in cuts}
+    for axes in layout.spec:
+      # A dimension is cut by no axis, by one, or by several.
+      cuts = (axes,) if isinstance(axes, str) else axes or ()
+      shares |= {axis: layout.mesh.shape[axis] for axis in cuts}
   return Work(whole / math.prod(shares.values()), sum(map(_local_bytes, arrays)))
 
 
@@ -108,5 +117,8 @@ def _local_bytes(aval) -> int:
 
 def held_bytes(tree) -> int:
   """Bytes that one device holds of a tree of arrays or of shapes with shardings."""
-  piece = lambda x: x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
-  return sum(math.prod(piece(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+  def local_shape(x):
+    return x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+
+  return sum(math.prod(local_shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

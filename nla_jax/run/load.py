@@ -1,9 +1,8 @@
 """The pair that a run trained."""
 
-import json
 from pathlib import Path
 
-from nla_jax import workdir
+from nla_jax import files, workdir
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.config import load_config
 from nla_jax.interop.pairs.load import load_target
@@ -12,12 +11,24 @@ from nla_jax.training.checkpoint import load_params
 
 
 def load_run(folder: Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
-  """The pair of a run's stage (`rl`, or `sft` for the pair before it)."""
+  """The pair that a stage of a run made.
+
+  Args:
+    folder: the workdir.
+    stage: `rl`, or `sft` for the pair before reinforcement learning.
+    run: the run of this workdir, where it is open already.
+
+  Raises:
+    NLAError: the stage is not finished, or another version of nla_jax made the workdir.
+  """
   folder = Path(folder)
   if run is None:
     run = Run(load_config(folder / workdir.CONFIG), folder)
-  pair = run.pair(run.parent("sft").facts["injection_scale"])
-  metrics = run.path("eval") / workdir.METRICS
-  baseline = json.loads(metrics.read_text())["baseline_variance"] if metrics.exists() else None
+  pair = run.pair(run.supervised.injection_scale)
+
+  # Before the evaluation the variance is not known, and explanations come without their FVE.
+  metrics = files.read_json(run.path("eval") / workdir.METRICS)
+  baseline = None if metrics is None else metrics["baseline_variance"]
+
   av, ar = (load_params(workdir.params_of(run.path(stage), model)) for model in ("av", "ar"))
   return NLA(pair, av, ar, run.config.model, baseline, load_target)

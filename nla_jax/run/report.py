@@ -1,65 +1,78 @@
-"""report.html of a run, from what its stages left on disk."""
+"""The report of a run, from what its stages left on disk."""
 
-import json
 import os
+from typing import Any
 
 import jax
 
+from nla_jax import files
 from nla_jax.evaluation.report import page
 from nla_jax.parallel import distributed
 from nla_jax.progress import read_metrics
 from nla_jax.run.run import Run
-from nla_jax.workdir import STAGES
+from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, REPORT, ROWS, STAGES
 
 
 def timing(run: Run) -> list[dict]:
   """Seconds of each finished stage, installation first where the launcher measured it."""
   installed = float(os.environ.get("NLA_INSTALL_SECONDS", 0))
   rows = [{"stage": "install", "seconds": installed}] if installed else []
+
+  # A stage without a manifest was not finished, and its seconds are not all.
   for name in STAGES:
-    if (run.path(name) / "manifest.json").exists():
+    if files.exists(run.path(name) / MANIFEST):
       rows.append({"stage": name, "seconds": run.parent(name).seconds})
   return rows
 
 
 def write_run_report(run: Run) -> None:
-  """report.html from what the stages left on disk."""
+  """Writes report.html from what the stages left on disk; only the first process does."""
   if not distributed.is_first():
     return
-  c, folder = run.config, run.path("eval")
-  read = lambda name: json.loads((folder / name).read_text())
-  facts = run.parent("extract").facts
+
+  folder = run.path("eval")
+  # Each model logs where it was trained.
+  curves = {
+    "av_sft": run.path("sft") / "av",
+    "ar_sft": run.path("sft") / "ar",
+    "rl": run.path("rl"),
+  }
   page.write_report(
-    run.workdir / "report.html",
+    run.workdir / REPORT,
     {
-      "title": c.name,
-      "config": str(c),
-      "run": {
-        "model": c.model,
-        "layer": c.layer,
-        "corpus": c.corpus,
-        "activations": facts["rows"],
-        "documents": facts["documents"],
-        "articles or groups": facts["groups"],
-        "rows by split": ", ".join(f"{name} {n}" for name, n in facts["rows_by_split"].items()),
-        "teacher": c.teacher.provider,
-        "injection": f"{c.inject.mode}, {c.inject.map}, "
-        f"α = {run.parent('sft').facts['injection_scale']:.1f}",
-        "AV examples": run.parent("sft").facts["av_examples"],
-        "AR examples": run.parent("sft").facts["ar_examples"],
-        "RL samples": run.parent("rl").facts["samples"],
-        "products in": str(run.dtype),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-      },
+      "title": run.config.name,
+      "config": str(run.config),
+      "run": _description(run),
       "timing": timing(run),
-      "metrics": read("metrics.json"),
-      "rows": read("rows.json"),
-      "examples": read("examples.json"),
-      "curves": {
-        "av_sft": read_metrics(run.path("sft") / "av"),
-        "ar_sft": read_metrics(run.path("sft") / "ar"),
-        "rl": read_metrics(run.path("rl")),
-      },
+      "metrics": files.read_json(folder / METRICS),
+      "rows": files.read_json(folder / ROWS),
+      "examples": files.read_json(folder / EXAMPLES),
+      "curves": {name: read_metrics(path) for name, path in curves.items()},
     },
   )
+
+
+def _description(run: Run) -> dict[str, Any]:
+  """What was run, as facts with names that people read."""
+  c, extracted, supervised = run.config, run.extracted, run.supervised
+  splits = ", ".join(f"{name} {n}" for name, n in extracted.rows_by_split.items())
+
+  # α is a fact of the run, not of its config, which may leave it to the data.
+  injection = f"{c.inject.mode}, {c.inject.map}, α = {supervised.injection_scale:.1f}"
+  return {
+    "model": c.model,
+    "layer": c.layer,
+    "corpus": c.corpus,
+    "activations": extracted.rows,
+    "documents": extracted.documents,
+    "articles or groups": extracted.groups,
+    "rows by split": splits,
+    "teacher": c.teacher.provider,
+    "injection": injection,
+    "AV examples": supervised.av_examples,
+    "AR examples": supervised.ar_examples,
+    "RL samples": run.reinforced.samples,
+    "products in": str(run.dtype),
+    "jax": jax.__version__,
+    "device": jax.devices()[0].device_kind,
+  }

@@ -3,41 +3,24 @@
 import dataclasses
 import functools
 import json
-import os
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder import prompts as prompts_lib
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
-from nla_jax.config import section
 from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.base_models.record import Pretrained
+from nla_jax.parallel import distributed, process
 from nla_jax.parallel.precision import compute_dtype
 from nla_jax.progress import say
-from nla_jax.run.stage import Stage, closed_stage, open_stage, write_json
+from nla_jax.run.facts import Extracted, Reinforced, Supervised, read_facts
+from nla_jax.run.sections import PARENTS, request
+from nla_jax.run.stage import Stage, closed_stage, open_stage
 from nla_jax.run.warm_start import adopt
-from nla_jax.workdir import FOLDERS
-
-_SECTIONS = {
-  "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
-  "teach": ("teacher",),
-  "sft": ("init", "prompts", "inject", "av", "ar", "remat"),
-  "rl": ("rl",),
-  "eval": ("evaluation",),
-  "export": ("export_dtype",),
-}
-_PARENTS = {
-  "extract": (),
-  "teach": ("extract",),
-  "sft": ("extract", "teach"),
-  "rl": ("sft",),
-  "eval": ("sft", "rl"),
-  "export": ("eval",),
-}
+from nla_jax.workdir import COMPILED, CONFIG, FOLDERS, STORE, TEXTS, read_config, write_config
 
 
 @dataclasses.dataclass
@@ -56,16 +39,36 @@ class Run:
     self.workdir = Path(self.workdir).absolute()
 
   def path(self, stage: str) -> Path:
+    """The folder of a stage."""
     return self.workdir / FOLDERS[stage]
 
   def open(self, stage: str) -> Stage:
-    parents = {parent: self.parent(parent).digest for parent in _PARENTS[stage]}
-    return open_stage(
-      self.path(stage), {**section(self.config, _SECTIONS[stage]), "made_from": parents}
-    )
+    """A stage to make, to continue, or to skip where it is done.
+
+    Raises:
+      NLAError: a stage before it is not finished, or its folder was made from something else.
+    """
+    digests = {parent: self.parent(parent).digest for parent in PARENTS[stage]}
+    return open_stage(self.path(stage), request(self.config, stage, digests))
 
   def parent(self, stage: str) -> Stage:
+    """A finished stage to read from. Raises NLAError where it is not finished."""
     return closed_stage(self.path(stage), stage)
+
+  @property
+  def extracted(self) -> Extracted:
+    """What `extract` says about the store."""
+    return read_facts(self.parent("extract"), Extracted)
+
+  @property
+  def supervised(self) -> Supervised:
+    """What `sft` says about itself, with α."""
+    return read_facts(self.parent("sft"), Supervised)
+
+  @property
+  def reinforced(self) -> Reinforced:
+    """What `rl` says about itself."""
+    return read_facts(self.parent("rl"), Reinforced)
 
   @functools.cached_property
   def pretrained(self) -> Pretrained:
@@ -73,66 +76,82 @@ class Run:
     return load_pretrained(self.config.model, weights=False)
 
   def base_params(self, stop_layer: int | None = None):
-    """The base model's parameters, the caller's own; blocks 0..stop_layer alone, without the unembedding, if given."""
+    """The base model's parameters, read anew: the caller may donate them.
+
+    Args:
+      stop_layer: where given, blocks 0..stop_layer alone, without the unembedding.
+    """
+    # Not cached: of a large model there is room for one copy, which training then owns.
     say(f"loading {self.config.model}")
     return load_pretrained(self.config.model, stop_layer=stop_layer).params
 
   @functools.cached_property
   def prompts(self) -> prompts_lib.Prompts:
+    """The two prompts as tokens, with the marker that stands where the activation goes."""
     c = self.config.prompts
+    # No marker named: the first character that is one token of this tokenizer.
     return prompts_lib.make_prompts(self.pretrained.tokenizer, c.av, c.ar, c.marker or None)
 
   @functools.cached_property
   def store(self) -> Store:
+    """The activation store. Raises NLAError where `extract` is not finished."""
     self.parent("extract")
-    return Store(str(self.path("extract") / "store"))
+    return Store(str(self.workdir / STORE))
 
   @functools.cached_property
   def texts(self) -> dict[int, str]:
+    """{row: the teacher's explanation}. Raises NLAError where `teach` is not finished."""
     self.parent("teach")
-    return explanations.read_explanations(str(self.path("teach") / "texts"))
+    return explanations.read_explanations(str(self.workdir / TEXTS))
 
   @functools.cached_property
   def dtype(self):
+    """The dtype that matrix products round their operands to."""
     return compute_dtype(self.config.compute)
 
   def pair(self, scale: float) -> Pair:
-    c = self.config
-    return make_pair(
-      self.pretrained.architecture,
-      self.pretrained.tokenizer,
-      self.prompts,
-      PairSettings(
-        layer=c.layer,
-        scale=scale,
-        mode=c.inject.mode,
-        map=c.inject.map,
-        max_new_tokens=c.rl.max_new_tokens,
-        dtype=self.dtype,
-        remat=c.remat,
-        temperature=c.rl.temperature,
-        kernel=c.kernel,
-      ),
+    """The AV and AR of this run without parameters; `scale` is α."""
+    c, base = self.config, self.pretrained
+    settings = PairSettings(
+      layer=c.layer,
+      scale=scale,
+      mode=c.inject.mode,
+      map=c.inject.map,
+      max_new_tokens=c.rl.max_new_tokens,
+      dtype=self.dtype,
+      remat=c.remat,
+      temperature=c.rl.temperature,
+      kernel=c.kernel,
     )
 
+    return make_pair(base.architecture, base.tokenizer, self.prompts, settings)
+
   def context(self, row: int, tokens: int = 60) -> str:
-    """The words up to and including a row's token."""
+    """The text before and at a row's token: its last `tokens` tokens."""
     document = self.store.documents[int(self.store.read("document", [row])[0])]
     position = int(self.store.read("position", [row])[0])
-    return self.pretrained.tokenizer.decode(
-      document.tokens[max(position + 1 - tokens, 0) : position + 1]
-    )
+
+    end = position + 1
+    return self.pretrained.tokenizer.decode(document.tokens[max(end - tokens, 0) : end])
 
 
 def begin(config: ConfigDict, workdir: Path) -> Run:
-  """Makes the workdir, keeps the config in it, and sets jax's compilation cache."""
+  """Makes the workdir, keeps the config in it, and tells jax to keep compiled programs there.
+
+  Raises:
+    NLAError: the workdir was made by a version with another layout; or `config.init` names no pair.
+  """
+  run = Run(config, workdir)
+  read_config(
+    run.workdir / CONFIG
+  )  # refuses a workdir of another layout before anything is written
+
+  # Before the config is kept: the pair to begin from decides some of its keys.
   if config.init:
     adopt(config)
-  run = Run(config, workdir)
+
   run.workdir.mkdir(parents=True, exist_ok=True)
-  write_json(run.workdir / "config.json", json.loads(config.to_json()))
-  jax.config.update(
-    "jax_compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(run.workdir / "compiled")),
-  )
+  if distributed.is_first():
+    write_config(run.workdir, json.loads(config.to_json()))
+  process.keep_compiled_programs(run.workdir / COMPILED)
   return run

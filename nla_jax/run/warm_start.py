@@ -1,4 +1,4 @@
-"""Training a pair further that exists already: `config.init` names it, and it takes the place of SFT."""
+"""Training an existing pair further: `config.init` names it, and it takes the place of SFT."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.interop.pairs import sidecar
 from nla_jax.interop.pairs.directories import INJECTION_FILE
 from nla_jax.interop.pairs.find import pair_directories
@@ -14,31 +15,46 @@ from nla_jax.progress import say
 
 
 def adopt(config: ConfigDict) -> None:
-  """Puts into `config` what the pair `config.init` was trained with: layer, prompts, marker, injection, and the base
-  model where none is named. They belong to the weights, so they win over what the config says."""
-  folders = [str(folder) for folder in pair_directories(config.init, weights=False)]
-  av, ar = (
-    sidecar.read_model_sidecar(folders[0], "av"),
-    sidecar.read_model_sidecar(folders[1], "ar"),
-  )
+  """Puts into `config` what the pair `config.init` was trained with: layer, prompts, marker and injection, and the base
+  model where none is named.
+
+  Raises:
+    NLAError: there is no pair of that name, or its sidecars cannot be read.
+  """
+  av_folder, ar_folder = (str(folder) for folder in pair_directories(config.init, weights=False))
+  av = sidecar.read_model_sidecar(av_folder, "av")
+  ar = sidecar.read_model_sidecar(ar_folder, "ar")
+
+  # These belong to the weights, so they win over what the config says.
   config.model = config.model or av.base_checkpoint
   config.layer = ar.layer_index
   config.prompts.update(av=av.av_template, ar=ar.ar_template, marker=av.tokens.injection_char)
-  affine = (Path(folders[0]) / INJECTION_FILE).exists()
+  affine = (Path(av_folder) / INJECTION_FILE).exists()
   config.inject.update(
     scale=float(av.injection_scale),
     map="affine" if affine else "scalar",
     mode=av.training.get("inject_mode", "replace"),
   )
+
   say(
     f"init: layer {config.layer}, α {config.inject.scale:g}, prompts and marker are those of {config.init}"
   )
 
 
-def load_initial(config: ConfigDict, pretrained) -> NLA:
-  """The pair `config.init`, checked against the model whose activations it is to explain. Raises NLAError."""
+def load_initial(config: ConfigDict, pretrained: Pretrained) -> NLA:
+  """The pair `config.init`, with its parameters.
+
+  Args:
+    config: the run's, after `adopt`.
+    pretrained: the base model whose activations the pair is to explain.
+
+  Raises:
+    NLAError: the pair was trained on another model.
+  """
   nla = load_directories(config.init, compute=config.compute)
   ours, base = nla.pair.verbalizer.architecture, pretrained.architecture
+
+  # Not the whole architecture: of two exports of one model, one may name a limit that the other leaves unsaid.
   for field in ("family", "vocab_size", "d_model", "n_layers"):
     if getattr(ours, field) != getattr(base, field):
       raise NLAError(

@@ -1,10 +1,11 @@
-"""The gradient of a mean over a batch, one part of the rows after the other: the same gradient in less memory."""
+"""Gradient accumulation: the gradient of a mean over a batch, one micro-batch after another, in less memory."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from nla_jax.parallel import sharding
 
@@ -14,63 +15,73 @@ class Gradient(NamedTuple):
 
   Attributes:
     value: the mean over the batch.
-    means: what the loss gives as further means, over the batch.
-    rows: what it gives for each row, [n, …].
-    grads: of the value, like the parameters.
+    means: the further means that the loss gives, over the batch.
+    rows: what the loss gives for each row, [n, …].
+    grads: gradient of the value, a tree like the parameters.
   """
 
-  value: jax.Array
+  value: Float[jax.Array, ""]
   means: Any
   rows: Any
   grads: Any
 
 
+def _alike(micro_batch) -> float:
+  """Every micro-batch counts as much as the others."""
+  return 1.0
+
+
 def gradient(
-  loss: Callable, params, batch, *, parts: int = 1, weight: Callable = lambda part: 1.0
+  loss: Callable, params, batch, *, accumulate: int = 1, weight: Callable = _alike
 ) -> Gradient:
   """Value and gradient of a loss that is a weighted mean over rows.
 
   Args:
     loss: function of (params, batch) that gives (mean, (further means, values of each row)).
-    params: what to differentiate by.
+    params: what to differentiate with respect to.
     batch: a tree of arrays whose leading axis is n rows.
-    parts: into how many parts the rows are cut; divides n. Part i has the rows i, i + parts, …: each device a share of
-      every part.
-    weight: function of a part, what its mean counts for in the batch's: a constant where parts of equal size count
-      alike, else such as the number of tokens that the mean is over.
+    accumulate: number of micro-batches, a divisor of n. Micro-batch i holds the rows i, i + accumulate, …, so that
+      each device has a share of every micro-batch.
+    weight: function of a micro-batch: the weight of its mean in the mean of the batch. A constant where micro-batches
+      of equal size count alike; otherwise, for example, the number of tokens that the mean is over.
   """
   differentiate = jax.value_and_grad(loss, has_aux=True)
-  if parts == 1:
+  if accumulate == 1:
     (value, (means, rows)), grads = differentiate(params, batch)
     return Gradient(value, means, rows, grads)
 
-  def add(totals, part):
-    (value, (means, rows)), grads = differentiate(params, part)
-    share = jnp.asarray(weight(part), jnp.float32)
-    return jax.tree.map(
-      lambda total, x: total + share * x, totals, (1.0, value, means, grads)
-    ), rows
-
-  cut = jax.tree.map(lambda x: _cut(x, parts), batch)
-  _, (means, _) = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], cut))
+  # 1. Micro-batches along a new leading axis, and sums that begin at zero.
+  micro_batches = jax.tree.map(lambda x: _split(x, accumulate), batch)
+  _, (means, _) = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], micro_batches))
   zero = jnp.zeros((), jnp.float32)
   start = (zero, zero, jax.tree.map(lambda _: zero, means), jax.tree.map(jnp.zeros_like, params))
-  (total, *sums), rows = jax.lax.scan(add, start, cut)
+
+  # 2. One micro-batch after another: the activations of only one are in memory.
+  def add(totals, micro_batch):
+    (value, (means, rows)), grads = differentiate(params, micro_batch)
+    share = jnp.asarray(weight(micro_batch), jnp.float32)
+    found = (1.0, value, means, grads)
+    return jax.tree.map(lambda total, x: total + share * x, totals, found), rows
+
+  (total, *sums), rows = jax.lax.scan(add, start, micro_batches)
+
+  # 3. Sums become means. Where no row counts, the total is 0 and so is the gradient.
   value, means, grads = jax.tree.map(lambda x: x / jnp.maximum(total, 1e-9), tuple(sums))
   return Gradient(value, means, jax.tree.map(_join, rows), grads)
 
 
-def _cut(x, parts: int):
-  """[n, …] as [parts, n / parts, …]."""
-  shape = (x.shape[0] // parts, parts, *x.shape[1:])
+def _split(x, n: int):
+  """Rows [n · m, …] as micro-batches [n, m, …]."""
+  shape = (x.shape[0] // n, n, *x.shape[1:])
   return jnp.moveaxis(_reshape(x, shape), 1, 0)
 
 
 def _join(x):
-  """[parts, n / parts, …] as [n, …], the rows where `_cut` found them."""
+  """Micro-batches [n, m, …] as rows [n · m, …], each where `_split` found it."""
   return _reshape(jnp.moveaxis(x, 0, 1), (x.shape[0] * x.shape[1], *x.shape[2:]))
 
 
 def _reshape(x, shape):
+  # Explicit sharding does not guess which of the new axes is cut: the leading one is, as before.
   axes = ("batch", *(None,) * (len(shape) - 1))
   return jnp.reshape(x, shape, out_sharding=sharding.activation(axes, shape))

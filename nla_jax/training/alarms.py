@@ -19,13 +19,15 @@ class CollapseAlarms:
     self._entropy, self._given, self._step = None, {}, 0
 
   def alarms(self, metrics: Mapping[str, float]) -> list[str]:
-    """Alarms of one step's metrics; each is given at once, then again only after a while."""
+    """The alarms of one step's metrics as lines of text. The same alarm is repeated only after 20 steps."""
     self._step += 1
     found = {
       name: text
       for name, (wrong, text) in _LIMITS.items()
       if name in metrics and wrong(float(metrics[name]))
     }
+
+    # Entropy is judged against the first step's: how many nats are healthy depends on the model and its prompt.
     if "entropy" in metrics:
       entropy = float(metrics["entropy"])
       self._entropy = entropy if self._entropy is None else self._entropy
@@ -33,6 +35,7 @@ class CollapseAlarms:
         found["entropy"] = (
           f"entropy fell to {entropy:.3f} nats a token from {self._entropy:.3f}: the AV is collapsing"
         )
+
     new = [name for name in found if self._step - self._given.get(name, -_QUIET) >= _QUIET]
     self._given |= dict.fromkeys(new, self._step)
     return [f"alarm: {found[name]} ({name} {float(metrics[name]):.3g})" for name in new]

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: what a stopped stage needs to go on bit for bit, and what the next stage reads."""
+"""Orbax checkpoints: what a stopped stage needs to go on bit for bit, and the parameters that the next stage reads."""
 
 import json
 import shutil
@@ -13,9 +13,14 @@ from nla_jax.parallel import distributed, sharding
 
 
 class Checkpoints:
-  """Numbered checkpoints of one stage: arrays (`state`) and plain values (`loop`: step, loader position, counters).
+  """Numbered checkpoints of one stage.
 
-  Saving is asynchronous; an unfinished save is never seen by a restart.
+  Each holds `state`, a tree of arrays, and `loop`, plain values: the step, the loaders' positions, numbers that adapt.
+  Saving is asynchronous; a restart never sees an unfinished save.
+
+  Args:
+    folder: of the checkpoints.
+    keep: how many are kept; older ones are deleted.
   """
 
   def __init__(self, folder: Path, keep: int = 2):
@@ -25,6 +30,7 @@ class Checkpoints:
     )
 
   def save(self, step: int, state: Any, loop: dict) -> None:
+    """Begins to save; returns once the arrays are copied. Raises NLAError where the disk does not take them."""
     try:
       self._manager.save(
         step,
@@ -41,6 +47,8 @@ class Checkpoints:
     step = self._manager.latest_step()
     if step is None:
       return None
+
+    # Shapes alone: the arrays given would otherwise be held beside those that are read.
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     found = self._manager.restore(
       step,
@@ -49,19 +57,20 @@ class Checkpoints:
     return found.state, found.loop
 
   def close(self) -> None:
-    """Waits for the save under way."""
+    """Waits for the save under way, then releases the folder."""
     self._manager.wait_until_finished()
     self._manager.close()
 
 
 def save_params(folder: Path, params: Any) -> None:
-  """A finished model's parameters, replacing what is there."""
+  """Writes a finished model's parameters; replaces what is there."""
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(folder.absolute(), params, force=True)
 
 
 def drop_checkpoints(folder: Path) -> None:
   """Deletes the checkpoints of a stage that is done."""
+  # All processes have closed their files before one deletes them, and none goes on before they are gone.
   distributed.wait(f"done with {folder}")
   if distributed.is_first():
     shutil.rmtree(folder, ignore_errors=True)
@@ -69,11 +78,17 @@ def drop_checkpoints(folder: Path) -> None:
 
 
 def load_params(folder: Path) -> Any:
-  """Parameters written by `save_params`, in the layout of the mesh in context (without one: on the first device)."""
+  """Parameters written by `save_params`, laid out on the mesh in context, or on the first device without one.
+
+  Raises:
+    NLAError: there are none in this folder.
+  """
   if not folder.exists():
     raise NLAError(f"no parameters at {folder}")
   with ocp.StandardCheckpointer() as checkpointer:
     found = checkpointer.metadata(folder.absolute()).item_metadata.tree
+
+    # The layout is asked for, so each process reads only the pieces that its devices hold.
     shapes = jax.tree.map(
       lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
       found,
@@ -83,9 +98,10 @@ def load_params(folder: Path) -> Any:
 
 
 def encode_loader(state: bytes | dict) -> str:
-  """A Grain iterator's state as a string for the `loop` part."""
+  """A Grain iterator's state as a string, which fits the `loop` part's JSON."""
   return state.decode() if isinstance(state, bytes) else json.dumps(state)
 
 
 def decode_loader(text: str, like: bytes | dict) -> bytes | dict:
+  """The state that `encode_loader` wrote, of the type that Grain's iterator takes (`like`, one of its states)."""
   return text.encode() if isinstance(like, bytes) else json.loads(text)

@@ -1,9 +1,12 @@
 """Losses as functions of arrays. Natural logarithms; float32 throughout."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
 
 from nla_jax.models.token_scores import TokenScores
 
@@ -11,118 +14,173 @@ KL_KINDS = ("k1", "k2", "k3")
 ADVANTAGES = ("grpo", "mean", "rloo")
 AVERAGES = ("sample", "token")
 
+Array = jax.Array | np.ndarray
 
-def masked_mean(x, mask, axis=None):
-  """Mean of x where mask is True (0 where nothing is). The one masked mean: every token average goes through it."""
+
+def masked_mean(
+  x: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axis: int | None = None
+) -> Float[jax.Array, "..."]:
+  """Mean of x where the mask is True, 0 where nothing is. Every average over tokens goes through this function."""
   mask = mask.astype(jnp.float32)
+  # `where`, not a product: what is masked may be NaN or infinite, and 0 · NaN is NaN.
   return jnp.sum(jnp.where(mask > 0, x, 0.0), axis=axis) / jnp.maximum(
     jnp.sum(mask, axis=axis), 1.0
   )
 
 
-def mask_count(mask):
-  """What a masked mean over a part of a batch counts for in that over the whole: how many entries are True."""
+def mask_count(mask: Bool[Array, "*shape"]) -> Float[jax.Array, ""]:
+  """How many entries are True: the weight of a micro-batch's masked mean in the mean over the whole batch."""
   return jnp.sum(mask.astype(jnp.float32))
 
 
-def sft_loss(scores: TokenScores, mask):
-  """Mean negative log-probability of the supervised tokens (nats a token)."""
+def sft_loss(scores: TokenScores, mask: Bool[Array, "batch length"]) -> Float[jax.Array, ""]:
+  """Mean negative log-probability of the supervised tokens, in nats a token."""
   return -masked_mean(scores.logprob, mask)
 
 
-def group_advantages(rewards, group: int, kind: str = "grpo"):
-  """Advantages of rewards [n·group], groups adjacent, relative to each group; a group of equal rewards gets zeros.
+def group_advantages(
+  rewards: Float[Array, " samples"], group: int, kind: str = "grpo"
+) -> Float[Array, " samples"]:
+  """Advantages of rewards relative to their group; a group of equal rewards gets zeros.
 
-  `grpo` (the contract's) is (r − mean) / (std + 1e-6) with ddof 1; `mean` leaves the division out (Dr. GRPO); `rloo`
-  takes the mean of the *other* members of the group.
+  Args:
+    rewards: the members of a group stand side by side.
+    group: members of each group.
+    kind: `grpo` is (r − mean) / (std + 1e-6) with ddof 1, as the reference has it; `mean` leaves the division out
+      (Dr. GRPO); `rloo` subtracts the mean of the *other* members.
   """
   r = rewards.reshape(-1, group)
   centred = r - r.mean(1, keepdims=True)
+
   if kind == "grpo":
     centred = centred / (r.std(1, ddof=1, keepdims=True) + 1e-6)
   elif kind == "rloo":
+    # r − (sum of the others) / (group − 1), written with the mean of all.
     centred = centred * group / (group - 1)
   return centred.reshape(-1)
 
 
-class PolicyLoss(NamedTuple):
-  """The policy loss and what to watch beside it: scalars, and `ratio_max` [batch], the largest of each sample."""
+@dataclasses.dataclass(frozen=True)
+class PolicySettings:
+  """What of `config.rl` the policy loss depends on; frozen, since compiled code reads it.
 
-  loss: jax.Array
-  kl: jax.Array
-  entropy: jax.Array
-  clip_fraction: jax.Array
-  ratio_max: jax.Array
+  Attributes:
+    clip: ratios below 1 − clip get no gradient that lowers them.
+    clip_high: ratios above 1 + clip_high get none that raises them; 0 means `clip`.
+    dual_clip: where the advantage is negative, the loss of a token is at most dual_clip · |advantage|; 0 is no bound.
+    importance_cap: bound of the weights that correct for the sampler's arithmetic; 0 leaves them out.
+    kl_kind: k1, k2 or k3.
+    entropy_weight: of the entropy bonus.
+    average: `sample`, over the tokens of each sample, then over samples, or `token`, over all tokens alike.
+  """
+
+  clip: float = 0.2
+  clip_high: float = 0.0
+  dual_clip: float = 0.0
+  importance_cap: float = 0.0
+  kl_kind: str = "k2"
+  entropy_weight: float = 0.0
+  average: str = "sample"
+
+  @property
+  def ratio_bounds(self) -> tuple[float, float]:
+    """The least and the largest ratio that still gets a gradient outward."""
+    return 1 - self.clip, 1 + (self.clip_high or self.clip)
+
+
+class PolicyLoss(NamedTuple):
+  """The policy loss, and the numbers that are watched beside it.
+
+  Attributes:
+    loss: what is minimised.
+    kl: to the reference, nats a token, by k2 or k3.
+    entropy: of the policy, nats a token.
+    clip_fraction: share of tokens whose ratio is outside the bounds.
+    ratio_max: the largest ratio of each sample.
+  """
+
+  loss: Float[jax.Array, ""]
+  kl: Float[jax.Array, ""]
+  entropy: Float[jax.Array, ""]
+  clip_fraction: Float[jax.Array, ""]
+  ratio_max: Float[jax.Array, " batch"]
 
 
 def policy_loss(
   scores: TokenScores,
-  old_logprob,
-  reference_logprob,
-  advantages,
-  mask,
-  *,
-  clip: float = 0.2,
-  clip_high: float = 0.0,
-  dual_clip: float = 0.0,
-  importance=None,
-  kl_weight: float = 0.01,
-  kl_kind: str = "k2",
-  entropy_weight: float = 0.0,
-  average: str = "sample",
+  old_logprob: Float[Array, "batch length"],
+  reference_logprob: Float[Array, "batch length"],
+  advantages: Float[Array, " batch"],
+  mask: Bool[Array, "batch length"],
+  settings: PolicySettings,
+  kl_weight: Float[Array, ""] | float = 0.01,
+  importance: Float[Array, "batch length"] | None = None,
 ) -> PolicyLoss:
   """Clipped policy-gradient loss with KL to the reference as a loss term.
 
-  k2 is ½(log π − log π_ref)², k3 is r − 1 − log r with r = π_ref/π. k1 as a loss has zero expected gradient on policy:
-  it belongs in the reward, and then only k3 is reported here.
-
   Args:
-    scores: of the current policy, [batch, length].
+    scores: of the current policy, for the sampled tokens.
     old_logprob: of the policy that sampled.
     reference_logprob: of the frozen SFT AV.
-    advantages: [batch].
-    mask: [batch, length], True at sampled tokens.
-    clip: ratios below 1 − clip get no gradient that lowers them.
-    clip_high: ratios above 1 + clip_high get none that raises them; 0 means `clip`.
-    dual_clip: where the advantage is negative, the loss of a token is at most dual_clip · |advantage|; 0 is no bound.
-    importance: [batch, length], constant weights of the policy term (trainer against sampler), or None.
-    kl_weight: of the KL term, may be traced.
-    kl_kind: k1, k2 or k3.
-    entropy_weight: of the entropy bonus.
-    average: `sample`, over tokens, then over samples (the contract's), or `token`, over all tokens alike.
+    advantages: of each sample.
+    mask: True at sampled tokens.
+    settings: see `PolicySettings`.
+    kl_weight: of the KL term; may be traced, since it adapts from step to step.
+    importance: constant weights of the policy term (trainer against sampler), or None.
   """
+  # 1. The clipped surrogate: what a token contributes to the expected reward.
   ratio = jnp.exp(scores.logprob - old_logprob)
-  a = advantages[:, None]
-  surrogate = jnp.minimum(ratio * a, jnp.clip(ratio, 1 - clip, 1 + (clip_high or clip)) * a)
-  if dual_clip:
-    surrogate = jnp.where(a < 0, jnp.maximum(surrogate, dual_clip * a), surrogate)
+  surrogate = _surrogate(ratio, advantages[:, None], settings)
   if importance is not None:
     surrogate = surrogate * importance
-  gap = scores.logprob - reference_logprob
-  kl = 0.5 * gap * gap if kl_kind == "k2" else jnp.exp(-gap) - 1 + gap
-  per_token = (
-    -surrogate + (0.0 if kl_kind == "k1" else kl_weight * kl) - entropy_weight * scores.entropy
+
+  # 2. KL to the reference. k1 as a loss has zero expected gradient on policy: it is subtracted from the reward
+  # instead, and k3 is then only reported.
+  kl = _kl(scores.logprob - reference_logprob, settings.kl_kind)
+  kl_term = 0.0 if settings.kl_kind == "k1" else kl_weight * kl
+
+  # 3. The average over tokens and samples.
+  per_token = -surrogate + kl_term - settings.entropy_weight * scores.entropy
+  low, high = settings.ratio_bounds
+  clipped = ((ratio < low) | (ratio > high)).astype(jnp.float32)
+  loss, kl, entropy, clip_fraction = (
+    _average(x, mask, settings.average) for x in (per_token, kl, scores.entropy, clipped)
   )
-  mean = (
-    (lambda x: masked_mean(x, mask))
-    if average == "token"
-    else lambda x: jnp.mean(masked_mean(x, mask, axis=1))
-  )
-  clipped = ((ratio < 1 - clip) | (ratio > 1 + (clip_high or clip))).astype(jnp.float32)
-  return PolicyLoss(
-    mean(per_token),
-    mean(kl),
-    mean(scores.entropy),
-    mean(clipped),
-    jnp.max(jnp.where(mask, ratio, 0.0), axis=1),
-  )
+  return PolicyLoss(loss, kl, entropy, clip_fraction, jnp.max(jnp.where(mask, ratio, 0.0), axis=1))
 
 
-def importance_weights(old_logprob, sampler_logprob, cap: float):
-  """min(π_trainer / π_sampler, cap) of each token: what the sampler's other arithmetic is corrected by."""
+def _surrogate(ratio, advantages, settings: PolicySettings):
+  """The smaller of the plain and the clipped term (PPO), bounded below where `dual_clip` says so."""
+  surrogate = jnp.minimum(ratio * advantages, jnp.clip(ratio, *settings.ratio_bounds) * advantages)
+  if not settings.dual_clip:
+    return surrogate
+
+  # A negative advantage with a large ratio has no bound above: one unlikely token could outweigh the batch.
+  bounded = jnp.maximum(surrogate, settings.dual_clip * advantages)
+  return jnp.where(advantages < 0, bounded, surrogate)
+
+
+def _kl(gap, kind: str):
+  """Estimates of KL from log π − log π_ref: k2 is ½ gap², k3 is r − 1 − log r with r = π_ref/π."""
+  return 0.5 * gap * gap if kind == "k2" else jnp.exp(-gap) - 1 + gap
+
+
+def _average(x, mask, average: str):
+  """The mean over all tokens alike, or over each sample's tokens and then over samples."""
+  if average == "token":
+    return masked_mean(x, mask)
+  return jnp.mean(masked_mean(x, mask, axis=1))
+
+
+def importance_weights(
+  old_logprob: Float[Array, "batch length"],
+  sampler_logprob: Float[Array, "batch length"],
+  cap: float,
+) -> Float[jax.Array, "batch length"]:
+  """Weight min(π_trainer / π_sampler, cap) of each token, which corrects for the sampler's other arithmetic."""
   return jnp.minimum(jnp.exp(old_logprob - sampler_logprob), cap)
 
 
 def adapted_kl_weight(weight: float, kl: float, target: float) -> float:
-  """The KL weight after a step whose KL was `kl`: up or down by at most 2 %, towards `target` (Ziegler et al. 2019)."""
+  """The KL weight after a step whose KL was `kl`: at most 2 % up or down, towards `target` (Ziegler et al. 2019)."""
   return weight * (1 + 0.1 * min(max(kl / target - 1, -0.2), 0.2))

@@ -1,20 +1,28 @@
-"""What an explanation is worth: how well the AR rebuilds the vector from it, less what its length and manner cost."""
+"""What an explanation is worth: how well the AR rebuilds the activation from it, less a penalty for its style."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer
 
 REWARDS = ("mse", "cosine", "log")
 FAILURE = -2.0  # as an orthogonal reconstruction; −ln 2 in log form
 _GRAM = 3
 
 
-def reconstruction_reward(errors, failed, kind: str = "mse") -> np.ndarray:
-  """Reward [n] of each explanation from its mse_nrm [n]; −2 (−ln 2 in log form) where it failed.
+def reconstruction_reward(
+  errors: Float[np.ndarray, " samples"], failed: Bool[np.ndarray, " samples"], kind: str = "mse"
+) -> Float[np.ndarray, " samples"]:
+  """Reward of each explanation from its mse_nrm; −2 (−ln 2 in log form) where the explanation failed.
 
-  A failed explanation (does not parse, hits the length cap, overflows the AR) must not score 0, the best there is.
+  Args:
+    errors: mse_nrm, in [0, 4].
+    failed: True where the answer does not parse, hits the length cap or overflows the AR.
+    kind: `mse` is −error, `cosine` is 1 − error / 2, `log` is −ln(error).
   """
   errors = np.asarray(errors, np.float32)
+
+  # A failed explanation must not score 0, which is the best there is.
   if kind == "log":
     return np.where(failed, -np.log(2.0), -np.log(np.maximum(errors, 1e-8))).astype(np.float32)
   reward = -errors if kind == "mse" else 1 - errors / 2
@@ -33,25 +41,36 @@ def non_ascii_share(text: str) -> float:
   return sum(not character.isascii() for character in text) / len(text) if text else 0.0
 
 
-def style_penalty(texts: Sequence[str | None], lengths: np.ndarray, rl) -> np.ndarray:
-  """Reward [n] lost for length above a target (per token), for repetition and for other scripts (per share)."""
-  cost = rl.length_cost * np.maximum(np.asarray(lengths) - rl.length_target, 0)
+def style_penalty(
+  texts: Sequence[str | None], lengths: Integer[np.ndarray, " samples"], rl
+) -> Float[np.ndarray, " samples"]:
+  """Reward lost for length above a target (per token), for repetition and for other scripts (per share).
+
+  Args:
+    texts: explanations; None, which has failed already, loses nothing more for repetition and script.
+    lengths: tokens of each answer.
+    rl: the config's `rl`.
+  """
+  penalty = rl.length_cost * np.maximum(np.asarray(lengths) - rl.length_target, 0)
+
+  # Counting three-word sequences takes time at every step, so only where it costs something.
   if rl.repeat_cost or rl.non_ascii_cost:
-    cost = cost + np.array(
-      [
-        0.0
-        if text is None
-        else rl.repeat_cost * repeated_share(text) + rl.non_ascii_cost * non_ascii_share(text)
-        for text in texts
-      ]
-    )
-  return cost.astype(np.float32)
+    penalty = penalty + np.array([_share_penalty(text, rl) for text in texts])
+  return penalty.astype(np.float32)
+
+
+def _share_penalty(text: str | None, rl) -> float:
+  if text is None:
+    return 0.0
+  return rl.repeat_cost * repeated_share(text) + rl.non_ascii_cost * non_ascii_share(text)
 
 
 def truncate(texts: Sequence[str | None], tokenizer, seed: int) -> list[str | None]:
-  """Each explanation cut after a random number of its tokens (at least one), so that its first words carry most."""
+  """Each explanation, cut after a random number of its tokens (at least one), so that its first words carry most."""
   random = np.random.default_rng(seed)
   cut = []
+
+  # One draw a text, whether it parses or not: the draws of the others then do not depend on it.
   for text, share in zip(texts, random.random(len(texts))):
     ids = [] if text is None else tokenizer(text, add_special_tokens=False)["input_ids"]
     keep = 1 + int(share * len(ids))

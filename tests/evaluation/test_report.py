@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+from nla_jax import quantities
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.report import charts, verdict
 from nla_jax.evaluation.report import page as report
@@ -21,7 +22,8 @@ def estimate(value, half=0.03, n=400):
 
 
 def good_metrics():
-  controls = {key: estimate(-0.1 * i) for i, key in enumerate(verdict.CONTROLS)}
+  keys = [one.key for one in quantities.TABLE if one.kind == "control"]
+  controls = {key: estimate(-0.1 * i) for i, key in enumerate(keys)}
   fve = {
     "round_trip": estimate(0.3),
     "teacher_text": estimate(0.6),
@@ -77,9 +79,12 @@ def hostile_page(render):
   metrics = good_metrics()
   metrics["controls"][HOSTILE] = estimate(0.0)
   metrics[HOSTILE] = 1.0
+  keys = ("document", "group", "context_before", "token", "context_after")
   example = {
-    key: HOSTILE
-    for key in ("document", "group", "context_before", "token", "context_after", "explanation")
+    **{key: HOSTILE for key in keys},
+    "position": 60,
+    "texts": {"round_trip": HOSTILE, HOSTILE: HOSTILE},
+    "fve": {"round_trip": 0.2},
   }
   step = [{"step": 1, HOSTILE: 2.0}, {"step": 2, HOSTILE: 3.0}]
   given = {
@@ -89,7 +94,7 @@ def hostile_page(render):
     "metrics": metrics,
     "timing": [{"stage": HOSTILE, "seconds": 3.0}],
     "curves": {"rl": step, HOSTILE: step},
-    "examples": [{**example, "position": 60, "fve": 0.2}],
+    "examples": [example],
     "definitions": {"round_trip": HOSTILE},
     "examples_note": HOSTILE,
   }
@@ -108,7 +113,7 @@ def test_hostile_text_becomes_no_element_and_no_attribute(hostile_page):
 
 def test_examples_survive_the_embedding_unchanged(hostile_page):
   page, example = hostile_page
-  assert json.loads(page.scripts[0]) == [{**example, "position": 60, "fve": 0.2}]
+  assert json.loads(page.scripts[0]) == [example]
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(hostile_page):
@@ -129,10 +134,17 @@ def test_the_script_writes_text_and_never_markup():
 
 def test_numbers_that_json_cannot_hold_become_null_and_half_characters_are_replaced(render):
   examples = [
-    {"fve": float("nan"), "position": np.int64(7), "token": "\ud83d", "cosine": np.float32(0.5)}
+    {
+      "fve": {"greedy": float("nan")},
+      "position": np.int64(7),
+      "token": "\ud83d",
+      "cosine": np.float32(0.5),
+    }
   ]
   page = render({"metrics": good_metrics(), "examples": examples})
-  assert json.loads(page.scripts[0]) == [{"fve": None, "position": 7, "token": "?", "cosine": 0.5}]
+  assert json.loads(page.scripts[0]) == [
+    {"fve": {"greedy": None}, "position": 7, "token": "?", "cosine": 0.5}
+  ]
 
 
 def test_a_good_run_is_called_good_with_its_interval(render):
@@ -198,7 +210,7 @@ def test_the_gain_of_rl_is_judged_by_its_paired_interval_and_is_not_drawn_as_an_
   assert (
     tone_of(texts(metrics)[1], "Not clearly better than before reinforcement learning") == "warn"
   )
-  assert "gain_of_rl" not in [row["key"] for row in verdict.fve_rows(metrics, {})]
+  assert "gain_of_rl" not in [row.quantity.key for row in verdict.fve_rows(metrics, {})]
   assert "Gain of RL 0.030 −0.020 to 0.080" in render({"metrics": metrics}).words
 
 
@@ -207,6 +219,57 @@ def test_a_cosine_is_shown_only_beside_its_fve(render):
     {"metrics": {**good_metrics(), "cosine": {"round_trip": 0.877, "unmeasured": 0.988}}}
   ).words
   assert "0.270 to 0.330 0.877" in words and "0.988" not in words
+
+
+def test_differences_on_the_same_activations_have_a_table_that_says_what_they_are(render):
+  metrics = good_metrics()
+  metrics["above_control"] = {
+    "retrieval": estimate(0.02, half=0.01),
+    "zero_vector": estimate(0.4, half=0.5),
+  }
+  words = render({"metrics": metrics}).words
+  assert (
+    "The round trip above each control" in words
+    and "what is hard about a document cancels" in words
+  )
+  assert "Nearest-neighbour retrieval 0.020 0.010 to 0.030 400 shown" in words
+  assert "Zero vector 0.400 −0.100 to 0.900 400 not shown" in words
+  assert "Above control" not in words
+  assert "hard about a document cancels" not in render({"metrics": good_metrics()}).words
+
+
+def test_the_round_trip_under_the_ar_before_rl_is_shown_only_when_it_was_measured(render):
+  metrics, label = good_metrics(), quantities.QUANTITIES["fixed_critic"].label
+  assert label not in render({"metrics": metrics}).words
+  metrics["fve"]["fixed_critic"] = estimate(0.21)
+  words = render({"metrics": metrics}).words
+  assert re.search(re.escape(label) + r" 0\.210 0\.180 to 0\.240", words)
+
+
+def test_numbers_without_a_place_in_the_table_are_counted_and_folded_away(render):
+  metrics = {**good_metrics(), "steganography": {f"key_{i}": 0.001 * i for i in range(40)}}
+  metrics["controls"]["x" * 300] = estimate(0.1)
+  page = render({"metrics": metrics})
+  assert "40 more, which this report has no words for" in page.words
+  assert "Steganography, key 39" in page.words
+  labels = re.findall(r">(X?x+…?)<", str(charts.forest([drawn("x" * 300)])))
+  assert labels == ["x" * 31 + "…"]
+
+
+def drawn(label):
+  return {"label": label, "kind": "control", "value": 0.1, "ci95": None}
+
+
+def test_every_text_of_an_example_is_headed_as_the_table_says(render):
+  page = render({"metrics": good_metrics(), "examples": [{"texts": {}, "fve": {}}]})
+  cards = next(attributes for _, attributes in page.elements if attributes.get("id") == "cards")
+  headings = dict(json.loads(cards["data-texts"]))
+  assert headings == {one.key: one.text for one in quantities.TABLE if one.text}
+  assert next(iter(headings)) == "round_trip" and headings["round_trip_sft"] == "Before RL"
+
+
+def test_for_scale_the_teachers_text_is_in_the_headline():
+  assert tone_of(texts(good_metrics())[1], "the teacher's text gives 0.60") == "plain"
 
 
 def test_words_that_ignore_the_vector_are_in_the_headline():
@@ -311,8 +374,8 @@ def test_the_forest_is_ordered_as_its_values_and_far_values_become_arrows():
 
 def test_per_activation_charts_leave_out_failed_rows(render):
   rows = {
-    "fve_round_trip": [0.1, None, 0.3, float("nan")],
-    "fve_teacher_text": [0.2, 0.3, 0.5, 0.1],
+    "round_trip": [0.1, None, 0.3, float("nan")],
+    "teacher_text": [0.2, 0.3, 0.5, 0.1],
     "position": [50, 51],
   }
   page = render({"metrics": good_metrics(), "rows": rows})

@@ -14,7 +14,7 @@ from nla_jax.config import default_config
 from nla_jax.errors import NLAError
 from nla_jax.parallel.mesh import check_mesh, make_mesh
 
-PROGRAM = Path(__file__).parent / "meshes.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "mesh_numbers.py"
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 MESHES = {  # with four tensor shards, more than key heads
   "(1, 1, 1)",

@@ -1,4 +1,4 @@
-"""Two processes under SLURM's variables are one run: stopped or killed, it goes on elsewhere with the same numbers."""
+"""Two processes under SLURM are one run: stopped or killed, it continues elsewhere with the same numbers."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from run_process import curve, evaluation, finish, lines, logs, reach, shards, start
+from support.run_process import curve, evaluation, finish, lines, logs, reach, shards, start
 
 # So short a training does not teach the AV the form: lengths and the teacher's text give RL its two gradients.
 SMALL = [

@@ -13,6 +13,7 @@ from nla_jax.errors import NLAError
 from nla_jax.planning import plan
 from nla_jax.planning.chips import CHIPS
 from nla_jax.planning.collectives import collectives, shapes_of
+from nla_jax.planning.text import table
 from nla_jax.planning.topology import describe
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +95,8 @@ def test_what_a_plan_says(compiled):
   # While the AV learns, the AR with its optimizer and the reference lie beside it; donated states are not held twice.
   av = programs["rl av"].memory
   assert av.beside > 0 and av.results < av.arguments / 4
-  text = plan.table(made)
-  assert "fits" in text and "all-reduce" in text and "rl tokens" in text
+  said = table(made)
+  assert "fits" in said and "all-reduce" in said and "rl tokens" in said
 
 
 @pytest.mark.slow

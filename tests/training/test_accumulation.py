@@ -1,4 +1,6 @@
-"""A batch in parts has the gradient of the whole batch, whatever its loss is the mean over."""
+"""Accumulated over micro-batches, a gradient is that of the whole batch, whatever its loss is the mean over."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,28 +28,29 @@ def _of_rows(params, part):
   return value, ({"double": 2 * value}, part[0][:, 0])
 
 
-@pytest.mark.parametrize("parts", [2, 3, 12])
+@pytest.mark.parametrize("accumulate", [2, 3, 12])
 @pytest.mark.parametrize(
   ("loss", "weight"), [(_of_tokens, lambda part: mask_count(part[1])), (_of_rows, lambda part: 1.0)]
 )
 @pytest.mark.parametrize("mesh", [False, True])
-def test_parts_change_nothing(loss, weight, parts, mesh):
+def test_micro_batches_change_nothing(loss, weight, accumulate, mesh):
   def run(n):
-    return jax.jit(lambda params, batch: gradient(loss, params, batch, parts=n, weight=weight))(
-      PARAMS, (X, MASK)
-    )
+    of_batch = functools.partial(gradient, loss, accumulate=n, weight=weight)
+    return jax.jit(of_batch)(PARAMS, (X, MASK))
 
   whole = run(1)
   if mesh:
     with jax.set_mesh(make_mesh(1, 1, 1)):
-      found = run(parts)
+      found = run(accumulate)
   else:
-    found = run(parts)
+    found = run(accumulate)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, whole)
   assert not np.allclose(whole.grads["w"], 0)
 
 
 def test_a_batch_that_counts_for_nothing_has_no_gradient():
   nothing = (X, np.zeros_like(MASK))
-  found = gradient(_of_tokens, PARAMS, nothing, parts=3, weight=lambda part: mask_count(part[1]))
+  found = gradient(
+    _of_tokens, PARAMS, nothing, accumulate=3, weight=lambda part: mask_count(part[1])
+  )
   assert float(found.value) == 0 and not np.any(found.grads["w"])

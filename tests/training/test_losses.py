@@ -7,6 +7,7 @@ import pytest
 
 from nla_jax.models.token_scores import TokenScores, token_scores
 from nla_jax.training.losses import (
+  PolicySettings,
   adapted_kl_weight,
   group_advantages,
   importance_weights,
@@ -102,10 +103,15 @@ TOKEN_WEIGHT = (MASK / MASK.sum(1, keepdims=True) / 2)[
 ]  # mean over tokens, then over samples
 
 
-def _gradient(old=OLD, reference=OLD, advantages=ADVANTAGES, **options):
-  loss = lambda logits: (
-    policy_loss(_scores(logits), old, reference, advantages, MASK, **options).loss
-  )
+def _loss(logits, old=OLD, reference=OLD, advantages=ADVANTAGES, **options):
+  """The policy loss of the table; `options` are its weights and the settings, by name."""
+  weights = {name: options.pop(name) for name in ("kl_weight", "importance") if name in options}
+  settings = PolicySettings(**options)
+  return policy_loss(_scores(logits), old, reference, advantages, MASK, settings, **weights)
+
+
+def _gradient(**options):
+  loss = lambda logits: _loss(logits, **options).loss
   return np.asarray(jax.grad(loss)(LOGITS))
 
 
@@ -129,12 +135,10 @@ def test_the_k2_gradient_pulls_by_the_gap_to_the_reference():
 )
 def test_kl_is_its_formula_and_zero_at_the_reference(kind, formula):
   gap = np.array([[0.3, -0.2, 0.7], [-0.5, 0.1, 9.0]], np.float32)
-  out = policy_loss(
-    _scores(LOGITS), OLD, OLD - gap, ADVANTAGES * 0, MASK, kl_weight=2.0, kl_kind=kind
-  )
+  out = _loss(LOGITS, reference=OLD - gap, advantages=ADVANTAGES * 0, kl_weight=2.0, kl_kind=kind)
   assert float(out.kl) == pytest.approx(np.sum(TOKEN_WEIGHT[..., 0] * formula(gap)), rel=1e-4)
   assert float(out.loss) == pytest.approx(2 * float(out.kl), rel=1e-4)
-  assert float(policy_loss(_scores(LOGITS), OLD, OLD, ADVANTAGES, MASK, kl_kind=kind).kl) == 0
+  assert float(_loss(LOGITS, kl_kind=kind).kl) == 0
 
 
 def test_a_ratio_past_the_clip_gets_no_gradient_where_it_would_go_further():
@@ -144,7 +148,7 @@ def test_a_ratio_past_the_clip_gets_no_gradient_where_it_would_go_further():
   moves = np.array([[0, 1, 1], [1, 0, 0]])[..., None]
   expected = -TOKEN_WEIGHT * moves * (ratio * ADVANTAGES[:, None])[..., None] * DIRECTION
   np.testing.assert_allclose(found, expected, atol=1e-6)
-  out = policy_loss(_scores(LOGITS), OLD - np.log(ratio), OLD, ADVANTAGES, MASK)
+  out = _loss(LOGITS, old=OLD - np.log(ratio))
   assert float(out.clip_fraction) == pytest.approx((2 / 3 + 1) / 2)
   assert float(out.ratio_max.max()) == pytest.approx(1.5, rel=1e-5)
 
@@ -219,12 +223,11 @@ def test_the_policy_gradient_is_the_numerical_one_with_everything_on():
     logits = np.asarray(LOGITS, np.float64)
 
     def loss(x):
-      return policy_loss(
-        _scores(x),
-        old,
-        reference,
-        np.asarray(ADVANTAGES, np.float64),
-        MASK,
+      return _loss(
+        x,
+        old=old,
+        reference=reference,
+        advantages=np.asarray(ADVANTAGES, np.float64),
         clip=0.2,
         clip_high=0.3,
         dual_clip=3.0,

@@ -19,7 +19,7 @@ from nla_jax.training.rewards import (
   ("kind", "failure"), [("mse", -2.0), ("cosine", -2.0), ("log", -np.log(2))]
 )
 def test_a_failure_scores_no_better_than_words_that_tell_nothing(kind, failure):
-  """The contract's numbers: as an orthogonal reconstruction (error 2), or worse; far from 0, the best there is."""
+  """As an orthogonal reconstruction (error 2), or worse; far from 0, the best there is."""
   errors = np.linspace(0, 2, 9).astype(np.float32)
   rewards = np.asarray(reconstruction_reward(errors, np.zeros(9, bool), kind))
   failed = np.asarray(reconstruction_reward(errors, np.ones(9, bool), kind))

@@ -45,7 +45,7 @@ class Store:
   def __init__(self, path: str):
     self.path = str(path)
     self._files = files.open_files(self.path)
-    self.manifest = files.read_json(self._files, layout.MANIFEST)
+    self.manifest = files.read_json(files.below(self.path, layout.MANIFEST))
     there = {key.decode() for key in self._files.list().result()}
 
     self._refuse_unfinished(there)

@@ -72,9 +72,9 @@ class StoreWriter:
     # Through JSON and back, so that it compares equal to what the file holds (tuples come back as lists).
     self._layout = json.loads(json.dumps(wanted))
 
-    found = files.read_json(self._files, layout.LAYOUT)
+    found = files.read_json(files.below(self.path, layout.LAYOUT))
     if found is None:
-      files.write_json(self._files, layout.LAYOUT, self._layout)
+      files.write_json(files.below(self.path, layout.LAYOUT), self._layout)
     else:
       _refuse_other(self.path, found, self._layout)
 
@@ -129,7 +129,9 @@ class StoreWriter:
 
     # Only now, after every file is durable: the record is what makes the shard count.
     sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
-    files.write_json(self._files, layout.record_name(shard), {"rows": len(rows), "sha256": sums})
+    files.write_json(
+      files.below(self.path, layout.record_name(shard)), {"rows": len(rows), "sha256": sums}
+    )
 
   def write_documents(self, documents: Sequence[StoredDocument]) -> None:
     """Writes the documents that the `document` array's indices mean."""
@@ -159,7 +161,8 @@ class StoreWriter:
       )
 
     records = [
-      files.read_json(self._files, layout.record_name(shard)) for shard in range(self.n_shards)
+      files.read_json(files.below(self.path, layout.record_name(shard)))
+      for shard in range(self.n_shards)
     ]
     content = {
       **self._layout,
@@ -169,7 +172,7 @@ class StoreWriter:
     # Of the content alone: `fields` may hold times, and later stages compare this hash to know the same data.
     content_hash = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     manifest = {**(fields or {}), **content, "content_hash": content_hash}
-    files.write_json(self._files, layout.MANIFEST, manifest)
+    files.write_json(files.below(self.path, layout.MANIFEST), manifest)
     return manifest
 
   def _refuse_arrays(self, shard: int, arrays: Mapping[str, np.ndarray]) -> None:

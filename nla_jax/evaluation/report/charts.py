@@ -14,11 +14,13 @@ import numpy as np
 from markupsafe import Markup, escape
 
 Points = Sequence[tuple[float, float]]
+_LABEL = 32  # characters of a row's label that fit beside the forest
 MAX_POINTS = 160  # longer curves are drawn as the mean and range of equal runs of steps
 
 
 def _tag(name: str, *children: Any, **attributes: Any) -> Markup:
   """One escaped SVG element; class_ is class, stroke_width is stroke-width, pixels are cut to a tenth."""
+  # Attributes are escaped as well as children: labels are keys of files that anyone may have written.
   fields = "".join(
     f' {key.rstrip("_").replace("_", "-")}="{escape(f"{value:.1f}" if isinstance(value, float) else value)}"'
     for key, value in attributes.items()
@@ -40,6 +42,7 @@ def _path(points: Iterable[tuple[float, float]], **attributes: Any) -> Markup:
 
 def number(value: float, digits: int = 2) -> str:
   """A number as a person writes it: a real minus sign, `digits` decimals below 10 and fewer above, 1.4e-05 if tiny."""
+  # A tiny number is written with an exponent: 0.00 would say that it is nothing.
   if 0 < abs(value) < 0.5 * 10.0**-digits:
     text = f"{value:.2g}"
   else:
@@ -50,6 +53,7 @@ def number(value: float, digits: int = 2) -> str:
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
   """About `count` round numbers (1, 2 or 5 times a power of ten) inside [low, high]."""
+  # Of the round steps, the one that comes closest to the wanted number of ticks.
   span = (high - low) or 1.0
   power = 10.0 ** math.floor(math.log10(span / count))
   step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
@@ -97,6 +101,8 @@ class _Axes:
       )
       for t in ys
     ]
+
+    # Labels stand outside of the plot area, clear of what is drawn in it.
     parts += [
       _tag("text", _tick_label(t, ys), x=self.left - 6, y=self.y(t) + 4, class_="tick end")
       for t in ys
@@ -105,6 +111,7 @@ class _Axes:
       _tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle")
       for t in xs
     ]
+
     middle = (self.left + self.right) / 2
     parts.append(
       _tag("text", x_label, x=middle, y=self.bottom + 33, class_="axis middle")
@@ -121,24 +128,16 @@ def forest(rows: Sequence[dict[str, Any]]) -> Markup:
 
   The axis always holds 0 and 1 and never goes below -1: what lies further left is drawn as an arrow at the edge.
   """
+  # The axis is set by intervals, not by points: a wide one must be seen whole.
   lows = [r["ci95"][0] if r["ci95"] else r["value"] for r in rows]
   width, step, top = 952, 28, 30
   height = top + step * len(rows) + 34
   axes = _Axes(
     (max(-1.0, min([0.0, *lows])) - 0.03, 1.03), (0, 1), (236, top - 6, 742, height - 30)
   )
+
   marks = ticks(axes.low_x, axes.high_x, 8)
-  parts = [
-    _tag(
-      "line",
-      x1=axes.x(t),
-      x2=axes.x(t),
-      y1=axes.top,
-      y2=axes.bottom,
-      class_="zero" if t == 0 else "grid",
-    )
-    for t in marks
-  ]
+  parts = [_rule(axes, t) for t in marks]
   parts += [
     _tag("text", _tick_label(t, marks), x=axes.x(t), y=axes.bottom + 18, class_="tick middle")
     for t in marks
@@ -147,32 +146,48 @@ def forest(rows: Sequence[dict[str, Any]]) -> Markup:
     _tag("text", text, x=axes.x(at), y=14, class_="axis middle")
     for at, text in ((0, "always the mean"), (1, "perfect"))
   ]
+
   for i, row in enumerate(rows):
     y = top + step * (i + 0.5)
-    low, high = row["ci95"] or (row["value"], row["value"])
     if i and row["kind"] != rows[i - 1]["kind"]:
       parts.append(_tag("line", x1=0, x2=width, y1=y - step / 2, y2=y - step / 2, class_="grid"))
-    parts.append(
-      _tag("text", row["label"], x=0, y=y + 4, class_="label strong" if i == 0 else "label")
-    )
-    if high > axes.low_x:
-      parts.append(
-        _tag("line", x1=axes.x(low), x2=axes.x(high), y1=y, y2=y, class_=f"whisker {row['kind']}")
-      )
-    if row["value"] >= axes.low_x:
-      parts.append(
-        _tag("circle", cx=axes.x(row["value"]), cy=y, r=4.5, class_=f"dot {row['kind']}")
-      )
-    else:
-      parts.append(_tag("text", "◀", x=axes.left, y=y + 4, class_=f"arrow {row['kind']}"))
-    interval = f"[{number(low)}, {number(high)}]" if row["ci95"] else "no interval"
-    parts.append(_tag("text", number(row["value"]), x=808, y=y + 4, class_="label end strong"))
-    parts.append(_tag("text", interval, x=822, y=y + 4, class_="label quiet"))
+    parts += _forest_row(axes, row, y, "label strong" if i == 0 else "label")
   return _svg(width, height, "Fraction of variance explained, with 95 % intervals", parts)
+
+
+def _rule(axes: _Axes, at: float) -> Markup:
+  x, kind = axes.x(at), "zero" if at == 0 else "grid"
+  return _tag("line", x1=x, x2=x, y1=axes.top, y2=axes.bottom, class_=kind)
+
+
+def _forest_row(axes: _Axes, row: dict[str, Any], y: float, label_class: str) -> list[Markup]:
+  """One row of the forest: label, interval, point and both as numbers, at height `y`."""
+  kind, label = row["kind"], row["label"]
+  low, high = row["ci95"] or (row["value"], row["value"])
+
+  # SVG does not wrap: a label of a key that nobody wrote for people would run into the chart. The table has all of it.
+  if len(label) > _LABEL:
+    label = label[: _LABEL - 1] + "…"
+  parts = [_tag("text", label, x=0, y=y + 4, class_=label_class)]
+
+  if high > axes.low_x:
+    parts.append(
+      _tag("line", x1=axes.x(low), x2=axes.x(high), y1=y, y2=y, class_=f"whisker {kind}")
+    )
+  if row["value"] >= axes.low_x:
+    parts.append(_tag("circle", cx=axes.x(row["value"]), cy=y, r=4.5, class_=f"dot {kind}"))
+  else:
+    parts.append(_tag("text", "◀", x=axes.left, y=y + 4, class_=f"arrow {kind}"))
+
+  interval = f"[{number(low)}, {number(high)}]" if row["ci95"] else "no interval"
+  parts.append(_tag("text", number(row["value"]), x=808, y=y + 4, class_="label end strong"))
+  parts.append(_tag("text", interval, x=822, y=y + 4, class_="label quiet"))
+  return parts
 
 
 def _runs(points: Points) -> list[tuple[float, float, float, float]]:
   """(x, mean, least, greatest) of equal runs of points, at most MAX_POINTS of them."""
+  # Means and ranges, not every tenth point: a spike of one step stays visible.
   size = math.ceil(len(points) / MAX_POINTS)
   parts = [np.array(points[i : i + size], float) for i in range(0, len(points), size)]
   return [(*part.mean(axis=0), part[:, 1].min(), part[:, 1].max()) for part in parts]
@@ -180,6 +195,7 @@ def _runs(points: Points) -> list[tuple[float, float, float, float]]:
 
 def lines(series: dict[str, Points], label: str) -> Markup:
   """One panel of curves over steps: the name of each series and its (step, value) points, sorted by step."""
+  # The range of what is drawn, with some room; a curve that does not move gets room too.
   runs = {name: _runs(points) for name, points in series.items()}
   everything = np.array([run for name in runs for run in runs[name]])
   low, high = float(everything[:, 2].min()), float(everything[:, 3].max())
@@ -187,9 +203,12 @@ def lines(series: dict[str, Points], label: str) -> Markup:
   axes = _Axes(
     (everything[:, 0].min(), everything[:, 0].max()), (low - pad, high + pad), (44, 10, 290, 140)
   )
+
   parts = axes.grid(x_label="step")
   for i, (name, run) in enumerate(runs.items()):
     places = [(axes.x(x), axes.y(mean)) for x, mean, _, _ in run]
+
+    # The band only where points were merged: elsewhere it has no width.
     if len(run) < len(series[name]):
       edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [
         (axes.x(r[0]), axes.y(r[2])) for r in reversed(run)
@@ -197,6 +216,7 @@ def lines(series: dict[str, Points], label: str) -> Markup:
       parts.append(_path(edge, class_=f"band s{i + 1}"))
     if len(run) > 1:
       parts.append(_path(places, class_=f"line s{i + 1}"))
+    # Few points are measured steps, which a line alone would not show.
     if len(run) <= 30:
       parts += [_tag("circle", cx=x, cy=y, r=2.5, class_=f"point s{i + 1}") for x, y in places]
   return _svg(300, 178, label, parts)
@@ -206,24 +226,26 @@ def _robust_range(values: np.ndarray, high: float | None = None) -> tuple[float,
   """All values, but at most the 1st to the 99th percentile with some room, so that outliers do not flatten it."""
   low_q, high_q = np.quantile(values, [0.01, 0.99])
   room = 0.25 * (high_q - low_q)
-  return max(float(values.min()), float(low_q - room)), high or min(
-    float(values.max()), float(high_q + room)
-  )
+  low = max(float(values.min()), float(low_q - room))
+  return low, high or min(float(values.max()), float(high_q + room))
 
 
 def histogram(series: dict[str, np.ndarray], label: str, bins: int = 36) -> Markup:
   """Shares of activations by FVE: the first series filled, the others outlined; outliers go in the first bin."""
+  # One set of bins for all series, or their shares could not be compared.
   low, _ = _robust_range(np.concatenate(list(series.values())))
   edges = np.linspace(min(low, 0.0), 1.0, bins + 1)
   shares = {
     name: np.histogram(np.clip(v, edges[0], 1.0), edges)[0] / len(v) * 100
     for name, v in series.items()
   }
+
   axes = _Axes(
     (edges[0], 1.0), (0.0, max(float(s.max()) for s in shares.values()) * 1.05), (44, 26, 450, 240)
   )
   parts = axes.grid(x_label="FVE of one activation", y_label="% of activations")
   for i, share in enumerate(shares.values()):
+    # Steps, not a curve: a bin's share holds for all of its width.
     corners = [(axes.x(edges[0]), axes.y(0))]
     for j, value in enumerate(share):
       corners += [(axes.x(edges[j]), axes.y(value)), (axes.x(edges[j + 1]), axes.y(value))]
@@ -240,6 +262,8 @@ def scatter(
   """One dot for each activation; dots beyond the axes are drawn on their edge."""
   axes = _Axes(_robust_range(x), _robust_range(y, high=1.0), (44, 26, 450, 240))
   parts = axes.grid(x_label=x_label, y_label=y_label)
+
+  # The diagonal only where both axes have it: the two ranges differ.
   low, high = max(axes.low_x, axes.low_y), min(axes.high_x, axes.high_y)
   if diagonal and low < high:
     parts.append(
@@ -253,6 +277,7 @@ def stacked_bar(shares: Sequence[float]) -> Markup:
   """One bar of parts that sum to 1, in the order of the series colours."""
   parts, left = [], 0.0
   for i, share in enumerate(shares):
+    # A gap between parts, but never nothing of a part.
     parts.append(
       _tag(
         "rect",

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,42 +21,16 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from nla_jax import quantities
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.report import charts, sections, verdict
 from nla_jax.evaluation.report.charts import number
+from nla_jax.quantities import Found
 
-# Other numbers of metrics.json: key -> (label, what it is).
-_OTHERS = {
-  "parse_rate": (
-    "Parse rate",
-    "Share of sampled explanations that closed their tags within the length cap. The others are scored as empty.",
-  ),
-  "distinct": (
-    "Distinct explanations",
-    "Different texts per activation. Near 0: the AV says the same of everything.",
-  ),
-  "tokens_mean": ("Length", "Mean tokens of an explanation. Longer explanations buy FVE."),
-  "baseline_variance": (
-    "Baseline variance b",
-    "The error of always answering the mean direction: what FVE is measured against.",
-  ),
-  "fve_inflated": (
-    "FVE, inflated definition",
-    "The same reconstructions against a mean scaled back to unit norm. That baseline is worse than the best "
-    "constant, so this number is larger without a better reconstruction. Shown only to compare with work that "
-    "reports it.",
-  ),
-}
-_AV = {
-  "loss_own": (
-    "AV loss, own vector",
-    "Nats a token on the teacher's held-out text, given the right activation.",
-  ),
-  "loss_shuffled": (
-    "AV loss, shuffled vector",
-    "The same given another activation. Equal: the vector is ignored.",
-  ),
-}
+_DIGITS = {
+  "tokens": 1,
+  "nats a token": 2,
+}  # of the large numbers beside the headline, by unit; else 3
 
 
 def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
@@ -78,9 +52,12 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
     raise NLAError(
       "a report needs report['metrics'], the content of metrics.json; got keys " + ", ".join(report)
     )
+
   path = Path(path)
   if not path.parent.is_dir():
     raise NLAError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+
+  # Beside the old report and then in its place: a reader never sees half a page.
   page = _environment().get_template("report.html").render(_context(report))
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
   try:
@@ -101,6 +78,7 @@ def _template(name: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
+  # Undefined names are errors: a page with a hole in it would look as if nothing was measured.
   loader = jinja2.FunctionLoader(_template)
   return jinja2.Environment(
     loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -112,6 +90,7 @@ def embed_json(value: Any) -> Markup:
   text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
   for character in "<>&\u2028\u2029":
     text = text.replace(character, f"\\u{ord(character):04x}")
+
   # A lone surrogate (a token cut inside a character) cannot be written as UTF-8.
   return Markup(text.encode("utf-8", "replace").decode("utf-8"))
 
@@ -124,17 +103,20 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value]
   if isinstance(value, np.generic):
     value = value.item()
+
+  # JSON has no NaN: a browser would refuse all examples for the sake of one.
   if isinstance(value, float) and not np.isfinite(value):
     return None
   return value
 
 
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
+  """All that the template shows: texts, and numbers as texts."""
   metrics, run = report["metrics"], dict(report.get("run") or {})
   rows = verdict.fve_rows(metrics, report.get("definitions") or {})
-  cosines = {key: verdict.estimate(value) for key, value in (metrics.get("cosine") or {}).items()}
-  others = _others(metrics)
   examples = list(report.get("examples") or ())
+
+  # The policy allows the page's own script by its hash, so that no text can bring another.
   script = _template("report.js")
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   return {
@@ -145,15 +127,10 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     "subject": [(name, _text(run[name])) for name in ("model", "layer") if name in run],
     "headline": verdict.headline(metrics, rows),
     "tiles": _tiles(metrics),
+    # What was run, with the facts that were given and no others.
     "run": [(name.replace("_", " "), _text(value)) for name, value in run.items()],
     "timing": sections.timing(report.get("timing") or ()),
     "config": report.get("config") or "",
-    "forest": charts.forest(rows) if rows else "",
-    "table": [{**_written(row), "cosine": _cosine(cosines.get(row["key"]))} for row in rows],
-    "has_cosines": any(cosines.get(row["key"]) for row in rows),
-    "not_run": verdict.not_run(rows),
-    "others": others,
-    "others_have_intervals": any(row["ci95"] for row in others),
     "curves": sections.curves(report.get("curves") or {}),
     "max_points": charts.MAX_POINTS,
     "row_charts": sections.row_charts(report.get("rows") or {}),
@@ -161,13 +138,39 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     "examples_note": report.get("examples_note")
     or f"{len(examples)} held-out activations. They open in random order, so the first page is not a selection.",
     "examples_json": embed_json(examples),
+    "texts_json": json.dumps([(one.key, one.text) for one in quantities.TABLE if one.text]),
+    **_results(metrics, rows),
+  }
+
+
+def _results(metrics: Mapping[str, Any], rows: Sequence[Found]) -> dict[str, Any]:
+  """The part of the context that shows what was measured."""
+  cosines = metrics.get(quantities.COSINE) or {}
+  table = []
+  for row in rows:
+    # A cosine without its FVE says nothing, so only rows with an FVE get theirs.
+    cosine = quantities.found(row.quantity, cosines.get(row.quantity.key))
+    table.append({**_written(row), "cosine": number(cosine.value, 3) if cosine else ""})
+
+  above = quantities.above_controls(metrics)
+  others = quantities.measured(metrics, "difference", "loss", "number")
+  unknown = quantities.unknown(metrics, "loss") + quantities.unknown(metrics, "number")
+  return {
+    "forest": charts.forest([_drawn(row) for row in rows]) if rows else "",
+    "table": table,
+    "has_cosines": any(row["cosine"] for row in table),
+    "not_run": [one.label for one in verdict.not_run(rows)],
+    "differences": [_written(one) for one in above],
+    "others": [_written(one) for one in others],
+    "unknown": [_written(one) for one in unknown],
   }
 
 
 def _text(value: Any) -> str:
+  """A value of the run's description, as a person writes it."""
   if isinstance(value, float):
     return number(value, 3)
-  if isinstance(value, bool):
+  if isinstance(value, bool):  # before int, which a bool is too
     return "yes" if value else "no"
   if isinstance(value, int):
     return f"{value:,}" if abs(value) >= 10_000 else str(value)
@@ -178,70 +181,44 @@ def _text(value: Any) -> str:
   return str(value)
 
 
-def _written(row: Mapping[str, Any], digits: int = 3) -> dict[str, Any]:
-  """A row with its numbers as text."""
-  ci95 = row["ci95"]
-  interval = f"{number(ci95[0], digits)} to {number(ci95[1], digits)}" if ci95 else "—"
-  n = "" if row["n"] is None else f"{row['n']:,}"
-  return {**row, "value": number(row["value"], digits), "interval": interval, "n": n}
+def _drawn(row: Found) -> dict[str, Any]:
+  return {
+    "label": row.quantity.label,
+    "kind": row.quantity.kind,
+    "value": row.value,
+    "ci95": row.ci95,
+  }
 
 
-def _cosine(estimate: Mapping[str, Any] | None) -> str:
-  return number(estimate["value"], 3) if estimate else ""
+def _written(row: Found, digits: int = 3) -> dict[str, Any]:
+  """A row of a table, with its numbers as text."""
+  interval = "—"
+  if row.ci95:
+    interval = f"{number(row.ci95[0], digits)} to {number(row.ci95[1], digits)}"
+  return {
+    "label": row.quantity.label,
+    "kind": row.quantity.kind,
+    "definition": row.quantity.sentence,
+    "value": number(row.value, digits),
+    "ci95": row.ci95,
+    "interval": interval,
+    "n": "" if row.n is None else f"{row.n:,}",
+    "shown": row.bounds[0] > 0,
+  }
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
   """The numbers that belong beside the headline, those that were measured."""
-  value = lambda key: (verdict.estimate(metrics.get(key)) or {}).get("value")
-  tiles = []
-  av = metrics.get("av") or {}
-  own, shuffled = (verdict.estimate(av.get(key)) for key in ("loss_own", "loss_shuffled"))
-  if own and shuffled:
-    note = f"nats lower with its own vector: {number(own['value'])} against {number(shuffled['value'])} shuffled"
-    tiles.append(
-      {"name": "AV loss gap", "value": number(shuffled["value"] - own["value"]), "note": note}
-    )
-  if (rate := value("parse_rate")) is not None:
-    tiles.append(
-      {
-        "name": "Parse rate",
-        "value": f"{100 * rate:.1f} %",
-        "note": "explanations that are well formed",
-      }
-    )
-  if (length := value("tokens_mean")) is not None:
-    tiles.append(
-      {"name": "Length", "value": number(length, 1), "note": "tokens an explanation, mean"}
-    )
-  if (b := value("baseline_variance")) is not None:
-    tiles.append(
-      {
-        "name": "Baseline variance",
-        "value": number(b, 3),
-        "note": "error of answering the mean, 0 to 1",
-      }
-    )
-  return tiles
-
-
-def _others(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Everything measured that is not an FVE row: the known numbers first, then any further one under its key."""
-  found = [(_AV[key], (metrics.get("av") or {}).get(key)) for key in _AV]
-  gain = (metrics.get("fve") or {}).get(verdict.GAIN)
-  found += [
-    (("Gain of RL", "FVE of the round trip less that before RL, on the same rows (paired)."), gain)
+  # The gap stands for both losses: each alone says how predictable the teacher writes.
+  found = [quantities.loss_gap(metrics), *quantities.measured(metrics, "loss", "number")]
+  return [
+    {"name": one.quantity.label, "value": _large(one), "note": one.quantity.note}
+    for one in found
+    if one is not None and one.quantity.note
   ]
-  found += [(_OTHERS[key], metrics.get(key)) for key in _OTHERS]
-  for key, value in metrics.items():
-    if key in ("fve", "controls", "av", "cosine", "rows", "groups", *_OTHERS):
-      continue
-    name = key.replace("_", " ").capitalize()
-    if isinstance(value, Mapping) and "value" not in value:
-      found += [((f"{name}, {sub.replace('_', ' ')}", ""), item) for sub, item in value.items()]
-    else:
-      found.append(((name, ""), value))
-  rows = []
-  for (label, definition), value in found:
-    if (estimate := verdict.estimate(value)) is not None:
-      rows.append(_written({"label": label, "definition": definition, **estimate}))
-  return rows
+
+
+def _large(one: Found) -> str:
+  if one.quantity.unit == "share":
+    return f"{100 * one.value:.1f} %"
+  return number(one.value, _DIGITS.get(one.quantity.unit, 3))

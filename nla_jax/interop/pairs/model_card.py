@@ -1,7 +1,8 @@
 """The README.md of an exported AV or AR: what it is, how well it does and against which controls, how it is used.
 
-Numbers come from a run's metrics.json, with their intervals, or are said not to be there. The base model's licence is
-carried over where its own files name it, and said to be unknown where they do not; it is never guessed from a name.
+Numbers come from a run's metrics.json, with their intervals and the names of `nla_jax.quantities`, or are said not to
+be there. The base model's licence is carried over where its own files name it, and said to be unknown where they do
+not; it is never guessed from a name.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from nla_jax import quantities
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import gguf
 from nla_jax.interop.base_models.find import cached_directory, is_hub_id, locate
@@ -18,29 +20,19 @@ from nla_jax.interop.pairs.sidecar import ModelSidecar, read_model_sidecar
 
 README = "README.md"
 _NAMES = {"av": "activation verbalizer", "ar": "activation reconstructor"}
-_FVE = {
-  "round_trip": "round trip: AV's explanation, read by the AR",
-  "greedy": "round trip, likeliest words",
-  "round_trip_sft": "round trip before RL",
-  "teacher_text": "teacher's text, read by the AR",
-  "gain_of_rl": "what RL added to the round trip",
+_DOES = {
+  "av": "It writes an explanation, in words, of one activation vector of its base model.",
+  "ar": "It rebuilds an activation vector of its base model from an explanation in words.",
 }
-_CONTROLS = {
-  "shuffled_vector": "explanation of another activation",
-  "zero_vector": "explanation of a zero vector",
-  "mean_vector": "explanation of the mean activation",
-  "empty_text": "no explanation",
-  "retrieval": "teacher's text of the nearest training activation",
-  "mean_per_last_token": "mean training activation with the same last token, no text at all",
-}
+_STAGES = {"init": "none", "sl": "supervised", "rl": "supervised, then reinforcement learning"}
 _TERMS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 
 
 def base_licence(base: str) -> str | None:
-  """What the base model's own files call its licence, for a front matter; None where they say nothing.
+  """Finds what the base model's own files call its licence, for a front matter; None where they say nothing.
 
-  Read are a GGUF's header and the README of a local directory, or of a hub id's directory in the hub's cache.
+  It reads a GGUF's header, or the README of a local directory or of a hub id's directory in the hub's cache.
   """
   try:
     located = locate(base)
@@ -50,18 +42,22 @@ def base_licence(base: str) -> str | None:
       found = gguf.read_header(located.path).get("general.license")
       return str(found).strip() or None if found else None
   except NLAError:
-    return None
+    return None  # a card is no place to fail for a file that is not there
+
   folder = cached_directory(base)
   readme = folder and folder / README
   if readme is None or not readme.is_file():
     return None
+
+  # The hub's licence "other" has its real name in a field of its own.
   front = front_matter(readme.read_text(encoding="utf-8", errors="replace"))
   name = front.get("license_name") if front.get("license") == "other" else front.get("license")
   return name if isinstance(name, str) and name else None
 
 
 def front_matter(text: str) -> dict[str, Any]:
-  """The YAML between the first two lines of dashes; empty where there is none that can be read."""
+  """Reads the YAML between the first two lines of dashes; empty where there is none that can be read."""
+  # A README may hold anything between dashes; only a mapping is a front matter.
   match = _FRONT.match(text)
   try:
     found = yaml.safe_load(match.group(1)) if match else None
@@ -89,6 +85,8 @@ def write_card(
   text = card(side, metrics, title=title)
   try:
     path.write_text(text, encoding="utf-8")
+
+    # Many licences ask that their text goes with the weights.
     base = cached_directory(side.base_checkpoint)
     for file in sorted(base.iterdir()) if base is not None else ():
       if file.is_file() and file.name.upper().startswith(_TERMS):
@@ -103,18 +101,22 @@ def write_card(
 def card(
   side: ModelSidecar, metrics: dict[str, Any] | None = None, *, title: str | None = None
 ) -> str:
-  """The card's text; see `write_card`."""
+  """Writes the card's text; see `write_card`."""
   licence = base_licence(side.base_checkpoint)
   role = _NAMES[side.role]
+
   heading = (
     title or f"{role[0].upper()}{role[1:]} of {side.base_checkpoint}, block {side.layer_index}"
   )
+
+  # The hub finds models by these fields; a base model that is no hub id would be a broken link.
   front: dict[str, Any] = {
     "library_name": "transformers",
     "tags": ["natural-language-autoencoder", role.replace(" ", "-"), "interpretability", "jax"],
   }
   if is_hub_id(side.base_checkpoint):
     front["base_model"] = side.base_checkpoint
+
   if licence is not None:
     # The hub accepts only identifiers in lower case; a name of another form goes under `license_name`.
     front |= (
@@ -122,6 +124,7 @@ def card(
       if re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence)
       else {"license": "other", "license_name": licence}
     )
+
   parts = [
     "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---\n",
     f"# {heading}\n",
@@ -135,6 +138,7 @@ def card(
 
 
 def _licence(base: str, licence: str | None) -> str:
+  # Weights that derive from others carry their terms, whether these are known here or not.
   if licence is not None:
     return (
       f"## Licence\n\nThe weights derive from {base}, whose files name the licence `{licence}`. Its terms hold "
@@ -147,81 +151,69 @@ def _licence(base: str, licence: str | None) -> str:
 
 
 def _what(side: ModelSidecar) -> str:
-  does = {
-    "av": "It writes an explanation, in words, of one activation vector of its base model.",
-    "ar": "It rebuilds an activation vector of its base model from an explanation in words.",
-  }[side.role]
+  """What it is, as a sentence and a table."""
+  # A path says nothing outside the machine it was made on.
+  data = [Path(name).name if name.startswith("/") else name for name in side.trained_on]
   rows = [
     ("role", f"{_NAMES[side.role]} ({side.role.upper()})"),
     ("base model", side.base_checkpoint),
     ("activation", f"output of block {side.layer_index} (0-based), width {side.d_model}"),
-    (
-      "training",
-      {"init": "none", "sl": "supervised", "rl": "supervised, then reinforcement learning"}.get(
-        side.stage, side.stage
-      ),
-    ),
-    (
-      "data",
-      ", ".join(Path(name).name if name.startswith("/") else name for name in side.trained_on),
-    ),
+    ("training", _STAGES.get(side.stage, side.stage)),
+    ("data", ", ".join(data)),
   ]
   if side.role == "av":
-    rows += [
-      (
-        "injection",
-        f"at {side.tokens.injection_char} (id {side.tokens.injection_token_id}), scale "
-        f"{side.injection_scale:g}",
-      )
-    ]
-  table = "".join(
-    f"| {name} | {str(value).replace('|', chr(92) + '|')} |\n" for name, value in rows if value
-  )
+    marker = f"at {side.tokens.injection_char} (id {side.tokens.injection_token_id})"
+    rows.append(("injection", f"{marker}, scale {side.injection_scale:g}"))
+
+  table = "".join(f"| {name} | {_cell(value)} |\n" for name, value in rows if value)
   return (
-    f"{does} It is one half of a natural language autoencoder: an AV puts an activation into words, an AR "
+    f"{_DOES[side.role]} It is one half of a natural language autoencoder: an AV puts an activation into words, an AR "
     f"rebuilds the activation from these words alone.\n\n| | |\n|---|---|\n{table}"
   )
 
 
+def _cell(text: str) -> str:
+  return str(text).replace("|", "\\|")
+
+
 def _how_well(metrics: dict[str, Any] | None) -> str:
+  """What was measured, every number with its interval, beside the controls."""
   if metrics is None:
     return "## How well\n\nThis pair was not evaluated.\n"
-  row = lambda words, e: (
-    f"| {words} | {e['value']:.3f} | {e['ci95'][0]:.3f} to {e['ci95'][1]:.3f} | {e['n']} |\n"
+
+  # Controls stand beside the results: an FVE alone does not show that the words mean something.
+  results = quantities.measured(metrics, "result", "difference", "reference")
+  controls = quantities.measured(metrics, "control")
+  head = "| | value | 95 % interval | activations | what it is |\n|---|---|---|---|---|\n"
+  return "".join(
+    [
+      "## How well\n\nFraction of variance explained (FVE) on documents that nothing was trained on: 1 is "
+      "perfect, 0 no better than the mean. Intervals resample groups of documents.\n\n",
+      head,
+      *map(_row, results),
+      "\nControls, which the round trip must beat for the explanations to mean something:\n\n",
+      head,
+      *map(_row, controls),
+      "\nOther numbers:\n\n| | value | what it is |\n|---|---|---|\n",
+      *map(_short_row, quantities.measured(metrics, "number", "loss")),
+    ]
   )
-  head = "| | value | 95 % interval | activations |\n|---|---|---|---|\n"
-  lines = [
-    "## How well\n\nFraction of variance explained (FVE) on documents that nothing was trained on: 1 is "
-    "perfect, 0 no better than the mean. Intervals resample groups of documents.\n\n",
-    head,
-  ]
-  lines += [
-    row(words, metrics["fve"][name]) for name, words in _FVE.items() if name in metrics["fve"]
-  ]
-  lines += [
-    "\nControls, which the round trip must beat for the explanations to mean something:\n\n",
-    head,
-  ]
-  lines += [
-    row(words, metrics["controls"][name])
-    for name, words in _CONTROLS.items()
-    if name in metrics["controls"]
-  ]
-  lines.append(
-    f"\nBaseline variance of the normalised activations {metrics['baseline_variance']:.4f}; "
-    f"{metrics['parse_rate']:.1%} of the answers held an explanation, of {metrics['tokens_mean']:.0f} "
-    "tokens on average.\n"
-  )
-  if metrics.get("av"):
-    own, other = metrics["av"]["loss_own"], metrics["av"]["loss_shuffled"]
-    lines.append(
-      f"The AV's loss on the teacher's text is {own:.3f} nats with its own vector and {other:.3f} with "
-      "another's.\n"
-    )
-  return "".join(lines)
+
+
+def _row(one: quantities.Found) -> str:
+  interval = f"{one.ci95[0]:.3f} to {one.ci95[1]:.3f}" if one.ci95 else "none"
+  n = "" if one.n is None else one.n
+  name, sentence = _cell(one.quantity.label), _cell(one.quantity.sentence)
+  return f"| {name} | {one.value:.3f} | {interval} | {n} | {sentence} |\n"
+
+
+def _short_row(one: quantities.Found) -> str:
+  value = f"{one.value:.1%}" if one.quantity.unit == "share" else f"{one.value:.3f}"
+  return f"| {_cell(one.quantity.label)} | {value} | {_cell(one.quantity.sentence)} |\n"
 
 
 def _how_to_use(side: ModelSidecar) -> str:
+  """How it is loaded here, and what to do with it in transformers."""
   d = side.d_model
   common = f"""## How to use it
 
@@ -234,6 +226,7 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
 ```
 
 """
+
   if side.role == "av":
     injection = f"{side.injection_scale:g} · h / ‖h‖"
     learned = (
@@ -245,6 +238,7 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
       f"token `{side.tokens.injection_char}` {verb} `{injection}`{learned}. The explanation stands "
       f"between `<explanation>` and `</explanation>`.\n\n```\n{side.av_template}\n```\n"
     )
+
   return common + (
     "Or with `transformers`: load it as a causal language model, replace the final norm and `lm_head` "
     "by the identity, tokenise the template below with special tokens, and apply "
@@ -254,6 +248,7 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
 
 
 def _limits(metrics: dict[str, Any] | None) -> str:
+  # What readers most often take an explanation for stands first.
   unjudged = "" if metrics is not None else " Nothing here says how good they are."
   return (
     "## Limits\n\nAn explanation is what lets the AR rebuild a direction, not a proof of what the model "

@@ -168,9 +168,9 @@ def _front(text: str) -> dict:
 def test_the_card_holds_the_numbers_with_intervals_and_controls(pair):
   for role in ("av", "ar"):
     text = model_card.write_card(pair / role, METRICS).read_text()
-    assert "| round trip: AV's explanation, read by the AR | 0.432 | 0.410 to 0.450 | 500 |" in text
-    assert "| explanation of another activation | -0.123 | -0.200 to -0.050 | 500 |" in text
-    assert "Baseline variance of the normalised activations 0.4541" in text and "99.8%" in text
+    assert "| Round trip, sampled | 0.432 | 0.410 to 0.450 | 500 |" in text
+    assert "| Shuffled vector | -0.123 | -0.200 to -0.050 | 500 |" in text
+    assert "| Baseline variance | 0.454 |" in text and "| Parse rate | 99.8% |" in text
     assert (
       "output of block 2 (0-based), width 64" in text
       and "wikipedia-sample" in text

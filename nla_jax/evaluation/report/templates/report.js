@@ -15,6 +15,8 @@
   if (!examples.length) return;
 
   const PER_PAGE = 10;
+  const HEADLINE = "round_trip";
+  const texts = JSON.parse(byId("cards").dataset.texts);  // [key, heading] of what an example may show, in order
   let page = 0;
   let shown = [];
 
@@ -53,16 +55,15 @@
       element("header", "", element("span", "", where)),
       element("p", "context", example.context_before ?? "", element("mark", "", token),
         element("span", "after", example.context_after ?? "")),
-      block("Explanation", example.explanation ?? "", example.fve, "first"),
-      block("Before RL", example.explanation_before_rl, example.fve_before_rl, "second"),
-      block("Greedy", example.greedy_explanation, example.fve_greedy, "second"),
-      block("Teacher’s text", example.teacher_text, example.fve_teacher, "second"));
+      ...texts.map(([key, name]) => block(name, example.texts?.[key], example.fve?.[key],
+        key === HEADLINE ? "first" : "second")));
   };
 
   // A fixed shuffle: the first page is an unchosen sample, and the same one for every reader.
   const lot = examples.map((_, i) => Math.imul(i + 1, 2654435761) >>> 0);
-  const worstLast = (i) => (isNumber(examples[i].fve) ? examples[i].fve : -Infinity);
-  const worstFirst = (i) => (isNumber(examples[i].fve) ? examples[i].fve : Infinity);
+  const score = (i, missing) => (isNumber(examples[i].fve?.[HEADLINE]) ? examples[i].fve[HEADLINE] : missing);
+  const worstLast = (i) => score(i, -Infinity);
+  const worstFirst = (i) => score(i, Infinity);
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
   const orders = {
     random: (a, b) => lot[a] - lot[b],
@@ -72,8 +73,8 @@
       || compare(examples[a].position, examples[b].position),
   };
   const searched = examples.map((example) => [example.document, example.group,
-    (example.context_before ?? "") + (example.token ?? "") + (example.context_after ?? ""), example.explanation,
-    example.explanation_before_rl, example.greedy_explanation, example.teacher_text].join("\n").toLowerCase());
+    (example.context_before ?? "") + (example.token ?? "") + (example.context_after ?? ""),
+    ...Object.values(example.texts ?? {})].join("\n").toLowerCase());
 
   const draw = () => {
     const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Compiling is most of the suite's time, and its programs run a few times. conftest.py sets this for all tests and the
 # processes that they start, so both sides of a comparison have it. jaxlib 0.12 does not know the last flag.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

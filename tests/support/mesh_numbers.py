@@ -1,6 +1,6 @@
 """Run as a process of its own with 8 CPU devices: a family's numbers without and on the first N meshes, as JSON.
 
-JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/parallel/meshes.py FAMILY N
+JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/support/mesh_numbers.py FAMILY N
 """
 
 import functools

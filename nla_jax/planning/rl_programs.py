@@ -1,0 +1,155 @@
+"""The programs of RL, in the order in which a step calls them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nla_jax.autoencoder.pair import Pair
+from nla_jax.decoding import loop, weights
+from nla_jax.decoding.explanations import prefill
+from nla_jax.decoding.loop import Draws, Sampling
+from nla_jax.planning.abstract import Program, given_back, ids, placed, rows
+from nla_jax.planning.model import Model
+from nla_jax.planning.work import held_bytes
+from nla_jax.training.learner import Learner, PolicyBatch, ReconstructionBatch, frozen
+from nla_jax.training.settings import teacher_rows
+
+
+def reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
+  """A step of RL: rollout, the AR's reward and regression, the reference's scores, the AV's update."""
+  # Everything that lies on the devices during a step: both states, the reference, and a lagged AR where there is one.
+  reference = placed(jax.eval_shape(functools.partial(frozen, dtype=pair.verbalizer.dtype), av))
+  learner = Learner(pair, config.rl, reference)
+  states = {name: placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
+
+  # While the AV answers, the copy that it reads stands beside its own parameters; see `_rollout`.
+  others = [state for name, state in states.items() if name != "av"]
+  beside = (states["av"].opt_state, reference, *others)
+  return [
+    *_rollout(config.rl, pair, av, key, beside),
+    _ar_update(config.rl, learner, states, model.ar_input),
+    _scores(config.rl, learner, states),
+    _av_update(config.rl, learner, states),
+  ]
+
+
+def _ar_update(rl, learner: Learner, states: dict, length: int) -> Program:
+  """The AR's reward and regression on a step's explanations and the teacher's texts."""
+  n = rl.activations * rl.group
+  n_texts = n + teacher_rows(rl)
+  batch = ReconstructionBatch(
+    rows(n_texts, length, dtype=jnp.int32),
+    rows(n_texts, dtype=jnp.int32),
+    rows(n_texts, _d_model(learner)),
+    rows(n_texts, dtype=bool),
+  )
+  others = [state for name, state in states.items() if name != "ar"]
+  return Program(
+    "rl ar",
+    learner.update_ar,
+    (states["ar"], batch),
+    rows=n,
+    calls=rl.steps * learner.calls["update_ar"],
+    beside=(learner.reference, *others),
+  )
+
+
+def _scores(rl, learner: Learner, states: dict) -> Program:
+  """The reference's log-probabilities of the answers, or those of the policy before its updates."""
+  n = rl.activations * rl.group
+  answers = (rows(n, _d_model(learner)), rows(n, rl.max_new_tokens, dtype=jnp.int32))
+  return Program(
+    "rl scores",
+    learner.scores,
+    (learner.reference, *answers),
+    rows=n,
+    calls=_av_steps(rl) * learner.calls["scores"],
+    beside=tuple(states.values()),
+  )
+
+
+def _av_update(rl, learner: Learner, states: dict) -> Program:
+  """The AV's update on a minibatch."""
+  n, cap = rl.activations * rl.group // rl.minibatches, rl.max_new_tokens
+  batch = PolicyBatch(
+    activations=rows(n, _d_model(learner)),
+    tokens=rows(n, cap, dtype=jnp.int32),
+    mask=rows(n, cap, dtype=bool),
+    advantages=rows(n),
+    old_logprob=None if learner.on_policy else rows(n, cap),
+    sampler_logprob=rows(n, cap),
+    reference_logprob=rows(n, cap),
+  )
+  others = [state for name, state in states.items() if name != "av"]
+  kl_weight = jax.ShapeDtypeStruct((), jnp.float32)
+  return Program(
+    "rl av",
+    learner.update_av,
+    (states["av"], batch, kl_weight),
+    rows=n,
+    calls=_av_steps(rl) * learner.calls["update_av"],
+    beside=(learner.reference, *others),
+  )
+
+
+def _av_steps(rl) -> int:
+  """Steps in which the AV learns."""
+  return rl.steps - rl.ar_steps
+
+
+def _d_model(learner: Learner) -> int:
+  return learner.pair.verbalizer.architecture.d_model
+
+
+def _rollout(rl, pair: Pair, av, key, beside: tuple) -> list[Program]:
+  """The sampler's programs: the copy of the AV that it reads, the prompts, and the tokens.
+
+  The copy is made one parameter after another; its program is shown for the parameter during which most memory is
+  held. The tokens are those of answers that all run to the cap, with the largest cache: more than a rollout ever takes.
+  """
+  model, n, cap = pair.verbalizer, rl.activations * rl.group, rl.max_new_tokens
+  sampling = Sampling(stop_ids=(pair.prompts.stop_id,), max_new_tokens=cap)
+  fixed = {"model": model, "sampling": sampling}
+  temperature = jax.ShapeDtypeStruct((), jnp.float32)
+
+  # 1. The copy in the operands' dtype, whole over `fsdp`.
+  copy = given_back(functools.partial(weights.decode_copy, dtype=model.dtype), av)
+  leaf, keywords, held = _largest_copy(av, copy)
+
+  # 2. The prompts, which fill the cache that the token loop begins with.
+  prompt = (
+    ids(len(pair.prompts.before)),
+    ids(len(pair.prompts.after)),
+    rows(rl.activations, model.architecture.d_model),
+  )
+  given = (copy, prompt, Draws(key, rows(n, dtype=jnp.int32), temperature))
+  with_room = fixed | {"room": cap}
+  state = given_back(functools.partial(prefill, **with_room), *given)
+
+  # 3. The token loop.
+  tokens = (copy, state, key, temperature, ids())
+  return [
+    Program("rl copy", weights.leaf_copy, (leaf,), n, rl.steps, (*held, *beside), keywords),
+    Program("rl prompts", prefill, given, n, rl.steps, (av, *beside), with_room),
+    Program("rl tokens", loop.decode, tokens, n, rl.steps, (av, *beside), fixed, loop=cap),
+  ]
+
+
+def _largest_copy(av, copy) -> tuple[Any, dict[str, Any], tuple]:
+  """The parameter during whose copying most memory is held, its keywords, and what is held beside it."""
+  # The sampler's own order: largest first.
+  leaves, copies = jax.tree.leaves(av), jax.tree.leaves(copy)
+  order = weights.copy_order(leaves)
+
+  def copied_before(i: int) -> list:
+    return [copies[j] for j in order[: order.index(i)]]
+
+  def held(i: int) -> int:
+    # A copy needs its memory twice while it is made.
+    return held_bytes(copied_before(i)) + 2 * held_bytes(copies[i])
+
+  worst = max(order, key=held)
+  keywords = {"spec": copies[worst].sharding.spec, "dtype": copies[worst].dtype}
+  return leaves[worst], keywords, (leaves[:worst], leaves[worst + 1 :], copied_before(worst))

@@ -1,0 +1,113 @@
+"""What can be known of a run before its first expensive step: one rule an owner of settings, each a small function."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from nla_jax.errors import NLAError
+from nla_jax.parallel.mesh import check_mesh
+from nla_jax.run.run import Run
+from nla_jax.training.settings import check_settings
+
+TEACHERS = ("readout", "file")
+
+
+def check(run: Run) -> None:
+  """Checks the config against itself, the base model and the mesh in context.
+
+  The base model's tokenizer and architecture are read, none of its weights.
+
+  Raises:
+    NLAError: something cannot work; the message says what to change.
+  """
+  config = run.config
+  check_names(config)
+  check_supervised(config)
+  check_settings(config.rl)
+  check_teacher(config)
+
+  # From here on the base model is looked at.
+  check_layer(run)
+  check_lengths(run)
+  check_mesh(run.pretrained.architecture, config)
+  check_pair(run)
+
+
+def check_names(config: ConfigDict) -> None:
+  """A model and a corpus are named."""
+  if not config.model or not config.corpus:
+    raise NLAError(
+      "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
+    )
+
+
+def check_supervised(config: ConfigDict) -> None:
+  """A batch of SFT can be cut into equal parts."""
+  # Every part is compiled for one shape.
+  for name in ("av", "ar"):
+    batch, accumulate = config[name].batch, config[name].accumulate
+    if accumulate < 1 or batch % accumulate:
+      raise NLAError(
+        f"config.{name}.accumulate={accumulate} does not divide config.{name}.batch={batch}"
+      )
+
+
+def check_teacher(config: ConfigDict) -> None:
+  """The teacher is known, and what it reads is there or will be."""
+  teacher = config.teacher
+  if teacher.provider not in TEACHERS:
+    raise NLAError(
+      f"config.teacher.provider={teacher.provider!r}: expected {' or '.join(TEACHERS)}"
+    )
+
+  # The readout teacher names what the target predicted, so extraction must have kept so many predictions.
+  if teacher.provider == "readout" and config.data.next_tokens < teacher.next_tokens:
+    raise NLAError(
+      f"the readout teacher names {teacher.next_tokens} next tokens and extraction keeps "
+      f"{config.data.next_tokens}; raise --config.data.next_tokens"
+    )
+  if teacher.provider == "file" and not Path(teacher.path).is_file():
+    raise NLAError(
+      f"the teacher's file {teacher.path!r} does not exist; check --config.teacher.path"
+    )
+
+
+def check_layer(run: Run) -> None:
+  """The base model has the layer."""
+  layer, layers = run.config.layer, run.pretrained.architecture.n_layers
+  if not 0 <= layer < layers:
+    raise NLAError(f"config.layer={layer}: {run.config.model} has blocks 0..{layers - 1}")
+
+
+def check_lengths(run: Run) -> None:
+  """An explanation of any teacher fits into an answer, and an answer and a document into the base model's positions."""
+  c, positions = run.config, run.pretrained.architecture.max_positions
+
+  # Tokens that stand around every explanation in an answer. An answer that is cut off there cannot be read.
+  around = len(run.prompts.answer_ids(run.pretrained.tokenizer, ""))
+  if c.rl.max_new_tokens < c.teacher.max_tokens + around:
+    raise NLAError(
+      f"config.rl.max_new_tokens={c.rl.max_new_tokens} cannot hold the teacher's explanations: "
+      f"{c.teacher.max_tokens} tokens and {around} around them; raise it or lower "
+      "--config.teacher.max_tokens"
+    )
+
+  # The prompt, the slot and the answer are one sequence to the AV.
+  prompt = len(run.prompts.before) + len(run.prompts.after)
+  if prompt + c.rl.max_new_tokens > positions:
+    raise NLAError(
+      f"config.rl.max_new_tokens={c.rl.max_new_tokens} and the AV's prompt of {prompt} tokens are more "
+      f"than the {positions} positions that {c.model} was made for; lower it"
+    )
+  if c.data.max_tokens > positions:
+    raise NLAError(
+      f"config.data.max_tokens={c.data.max_tokens}: {c.model} was made for {positions} positions; lower "
+      "it"
+    )
+
+
+def check_pair(run: Run) -> None:
+  """The AV and the AR can be made as the config says; neither has parameters yet."""
+  run.pair(
+    1.0
+  )  # raises on an unknown injection, kernel or dtype; α is not known yet and does not matter

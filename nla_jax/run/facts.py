@@ -1,0 +1,67 @@
+"""What finished stages say about themselves: the facts in their manifests, by name.
+
+A stage writes them with `Stage.finish(name=value, …)`; who reads them asks for one of these records. A manifest may
+hold more (that of a store that `nla convert` made does); what a record asks for must be there.
+"""
+
+from typing import NamedTuple, TypeVar
+
+from nla_jax.errors import NLAError
+from nla_jax.run.stage import Stage
+
+
+class Extracted(NamedTuple):
+  """Of `extract`.
+
+  Attributes:
+    rows: activations in the store.
+    documents: documents that they are of.
+    groups: articles, or other groups of documents that stay in one split.
+    d_model: width of an activation.
+    layer: the block whose output they are, 0-based.
+    rows_by_split: {split: rows}.
+  """
+
+  rows: int
+  documents: int
+  groups: int
+  d_model: int
+  layer: int
+  rows_by_split: dict[str, int]
+
+
+class Supervised(NamedTuple):
+  """Of `sft`.
+
+  Attributes:
+    injection_scale: α, the norm that injected vectors have.
+    av_examples: examples that the AV has seen; 0 for a pair that was trained elsewhere.
+    ar_examples: likewise of the AR.
+  """
+
+  injection_scale: float
+  av_examples: int
+  ar_examples: int
+
+
+class Reinforced(NamedTuple):
+  """Of `rl`: how many explanations were sampled."""
+
+  samples: int
+
+
+Facts = TypeVar("Facts", Extracted, Supervised, Reinforced)
+
+
+def read_facts(stage: Stage, kind: type[Facts]) -> Facts:
+  """A finished stage's facts as a record. Raises NLAError where its manifest lacks one."""
+  found = stage.facts
+
+  # A folder that a person edited, or that another version closed.
+  missing = [name for name in kind._fields if name not in found]
+  if missing:
+    raise NLAError(
+      f"the manifest of {stage.path} does not say {', '.join(missing)}: delete that folder and make the "
+      "stage again"
+    )
+  return kind(**{name: found[name] for name in kind._fields})

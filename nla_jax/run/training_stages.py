@@ -1,0 +1,161 @@
+"""The two stages that train: `sft`, in which both models learn from the teacher's text, and `rl`."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nla_jax.autoencoder.fve import baseline_variance
+from nla_jax.autoencoder.pair import Pair
+from nla_jax.autoencoder.rows import encode_answers
+from nla_jax.data import scale
+from nla_jax.data.loader import StoreRows
+from nla_jax.models.reconstructor import reconstructor_params
+from nla_jax.models.verbalizer import verbalizer_params
+from nla_jax.parallel import distributed, sharding
+from nla_jax.run.run import Run
+from nla_jax.run.stage import Stage
+from nla_jax.run.warm_start import load_initial
+from nla_jax.training import rl as rl_lib
+from nla_jax.training import sft as sft_lib
+from nla_jax.training.checkpoint import drop_checkpoints, load_params, save_params
+from nla_jax.training.loop import Session
+from nla_jax.workdir import CHECKPOINTS, params_of
+
+_WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
+
+
+def injection_scale(run: Run) -> float:
+  """α: the config's where it names one, else what the norms of the store say."""
+  return run.config.inject.scale or scale.injection_scale(run.store)
+
+
+def sft(run: Run) -> None:
+  """Trains the AV to write the teacher's text from the activation and the AR to read it back.
+
+  With `config.init` nothing is trained: the stage's result is that pair.
+  """
+  stage = run.open("sft")
+  if stage.done:
+    return
+  if run.config.init:
+    _take_initial(run, stage)
+    return
+
+  # Each model is saved as soon as it is trained, so that a run that is stopped later does not train it again.
+  alpha = injection_scale(run)
+  pair = run.pair(alpha)
+  for name, fit in (("ar", _fit_ar), ("av", _fit_av)):
+    if not distributed.agree(params_of(stage.path, name).exists()):
+      save_params(params_of(stage.path, name), fit(run, stage, pair))
+      drop_checkpoints(stage.path / name / CHECKPOINTS)
+      stage.note_progress()
+
+  seen = {
+    f"{name}_examples": run.config[name].steps * run.config[name].batch for name in ("av", "ar")
+  }
+  stage.finish(injection_scale=alpha, **seen)
+
+
+def _take_initial(run: Run, stage: Stage) -> None:
+  """The pair `config.init` in place of what SFT would make."""
+  nla = load_initial(run.config, run.pretrained)
+  save_params(params_of(stage.path, "av"), nla.av_params)
+  save_params(params_of(stage.path, "ar"), nla.ar_params)
+  stage.finish(injection_scale=nla.pair.verbalizer.scale, av_examples=0, ar_examples=0)
+
+
+def _fit_ar(run: Run, stage: Stage, pair: Pair) -> Any:
+  """The AR's parameters after SFT; it starts as the lower blocks of the base model."""
+  # 1. What it learns from, and what is watched meanwhile.
+  examples = _teacher_text(run, pair)
+  vectors, texts = _watched(run)
+  watch = sft_lib.watch_ar(pair, vectors, texts, baseline_variance(vectors))
+
+  # 2. Where it starts. It is loaded last and donated: the train state takes its memory.
+  layer = run.config.layer
+  return sft_lib.fit(
+    _session(run, stage, "sft ar", stage.path / "ar"),
+    run.config.ar,
+    sharding.shard_params(reconstructor_params(run.base_params(layer), layer)),
+    functools.partial(sft_lib.ar_loss, pair=pair),
+    examples,
+    watch,
+  )
+
+
+def _fit_av(run: Run, stage: Stage, pair: Pair) -> Any:
+  """The AV's parameters after SFT; it starts as the base model, with the map of the injection beside it."""
+  # 1. What it learns from, and what is watched meanwhile.
+  rows = _explained_rows(run, "av_sft")
+  answers = encode_answers(run.prompts, pair.tokenizer, [run.texts[row] for row in rows.tolist()])
+  examples = StoreRows(run.store, rows, columns={"tokens": answers.tokens, "mask": answers.mask})
+  vectors, texts = _watched(run)
+  watch = sft_lib.watch_av(pair, vectors, encode_answers(run.prompts, pair.tokenizer, texts))
+
+  # 2. Where it starts; loaded last and donated, as well.
+  d_model, injection_map = pair.verbalizer.architecture.d_model, run.config.inject.map
+  return sft_lib.fit(
+    _session(run, stage, "sft av", stage.path / "av"),
+    run.config.av,
+    sharding.shard_params(verbalizer_params(run.base_params(), d_model, injection_map)),
+    functools.partial(sft_lib.av_loss, pair=pair),
+    examples,
+    watch,
+  )
+
+
+def rl(run: Run) -> None:
+  """Rewards the AV for what the AR can rebuild; both learn."""
+  stage = run.open("rl")
+  if stage.done:
+    return
+
+  # 1. What RL learns from: its own split, and the AR's text where a share of its batches is the teacher's.
+  settings, store = run.config.rl, run.store
+  pair = run.pair(run.supervised.injection_scale)
+  rows = store.rows("rl")
+  examples = rl_lib.Examples(
+    StoreRows(store, rows),
+    run.context,
+    baseline_variance(store.read("activations", rows)),
+    _teacher_text(run, pair) if settings.ar_teacher else None,
+  )
+
+  # 2. Training, from the pair that SFT made.
+  session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
+  start = rl_lib.Start(*(load_params(params_of(run.path("sft"), name)) for name in ("av", "ar")))
+  trained = rl_lib.train(pair, settings, start, examples, session)
+
+  # 3. The result. Checkpoints go last: until then a stopped stage still has them.
+  for name, params in trained.items():
+    save_params(params_of(stage.path, name), params)
+  drop_checkpoints(stage.path / CHECKPOINTS)
+  stage.finish(samples=settings.steps * settings.activations * settings.group)
+
+
+def _session(run: Run, stage: Stage, name: str, folder: Path) -> Session:
+  c = run.config
+  return Session(name, folder, c.seed, c.checkpoint_every, c.guard_limit, stage.note_progress)
+
+
+def _explained_rows(run: Run, split: str) -> np.ndarray:
+  """Rows of a split that the teacher has explained."""
+  return np.array([row for row in run.store.rows(split).tolist() if row in run.texts])
+
+
+def _teacher_text(run: Run, pair: Pair) -> StoreRows:
+  """The AR's examples: activations of its split with the teacher's text as AR inputs."""
+  rows = _explained_rows(run, "ar_sft")
+  inputs = pair.encode([run.texts[row] for row in rows.tolist()])
+  columns = {"tokens": inputs.tokens, "lengths": inputs.lengths}
+  return StoreRows(run.store, rows, columns=columns)
+
+
+def _watched(run: Run) -> tuple[np.ndarray, list[str]]:
+  """The held-out activations behind the points of the SFT curves, and the teacher's text of each."""
+  rows = run.store.rows("held_out")
+  rows = np.sort(np.random.default_rng(run.config.seed).permutation(rows)[:_WATCHED_ROWS])
+  return run.store.read("activations", rows), [run.texts[row] for row in rows.tolist()]

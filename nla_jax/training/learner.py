@@ -1,0 +1,290 @@
+"""The compiled programs of RL: scores of answers, the AR's judgement and regression, and the AV's policy update.
+
+Inside `Learner` everything that is traced takes arrays and frozen settings and returns arrays. `rl` says what a step
+does with these programs.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from ml_collections import FrozenConfigDict
+
+from nla_jax.autoencoder.fve import mse_nrm
+from nla_jax.autoencoder.pair import Pair
+from nla_jax.decoding.loop import Rollout
+from nla_jax.models.parameters import rounded
+from nla_jax.parallel import sharding
+from nla_jax.training import losses
+from nla_jax.training.accumulation import gradient
+from nla_jax.training.optimizer import (
+  TrainState,
+  create_state,
+  guarded_update,
+  make_optimizer,
+)
+from nla_jax.training.settings import policy_settings
+
+States = dict[
+  str, Any
+]  # "av" and "ar": TrainState; "lagged_ar": parameters, where the reward is a lagged AR's
+
+
+class PolicyBatch(NamedTuple):
+  """What the AV's update sees; the leading axis is samples.
+
+  Attributes:
+    activations: [n, d_model], the one that each sample explains.
+    tokens: [n, length] int32 answers.
+    mask: [n, length] bool, True at sampled tokens, the stop token included.
+    advantages: [n].
+    old_logprob: [n, length] of the policy that sampled, by the trainer's own forward pass; None on policy.
+    sampler_logprob: [n, length] as the sampler had it.
+    reference_logprob: [n, length] of the frozen SFT AV.
+  """
+
+  activations: Any
+  tokens: Any
+  mask: Any
+  advantages: Any
+  old_logprob: Any
+  sampler_logprob: Any
+  reference_logprob: Any
+
+
+class ReconstructionBatch(NamedTuple):
+  """What the AR reads, and what it is to rebuild; the leading axis is texts.
+
+  Attributes:
+    tokens: [n, length] int32 texts after the shared beginning of the prompt.
+    lengths: [n] int32.
+    activations: [n, d_model].
+    fits: [n] bool, False where there is no text to learn from.
+  """
+
+  tokens: Any
+  lengths: Any
+  activations: Any
+  fits: Any
+
+
+def frozen(params, dtype):
+  """A copy of parameters that stays when they are trained on, its matrices rounded as products read them."""
+
+  def own(new, old):
+    # Donation would take a leaf that rounding left as it was.
+    return jnp.copy(new) if new is old else new
+
+  return jax.tree.map(own, rounded(params, dtype), params)
+
+
+class Learner:
+  """The compiled programs of one RL run.
+
+  Args:
+    pair: modules and prompts.
+    settings: the config's `rl`.
+    reference_params: the AV that the KL refers to, from `frozen`.
+  """
+
+  def __init__(self, pair: Pair, settings, reference_params):
+    # A frozen copy: compiled code must not depend on what somebody changes later.
+    self.pair, self.settings = pair, FrozenConfigDict(settings)
+    self.policy, self.reference = policy_settings(settings), reference_params
+    self.av_optimizer = make_optimizer(
+      settings.av,
+      max(settings.steps - settings.ar_steps, 1) * settings.epochs * settings.minibatches,
+    )
+    self.ar_optimizer = make_optimizer(settings.ar, settings.steps)
+
+    self.scores = jax.jit(pair.score_answers)
+    self.update_av = jax.jit(self._update_av, donate_argnums=0)
+    self.update_ar = jax.jit(self._update_ar, donate_argnums=0)
+    self.judge = jax.jit(self._errors)
+    self.follow = jax.jit(self._follow, donate_argnums=0)
+
+  @property
+  def on_policy(self) -> bool:
+    """Whether a step is one update, so that the policy that learns is the one that sampled."""
+    return self.settings.epochs * self.settings.minibatches == 1
+
+  @property
+  def calls(self) -> dict[str, int]:
+    """How often a step in which the AV learns calls each program."""
+    return {
+      "update_ar": 1,
+      "scores": 1 if self.on_policy else 2,
+      "update_av": self.settings.epochs * self.settings.minibatches,
+    }
+
+  def create(self, av_params, ar_params) -> States:
+    """What a checkpoint holds: both train states and, where the reward is a lagged AR's, its parameters."""
+
+    def create(optimizer, params):
+      return jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)
+
+    # Copied first: the AR's parameters are donated to its train state.
+    lagged = {"lagged_ar": jax.tree.map(jnp.copy, ar_params)} if self.settings.ar_ema else {}
+    return {
+      "av": create(self.av_optimizer, av_params),
+      "ar": create(self.ar_optimizer, ar_params),
+      **lagged,
+    }
+
+  def reconstruct_and_learn(
+    self, states: States, batch: ReconstructionBatch, teacher: ReconstructionBatch | None
+  ) -> tuple[States, Float[np.ndarray, " samples"], jax.Array]:
+    """The AR's whole part of a step: it judges the explanations, then learns from them.
+
+    Args:
+      states: the AR's train state in it is donated.
+      batch: explanations.
+      teacher: texts of the teacher that the AR learns from as well, or None.
+
+    Returns:
+      the states, mse_nrm of each explanation before the update (by the lagged AR where there is one), and the norm
+      of the AR's gradient.
+    """
+    n, decay = len(batch.tokens), self.settings.ar_ema
+    lagged_errors = None
+    if decay:
+      lagged_errors = self.judge(states["lagged_ar"], *sharding.shard_rows(tuple(batch[:3])))
+
+    if teacher is not None:
+      batch = ReconstructionBatch(*(np.concatenate(both) for both in zip(batch, teacher)))
+    ar_state, live_errors, norm = self.update_ar(states["ar"], sharding.shard_rows(batch))
+
+    states = states | {"ar": ar_state}
+    if decay:
+      states["lagged_ar"] = self.follow(states["lagged_ar"], ar_state.params)
+    errors = sharding.fetch(live_errors if lagged_errors is None else lagged_errors)
+    return states, errors[:n], norm
+
+  def improve(
+    self, state: TrainState, rollout: Rollout, activations, rewards, *, kl_weight: float, seed: int
+  ) -> tuple[TrainState, dict[str, Any]]:
+    """All of a step's AV updates; returns the state and metrics.
+
+    Args:
+      state: the AV's; it is donated.
+      rollout: the answers.
+      activations: [n, d_model], the one that each answer explains.
+      rewards: [n] of each answer.
+      kl_weight: of the KL, in the loss or (k1) in the reward.
+      seed: of the order in which samples are cut into minibatches.
+    """
+    # 1. Advantages, and the log-probabilities that the loss compares with.
+    batch = self._policy_batch(state, rollout, activations, rewards, kl_weight)
+
+    # 2. Epochs of minibatches. A whole batch is not permuted: it is one update, whatever the order of its rows.
+    order, n = np.random.default_rng(seed), len(activations)
+    logprob = None
+    for _ in range(self.settings.epochs):
+      for rows in np.split(order.permutation(n), self.settings.minibatches):
+        part = batch if self.on_policy else _take(batch, rows)
+        state, metrics, logprob = self.update_av(state, sharding.shard_rows(part), kl_weight)
+
+    # 3. How far the trainer's log-probabilities are from the sampler's, for the same weights.
+    before = sharding.fetch(logprob) if self.on_policy else batch.old_logprob
+    difference = np.abs(before - batch.sampler_logprob)[batch.mask]
+    return state, metrics | {"sampler_gap": difference.mean()}
+
+  def _policy_batch(
+    self, state: TrainState, rollout: Rollout, activations, rewards, kl_weight: float
+  ) -> PolicyBatch:
+    tokens, lengths, sampled = map(
+      sharding.fetch, (rollout.tokens, rollout.lengths, rollout.logprobs)
+    )
+    mask = np.arange(tokens.shape[1])[None] < lengths[:, None]
+
+    def score(params):
+      return sharding.fetch(
+        self.scores(params, *sharding.shard_rows((activations, tokens))).logprob
+      )
+
+    reference = score(self.reference)
+    if self.settings.kl == "k1":
+      rewards = rewards - kl_weight * np.sum((sampled - reference) * mask, axis=1)
+    advantages = np.asarray(
+      losses.group_advantages(
+        rewards.astype(np.float32), self.settings.group, self.settings.advantage
+      )
+    )
+
+    # On policy the update's own forward pass gives the old log-probabilities: one pass less.
+    old = None if self.on_policy else score(state.params)
+    return PolicyBatch(activations, tokens, mask, advantages, old, sampled, reference)
+
+  def _errors(self, params, tokens, lengths, activations) -> Float[jax.Array, " n"]:
+    """mse_nrm of an AR's reconstructions."""
+    return mse_nrm(self.pair.rebuild(params, tokens, lengths), activations)
+
+  def _follow(self, lagged, live):
+    """The lagged AR, moved a little towards the live one."""
+    decay = self.settings.ar_ema
+    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, lagged, live)
+
+  def _update_ar(self, state: TrainState, batch: ReconstructionBatch):
+    """Regression on the texts that fit. Also returns every row's mse_nrm before the update, and the gradient's norm."""
+    settings = self.settings.ar
+
+    def loss(params, part: ReconstructionBatch):
+      errors = self._errors(params, part.tokens, part.lengths, part.activations)
+      return losses.masked_mean(errors, part.fits), ((), errors)
+
+    def weight(part: ReconstructionBatch):
+      return losses.mask_count(part.fits)
+
+    found = gradient(loss, state.params, batch, accumulate=settings.accumulate, weight=weight)
+    state, norm = guarded_update(
+      state, found.grads, self.ar_optimizer, settings.clip, settings.skip_above
+    )
+    return state, found.rows, norm
+
+  def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight):
+    """One policy update. Also returns metrics, and every token's log-probability before the update."""
+    settings = self.settings.av
+
+    def weight(part: PolicyBatch):
+      # What the loss is a mean over: tokens, or samples, of which every micro-batch has the same number.
+      return losses.mask_count(part.mask) if self.policy.average == "token" else 1.0
+
+    loss = functools.partial(self._policy_loss, kl_weight=kl_weight)
+    found = gradient(loss, state.params, batch, accumulate=settings.accumulate, weight=weight)
+    state, norm = guarded_update(
+      state, found.grads, self.av_optimizer, settings.clip, settings.skip_above
+    )
+    ratio_max, logprob = found.rows
+    return state, found.means | {"ratio_max": jnp.max(ratio_max), "av_gradient_norm": norm}, logprob
+
+  def _policy_loss(self, params, batch: PolicyBatch, kl_weight):
+    """The loss of a batch as `gradient` takes it: (mean, (further means, values of each row))."""
+    scores = self.pair.score_answers(params, batch.activations, batch.tokens)
+
+    # On policy the ratio is 1 by construction; its gradient is not 0, since only the numerator is differentiated.
+    old = batch.old_logprob
+    old = jax.lax.stop_gradient(scores.logprob) if old is None else old
+    importance = None
+    if self.policy.importance_cap:
+      importance = losses.importance_weights(old, batch.sampler_logprob, self.policy.importance_cap)
+
+    found = losses.policy_loss(
+      scores,
+      old,
+      batch.reference_logprob,
+      batch.advantages,
+      batch.mask,
+      self.policy,
+      kl_weight,
+      importance,
+    )
+    means = {"kl": found.kl, "entropy": found.entropy, "clip_fraction": found.clip_fraction}
+    return found.loss, (means, (found.ratio_max, scores.logprob))
+
+
+def _take(batch: PolicyBatch, rows: np.ndarray) -> PolicyBatch:
+  """The rows of a minibatch."""
+  return jax.tree.map(lambda x: x[rows], batch)

@@ -1,0 +1,78 @@
+"""The settings of an RL run (`config.rl`): which of them cannot work, and what follows from them."""
+
+from nla_jax.errors import NLAError
+from nla_jax.parallel import sharding
+from nla_jax.training import losses, rewards
+
+
+def check_settings(rl) -> None:
+  """Raises NLAError for settings that cannot work, before anything is loaded."""
+  samples = rl.activations * rl.group
+
+  # 1. Numbers that have a least value.
+  if rl.group < 2 and rl.steps > rl.ar_steps:
+    raise NLAError(
+      f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations"
+    )
+  counts = {
+    "epochs": rl.epochs,
+    "minibatches": rl.minibatches,
+    "av.accumulate": rl.av.accumulate,
+    "ar.accumulate": rl.ar.accumulate,
+  }
+  for name, n in counts.items():
+    if n < 1:
+      raise NLAError(f"config.rl.{name}={n}: at least 1 is needed")
+
+  # 2. Numbers that have to divide: every minibatch and every micro-batch is compiled for one shape.
+  if samples % rl.minibatches:
+    raise NLAError(
+      f"config.rl.minibatches={rl.minibatches} does not divide the {samples} samples "
+      "of a step (activations × group)"
+    )
+  for name, n in (("av", samples // rl.minibatches), ("ar", samples)):
+    if n % rl[name].accumulate:
+      raise NLAError(
+        f"config.rl.{name}.accumulate={rl[name].accumulate} does not divide the {n} explanations of an update"
+      )
+
+  # 3. Choices out of a few.
+  choices = {
+    "reward": rewards.REWARDS,
+    "kl": losses.KL_KINDS,
+    "advantage": losses.ADVANTAGES,
+    "average": losses.AVERAGES,
+  }
+  for name, known in choices.items():
+    if rl[name] not in known:
+      raise NLAError(f"config.rl.{name}={rl[name]!r}: expected one of {', '.join(known)}")
+
+
+def policy_settings(rl) -> losses.PolicySettings:
+  """What the policy loss needs of `config.rl`, as values that cannot change after compilation."""
+  return losses.PolicySettings(
+    clip=rl.clip,
+    clip_high=rl.clip_high,
+    dual_clip=rl.dual_clip,
+    importance_cap=rl.importance_cap,
+    kl_kind=rl.kl,
+    entropy_weight=rl.entropy_weight,
+    average=rl.average,
+  )
+
+
+def teacher_rows(rl) -> int:
+  """How many of the teacher's texts a step's AR batch holds: the share `rl.ar_teacher` of the explanations.
+
+  The number is rounded up so that every micro-batch has the same number and the devices can share each.
+  """
+  if not rl.ar_teacher:
+    return 0
+  of_micro_batch = round(rl.ar_teacher * rl.activations * rl.group / rl.ar.accumulate)
+  return rl.ar.accumulate * sharding.round_up_rows(max(of_micro_batch, 1))
+
+
+def host_seed(seed: int, step: int) -> int:
+  """The seed of a step's draws on the host (cuts of texts, order of minibatches), from the run's seed."""
+  # The factor is larger than the steps of any run, so two runs with neighbouring seeds share no draw.
+  return seed * 1_000_003 + step

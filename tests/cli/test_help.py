@@ -1,0 +1,60 @@
+"""Every command says what it does and takes, with status 0; a mistake is one line, with status 2."""
+
+import pytest
+
+from nla_jax.cli.commands import COMMANDS
+from nla_jax.cli.main import main
+from nla_jax.workdir import STAGES
+
+OF_A_STAGE = ("--config=FILE.py", "--workdir", "--distributed", "(default 60)")
+MENTIONED = {  # what must be found in a command's help, beside its summary
+  **{name: OF_A_STAGE for name in ("run", *STAGES)},
+  "inspect": ("PATH", ".gguf"),
+  "convert": ("--kind", "--config", "FROM", "TO"),
+  "push": ("DIR", "REPO", "--private"),
+  "plan": ("--topology", "--suggest", "--config.KEY=VALUE", "(default 6)"),
+}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_the_usage_names_every_command_with_what_it_does(arguments, capsys):
+  assert main(arguments) == 0
+  printed = capsys.readouterr().out
+  for name, command in COMMANDS.items():
+    assert f"  {name:<8} {command.summary}\n" in printed
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_help(name, flag, capsys):
+  assert main([name, flag]) == 0
+  printed = capsys.readouterr()
+  assert printed.err == "" and printed.out.startswith(f"usage: nla {name} ")
+  for word in MENTIONED[name]:
+    assert word in printed.out
+
+
+def test_help_is_answered_before_anything_else_is_looked_at(capsys):
+  assert main(["sft", "--config=/nowhere.py", "--help"]) == 0
+  assert COMMANDS["sft"].summary in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ["inspect"],
+    ["inspect", "/nowhere"],
+    ["convert", "one"],
+    ["convert", "one", "two", "--kind=sft"],
+    ["push", "one"],
+    ["plan"],
+    ["plan", "--topology=v5p:2x2x1", "--no_such_flag"],
+    ["run", "--no_such_flag"],
+    ["--workdir=/tmp/unused_by_nla"],
+    ["fly"],
+  ],
+)
+def test_a_mistake_is_one_line(arguments, capsys):
+  assert main(arguments) == 2
+  printed = capsys.readouterr()
+  assert printed.out == "" and printed.err.startswith("nla: ") and printed.err.count("\n") == 1
