@@ -214,7 +214,8 @@ def table(metrics: dict[str, Any]) -> str:
     lines.append(_line(f"above {closest.quantity.name} (paired)", closest))
 
   for one in quantities.measured(metrics, "loss", "number"):
-    lines.append(f"  {one.quantity.name:43s} {one.value:6.3f} {one.quantity.unit}".rstrip())
+    unit = one.quantity.unit if one.quantity.unit != "share" else "of 1"
+    lines.append(f"  {one.quantity.name:43s} {one.value:6.3f} {unit}".rstrip())
   return "\n".join(lines)
 
 
