@@ -50,5 +50,7 @@ def test_micro_batches_change_nothing(loss, weight, accumulate, mesh):
 
 def test_a_batch_that_counts_for_nothing_has_no_gradient():
   nothing = (X, np.zeros_like(MASK))
-  found = gradient(_of_tokens, PARAMS, nothing, accumulate=3, weight=lambda part: mask_count(part[1]))
+  found = gradient(
+    _of_tokens, PARAMS, nothing, accumulate=3, weight=lambda part: mask_count(part[1])
+  )
   assert float(found.value) == 0 and not np.any(found.grads["w"])
