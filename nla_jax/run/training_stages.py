@@ -54,10 +54,10 @@ def sft(run: Run) -> None:
       drop_checkpoints(stage.path / name / CHECKPOINTS)
       stage.note_progress()
 
-  seen = {
-    f"{name}_examples": run.config[name].steps * run.config[name].batch for name in ("av", "ar")
-  }
-  stage.finish(injection_scale=scale, **seen)
+  c = run.config
+  stage.finish(
+    injection_scale=scale, av_examples=c.av.steps * c.av.batch, ar_examples=c.ar.steps * c.ar.batch
+  )
 
 
 def _take_initial(run: Run, stage: Stage) -> None:
