@@ -26,37 +26,47 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Integer
 from nla_jax.kernels.token_scores_rules import raised
 
+from nla_jax.arrays import Array
 from nla_jax.parallel import sharding
 
 FORMS = ("tpu", "gpu")
 
 
 def kernels_of(form: str):
-  """The module with the kernels of one such device. What Pallas needs for the others is not imported."""
+  """The module with the kernels for one form of device."""
+  # What Pallas needs for the other form is not imported.
   return importlib.import_module(f"nla_jax.kernels.token_scores_{form}")
 
 
 def token_scores(
-  hidden, matrix, targets, dtype=jnp.bfloat16, *, form: str = "tpu", interpret=False
-):
+  hidden: Float[Array, "*rows d_model"],
+  matrix: Float[Array, "vocabulary d_model"],
+  targets: Integer[Array, "*rows"],
+  dtype=jnp.bfloat16,
+  *,
+  form: str = "tpu",
+  interpret=False,
+) -> tuple[Float[jax.Array, "*rows"], Float[jax.Array, "*rows"]]:
   """Scores of chosen tokens, differentiable in `hidden` and `matrix`.
 
   Where a mesh is set, rows are shared by the batch axes and `matrix` is taken as it lies (vocabulary over `tensor`,
   width over `fsdp`); devices exchange the gathered matrix, a few numbers a row and the sums of the gradients.
 
   Args:
-    hidden: [..., d_model], the state before each target.
-    matrix: [vocabulary, d_model] unembedding.
-    targets: [...] integers in [0, vocabulary).
+    hidden: the state before each target.
+    matrix: the unembedding.
+    targets: in [0, vocabulary).
     dtype: of the operands of products, bfloat16 or float32.
-    form: whose kernels, `tpu` or `gpu`.
+    form: whose kernels are used, `tpu` or `gpu`.
     interpret: run the kernels without such a device (True; for a TPU's also `pltpu.InterpretParams`), for tests.
 
   Returns:
-    logprob [...], entropy [...], float32, in nats.
+    log-probability and entropy of each target, float32, in nats.
   """
+  # Rows lie as every activation does: only their leading axis is cut.
   rows = ("batch", *(None,) * (targets.ndim - 1))
   hidden, targets = sharding.reshard(hidden, *rows, None), sharding.reshard(targets, *rows)
   return _scores(hidden, matrix, targets, jnp.dtype(dtype), form, interpret)
@@ -68,7 +78,13 @@ def _scores(hidden, matrix, targets, dtype, form, interpret):
 
 
 class _Layout(NamedTuple):
-  """Mesh axes that share the rows, the vocabulary and the width of the matrix; empty where nothing is shared."""
+  """Mesh axes along which arrays are cut; empty where nothing is cut.
+
+  Attributes:
+    rows: of the rows.
+    vocabulary: of the matrix's vocabulary.
+    width: of the matrix's width.
+  """
 
   rows: tuple[str, ...]
   vocabulary: tuple[str, ...]
@@ -78,6 +94,8 @@ class _Layout(NamedTuple):
 def _layout(matrix, targets) -> _Layout:
   if not sharding.has_mesh():
     return _Layout((), (), ())
+
+  # The matrix stays as it lies; the rows were laid out by `token_scores`.
   entries = (
     sharding.activation(("batch",), targets.shape[:1])[0],
     *jax.typeof(matrix).sharding.spec,
@@ -86,17 +104,25 @@ def _layout(matrix, targets) -> _Layout:
 
 
 def _on_each_device(function, arguments, results):
-  """`function` of each device's parts of its arguments, PartitionSpecs of both given."""
+  """A function that calls `function` on each device's parts of the arguments.
+
+  Args:
+    function: of one device's parts.
+    arguments: a PartitionSpec for each argument.
+    results: a PartitionSpec for each result.
+  """
   if not sharding.has_mesh():
     return function
   return jax.shard_map(function, in_specs=arguments, out_specs=results, check_vma=False)
 
 
 def _operands(hidden, matrix, targets, layout: _Layout, dtype):
-  """What a device multiplies: hidden [n, d], matrix [words, d] gathered after rounding; targets from its first word."""
+  """What a device multiplies: hidden [n, d] and matrix [words, d]; and targets [n], counted from its first word."""
+  # Gathered after rounding: in bfloat16 half the bytes are sent.
   matrix = matrix.astype(dtype)
   if layout.width:
     matrix = jax.lax.all_gather(matrix, layout.width, axis=1, tiled=True)
+
   first = jax.lax.axis_index(layout.vocabulary) * len(matrix) if layout.vocabulary else 0
   return hidden.astype(dtype).reshape(-1, hidden.shape[-1]), matrix, targets.reshape(-1) - first
 
@@ -109,19 +135,21 @@ def _joined(top, total, moment, picked, axes):
 
 
 def _forward(hidden, matrix, targets, dtype, form, interpret):
+  """The scores, and what the backward pass needs: the operands, the normaliser and the entropy."""
   layout = _layout(matrix, targets)
   rows, lies = P(layout.rows), P(layout.vocabulary, layout.width)
 
   def local(hidden, matrix, targets):
+    # 1. One pass over the device's part of the vocabulary, then the parts joined.
     operands = _operands(hidden, matrix, targets, layout, dtype)
     top, total, moment, picked = kernels_of(form).statistics(*operands, interpret)
     if layout.vocabulary:
       top, total, moment, picked = _joined(top, total, moment, picked, layout.vocabulary)
+
+    # 2. Large logits cancel first: l_t − m and log s are small, while Z = m + log s is rounded to the size of m.
     spread = jnp.log(total)
-    return tuple(
-      x.reshape(targets.shape)
-      for x in (picked - top - spread, spread - moment / total, top + spread)
-    )
+    logprob, entropy, normaliser = picked - top - spread, spread - moment / total, top + spread
+    return tuple(x.reshape(targets.shape) for x in (logprob, entropy, normaliser))
 
   logprob, entropy, normaliser = _on_each_device(local, (rows, lies, rows), (rows,) * 3)(
     hidden, matrix, targets
@@ -130,9 +158,13 @@ def _forward(hidden, matrix, targets, dtype, form, interpret):
 
 
 def _backward(dtype, form, interpret, saved, cotangents):
+  """Gradients of hidden and matrix, each in its argument's layout; targets have none."""
   hidden, matrix, targets, normaliser, entropy = saved
   layout = _layout(matrix, targets)
   rows, lies = P(layout.rows), P(layout.vocabulary, layout.width)
+
+  # The gradient of the matrix is a sum over rows. Where the axes that cut its width also cut the rows, summing and
+  # scattering are one step; over the other axes of the rows it is only summed.
   scattered = bool(layout.width) and set(layout.width) <= set(layout.rows)
   summed = tuple(axis for axis in layout.rows if not (scattered and axis in layout.width))
 
@@ -141,6 +173,8 @@ def _backward(dtype, form, interpret, saved, cotangents):
     dh, dw = kernels_of(form).gradients(
       *operands, jnp.stack([x.reshape(-1) for x in numbers]), interpret
     )
+
+    # dh is a sum over the vocabulary, of which each device has seen its own part.
     if layout.vocabulary:
       dh = jax.lax.psum(dh, layout.vocabulary)
     if scattered:

@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+from jaxtyping import Float, Integer
 from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
+
+from nla_jax.arrays import Array
 
 ROWS, WORDS = 128, 128  # of the tile of logits that a program holds
 DEPTH_BYTES = 128  # of a row of either operand, read at a time
@@ -21,11 +24,17 @@ SHARES = 8  # of the vocabulary, so that few rows keep a whole GPU busy
 CHUNK = 8192  # words whose logits' gradients are in memory at once
 
 
-def statistics(hidden, matrix, targets, interpret=False):
-  """(top, total, moment, picked) as [4, n] float32, of hidden [n, d], matrix [words, d] of the same dtype, targets [n].
+def statistics(
+  hidden: Float[jax.Array, "n d"],
+  matrix: Float[jax.Array, "words d"],
+  targets: Integer[Array, " n"],
+  interpret=False,
+) -> Float[jax.Array, "4 n"]:
+  """The numbers (top, total, moment, picked) of each row, float32; hidden and matrix have one dtype.
 
   A target outside [0, words) picks nothing: its word lies on another device.
   """
+  # 1. Each program gathers the numbers of its rows over a share of the vocabulary.
   n, words = len(hidden), len(matrix)
   blocks = pl.cdiv(pl.cdiv(words, WORDS), SHARES)
   shares = pl.cdiv(words, blocks * WORDS)
@@ -37,16 +46,25 @@ def statistics(hidden, matrix, targets, interpret=False):
     "statistics",
     interpret,
   )(hidden, matrix, targets)
+
+  # 2. The shares joined around the largest logit of all.
   top, total, moment, picked = parts.swapaxes(0, 1)
   highest = jnp.max(top, axis=0)
   total, moment = raised(top, total, moment, highest)
   return jnp.stack([highest, *(x.sum(axis=0) for x in (total, moment, picked))])
 
 
-def gradients(hidden, matrix, targets, numbers, interpret=False):
-  """dh [n, d] and dW [words, d], float32. numbers: (normaliser, entropy, g_logprob, g_entropy), [4, n] float32."""
+def gradients(
+  hidden: Float[jax.Array, "n d"],
+  matrix: Float[jax.Array, "words d"],
+  targets: Integer[Array, " n"],
+  numbers: Float[jax.Array, "4 n"],
+  interpret=False,
+) -> tuple[Float[jax.Array, "n d"], Float[jax.Array, "words d"]]:
+  """dh and dW, float32; `numbers` are (normaliser, entropy, g_logprob, g_entropy) of each row, float32."""
   (n, d), words = hidden.shape, len(matrix)
   chunk = min(CHUNK, words)
+  # By default a GPU rounds float32 operands to TF32, which has ten bits.
   exact = jax.lax.Precision.HIGHEST if hidden.dtype == jnp.float32 else None
   product = functools.partial(jnp.matmul, precision=exact, preferred_element_type=jnp.float32)
   call = _call(
@@ -59,7 +77,7 @@ def gradients(hidden, matrix, targets, numbers, interpret=False):
   )
 
   def add(i, sums):
-    """The last chunk begins early enough to be whole; `done` words of it were counted in the chunk before."""
+    # The last chunk begins early enough to be whole; `done` words of it were counted in the chunk before.
     dh, dw = sums
     first = jnp.minimum(i * chunk, words - chunk)
     block = jax.lax.dynamic_slice_in_dim(matrix, first, chunk)
@@ -87,6 +105,7 @@ def _call(kernel, grid, shape, dtype, name: str, interpret):
 
 def _statistics_kernel(hidden, matrix, targets, out, *, blocks: int):
   """Grid (rows, shares): `out` [shares, 4, n] gets what `blocks` blocks of words say of a block of rows."""
+  # Rows past the end are computed on zeros and not written.
   n, words = len(hidden), len(matrix)
   row, share = pl.program_id(0) * ROWS + jnp.arange(ROWS), pl.program_id(1)
   target = triton.load(targets.at[row], mask=row < n, other=-1)
@@ -99,6 +118,7 @@ def _statistics_kernel(hidden, matrix, targets, out, *, blocks: int):
     total, moment = raised(before, total, moment, top)
     shifted = logits - top[:, None]
     weights = jnp.exp(shifted)
+
     here = (word[None] == target[:, None]) & (word[None] < words)
     return (
       top,
@@ -121,6 +141,8 @@ def _gradient_kernel(hidden, matrix, targets, numbers, done, out):
   normaliser, entropy, g_logprob, g_entropy = (
     triton.load(numbers.at[k, row], mask=row < n, other=0.0)[:, None] for k in range(4)
   )
+
+  # The logits are computed again: in float32 they are never in memory.
   log_p = _logits(hidden, matrix, row, word) - normaliser
   dl = logit_gradient(log_p, word[None] == target[:, None], entropy, g_logprob, g_entropy)
   dl = jnp.where(word[None] >= done[0], dl, 0.0)
@@ -137,16 +159,16 @@ def _logits(hidden, matrix, row, word):
   exact = jax.lax.Precision.HIGHEST if hidden.dtype == jnp.float32 else None
   length = DEPTH_BYTES // hidden.dtype.itemsize
 
+  def read(ref, index, end, depth):
+    piece = ref.at[index[:, None], depth[None]]
+    return triton.load(piece, mask=(index[:, None] < end) & (depth[None] < d), other=0.0)
+
+  # A program has registers for the tile of logits and for a piece of either operand, not for whole rows.
   def add(k, total):
     depth = k * length + jnp.arange(length)
-    read = lambda ref, index, end: triton.load(
-      ref.at[index[:, None], depth[None]],
-      mask=(index[:, None] < end) & (depth[None] < d),
-      other=0.0,
-    )
     return total + jax.lax.dot_general(
-      read(hidden, row, n),
-      read(matrix, word, words),
+      read(hidden, row, n, depth),
+      read(matrix, word, words, depth),
       (((1,), (1,)), ((), ())),
       precision=exact,
       preferred_element_type=jnp.float32,

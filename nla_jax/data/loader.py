@@ -113,5 +113,6 @@ def _fetch(source, indices: np.ndarray) -> dict[str, np.ndarray]:
   """The rows of a batch, stacked."""
   if hasattr(source, "__getitems__"):
     return source.__getitems__(indices.tolist())
+
   elements = [source[i] for i in indices.tolist()]
   return {name: np.stack([element[name] for element in elements]) for name in elements[0]}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from nla_jax.models.arrays import Array
+from nla_jax.arrays import Array
 
 _WIDTH = 256  # entries of the vocabulary whose weights are summed in the first level
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 from jaxtyping import Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.decoding import loop
 from nla_jax.decoding.loop import Draws, Rollout, Sampling, State
 from nla_jax.decoding.weights import decode_copy
-from nla_jax.models.arrays import Array
 from nla_jax.models.cache import empty_cache
 from nla_jax.models.verbalizer import Verbalizer
 

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.decoding import draw
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.arrays import Array
 from nla_jax.models.cache import Cache, chosen_rows, repeat_rows, repeated, with_room
 from nla_jax.models.injection import Injection
 from nla_jax.models.parameters import unembedding

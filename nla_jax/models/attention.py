@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture, RopeScaling
-from nla_jax.models.arrays import Array
 from nla_jax.models.products import einsum
 from nla_jax.parallel import sharding
 

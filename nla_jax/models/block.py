@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.arrays import Array
 from nla_jax.models.attention import attend, rotate
 from nla_jax.models.injection import EMBEDDING, Injection
 from nla_jax.models.products import einsum

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Bool, Float
 
-from nla_jax.models.arrays import Array
+from nla_jax.arrays import Array
 
 EMBEDDING = -1
 REPLACE, ADD = "replace", "add"

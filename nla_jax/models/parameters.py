@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Shaped
 
+from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.arrays import Array
 from nla_jax.models.transformer import Transformer
 
 # Matrices that only ever enter products; the embedding is also read by the residual stream.

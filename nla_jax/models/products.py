@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import BFloat16, Float, Shaped, UInt16
 
-from nla_jax.models.arrays import Array
+from nla_jax.arrays import Array
 from nla_jax.parallel import sharding
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.arrays import Array
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Transformer

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from nla_jax.models.arrays import Array
+from nla_jax.arrays import Array
 from nla_jax.models.products import einsum
 from nla_jax.parallel import sharding
 

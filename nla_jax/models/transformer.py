@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.arrays import Array
 from nla_jax.models.attention import band_mask, rotary_tables
 from nla_jax.models.block import INIT, Block, Context, Layer, Stream, rms_norm
 from nla_jax.models.cache import Cache

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.arrays import Array
 from nla_jax.models.cache import Cache
 from nla_jax.models.injection import ADD, EMBEDDING, REPLACE, Injection
 from nla_jax.models.products import einsum

@@ -5,16 +5,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float
 
+from nla_jax.arrays import Array
 from nla_jax.models.token_scores import TokenScores
 
 KL_KINDS = ("k1", "k2", "k3")
 ADVANTAGES = ("grpo", "mean", "rloo")
 AVERAGES = ("sample", "token")
-
-Array = jax.Array | np.ndarray
 
 
 def masked_mean(

@@ -4,7 +4,8 @@ One step:
 1. Explanations. Take B activations and sample G explanations of each; keep the sampler's log-probabilities.
 2. Reward. Parse the answers and encode them for the AR. One forward and backward pass of the live AR gives both the
    reward of every explanation (−mse_nrm before the update; −2 where it does not parse, hits the length cap or
-   overflows the AR) and the gradient of the AR's regression on the explanations that parsed.
+   overflows the AR) and the gradient of the AR's regression on the explanations that parsed. With `ar_ema` the reward
+   is that of a lagged copy of the AR, by a pass of its own.
 3. Policy. Advantages are relative to each activation's group. The loss is the clipped policy loss with a KL term to
    the frozen SFT AV, over one or more epochs of minibatches. With one of each, the policy that learns is the one that
    sampled, and its ratio is 1 by construction.
@@ -24,6 +25,7 @@ import numpy as np
 from nla_jax.autoencoder.fve import fve
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
+from nla_jax.decoding.explanations import Rollout
 from nla_jax.parallel import sharding
 from nla_jax.progress import StepLines, say
 from nla_jax.training import losses
@@ -122,6 +124,7 @@ def train(
     examples: activations to explain.
     session: where the run lives.
   """
+  # The reference is copied before the AV's parameters are donated to its train state.
   check_settings(settings)
   learner = Learner(pair, settings, frozen(start.av_params, pair.verbalizer.dtype))
   states = learner.create(*start)
@@ -138,14 +141,16 @@ def train(
     states, done = take_step(
       learner, states, batch, step_seeds(session.seed, step), kl_weight, examples.baseline
     )
-    loop.record(
-      step, done.metrics, {key: done.metrics[key] for key in _SHOWN if key in done.metrics}
-    )
+
+    # What a person sees: the curve, a sample now and then, and signs that something goes wrong.
+    shown = {name: done.metrics[name] for name in _SHOWN if name in done.metrics}
+    loop.record(step, done.metrics, shown)
     if step % settings.sample_every == 0:
       _log_sample(samples, step, examples.context(int(batch.rows[0])), done)
     for alarm in alarms.alarms(done.metrics):
       say(f"  step {step}: {alarm}")
 
+    # The weight is saved with the step: a resumed run goes on with it.
     if settings.kl_target and batch.av_learns:
       kl_weight = losses.adapted_kl_weight(kl_weight, float(done.metrics["kl"]), settings.kl_target)
     loop.end_step(step, states, kl_weight=kl_weight)
@@ -192,18 +197,9 @@ def take_step(
   explained = ReconstructionBatch(inputs.tokens, inputs.lengths, activations, inputs.fits)
   states, errors, ar_norm = learner.reconstruct_and_learn(states, explained, batch.teacher)
   clock.append(time.time())
-
-  lengths = sharding.fetch(rollout.lengths)
-  rewards = rewards_lib.reconstruction_reward(errors, ~inputs.fits, settings.reward)
-  rewards = rewards - rewards_lib.style_penalty(texts, lengths, settings)
-  metrics = {
-    "reward": rewards.mean(),
-    "length": lengths.mean(),
-    "parse_rate": inputs.fits.mean(),
-    "capped": 1 - sharding.fetch(rollout.finished).mean(),
-    "ar_gradient_norm": ar_norm,
-    **_metrics_of_parsed(errors, inputs.fits, texts, baseline),
-  }
+  rewards, metrics = _reward(rollout, texts, errors, inputs.fits, settings)
+  metrics |= {"ar_gradient_norm": ar_norm}
+  metrics |= _metrics_of_parsed(errors, inputs.fits, texts, baseline)
 
   # 3. The policy's updates; while only the AR learns there are none.
   if batch.av_learns:
@@ -224,6 +220,21 @@ def take_step(
 def step_seeds(seed: int, step: int) -> Seeds:
   """The draws of a step. They do not depend on the steps before, so a resumed run draws the same."""
   return Seeds(jax.random.fold_in(jax.random.key(seed), step), host_seed(seed, step))
+
+
+def _reward(
+  rollout: Rollout, texts: list[str | None], errors: np.ndarray, fits: np.ndarray, settings
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """The reward [n] of each explanation, and metrics of it and of the answers."""
+  lengths = sharding.fetch(rollout.lengths)
+  rewards = rewards_lib.reconstruction_reward(errors, ~fits, settings.reward)
+  rewards = rewards - rewards_lib.style_penalty(texts, lengths, settings)
+  return rewards, {
+    "reward": rewards.mean(),
+    "length": lengths.mean(),
+    "parse_rate": fits.mean(),
+    "capped": 1 - sharding.fetch(rollout.finished).mean(),
+  }
 
 
 def _metrics_of_parsed(

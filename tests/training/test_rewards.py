@@ -45,7 +45,7 @@ def test_repetition_and_other_scripts_are_shares():
   assert non_ascii_share("ab") == 0 and non_ascii_share("aé") == 0.5 and non_ascii_share("") == 0
 
 
-def test_manner_costs_what_the_config_says():
+def test_style_costs_what_the_config_says():
   rl = types.SimpleNamespace(length_cost=0.1, length_target=10, repeat_cost=2.0, non_ascii_cost=4.0)
   cost = style_penalty(["a b c a b c", "aé", None], np.array([5, 12, 20]), rl)
   np.testing.assert_allclose(cost, [2 / 4, 0.2 + 2, 1.0], rtol=1e-6)
