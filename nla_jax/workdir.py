@@ -16,13 +16,10 @@ from nla_jax import files
 from nla_jax.errors import NLAError
 from nla_jax.version import VERSION
 
-FORMAT = (
-  2  # 1: of nla_jax 0.1, whose config.json does not say so and has other names of keys and metrics
-)
-FORMAT_KEY, VERSION_KEY = (
-  "workdir_format",
-  "nla_jax_version",
-)  # in config.json, beside the config's own keys
+# Format 1 is that of nla_jax 0.1, whose config.json does not say so and has other names of keys and metrics.
+FORMAT = 2
+# In config.json, beside the config's own keys.
+FORMAT_KEY, VERSION_KEY = "workdir_format", "nla_jax_version"
 
 STAGES = ("extract", "teach", "sft", "rl", "eval", "export")
 FOLDERS = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nla_jax import files
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.tokenizers import emits_bos, save_tokenizer
@@ -203,13 +204,8 @@ def _bring_together(tensors: Iterable[tensor_files.Tensor], arrays: Iterable = (
 
 
 def _write_json(path: Path, mapping: dict[str, Any]) -> None:
-  """Writes a JSON object with sorted keys. Raises NLAError when that fails."""
-  try:
-    path.write_text(json.dumps(mapping, indent=2, sort_keys=True) + "\n")
-  except OSError as error:
-    raise NLAError(
-      f"{path} could not be written ({error.strerror}): free some space or choose another directory"
-    ) from error
+  """Writes a JSON object as transformers writes it. Raises NLAError when that fails."""
+  files.write_text(path, json.dumps(mapping, indent=2, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager
