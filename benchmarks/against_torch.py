@@ -437,7 +437,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-  """The README's table."""
+  """The table of `docs/measurements/against_pytorch.md`."""
   shipped = results["machine"]["shipped_compute"]
   rows = [
     f"| | ours as shipped ({shipped} products) | ours, float32 | torch float32 | torch bfloat16 "
