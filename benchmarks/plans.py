@@ -1,4 +1,4 @@
-"""The large configs on slices that are not here, by `nla plan`: the table of `docs/measurements/planned_machines.md`, and weak scaling on paper.
+"""The large configs on slices that are not here, by `nla plan`, and weak scaling on paper.
 
   python benchmarks/plans.py                  # every plan below, then the tables and docs/weak_scaling.png
   python benchmarks/plans.py --only=llama     # plans whose name begins so
