@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from nla_jax import workdir
+from nla_jax import files, workdir
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.interop.pairs.load import load_directories
 from nla_jax.run.load import load_run
@@ -30,9 +30,10 @@ def load(
       version of nla_jax made the workdir (what it exported to `hf` still loads).
   """
   folder = Path(path).expanduser()
-  # A language model's folder has a config.json too, but none of a run's stages.
-  is_workdir = (folder / workdir.CONFIG).exists() and (folder / workdir.FOLDERS["rl"]).exists()
-  if ar is None and is_workdir:
+  # A language model's folder has a config.json too, but none of a run's keys. A workdir is known before its stages are
+  # done, so that what is missing is said by name.
+  config = folder / workdir.CONFIG
+  if ar is None and config.is_file() and workdir.is_run_config(files.read_json(config)):
     return load_run(folder)
 
   return load_directories(path, ar, compute=compute, base=base)

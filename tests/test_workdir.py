@@ -47,6 +47,12 @@ def test_an_old_workdir_is_not_loaded(old):
   assert _is_refused(str(caught.value), old)
 
 
+def test_an_unfinished_workdir_says_which_stage_is_missing(tmp_path):
+  write_config(tmp_path, json.loads(load_config(ROOT / "configs" / "tiny.py").to_json()))
+  with pytest.raises(NLAError, match="`nla sft` with the same --config and --workdir makes it"):
+    nla_jax.load(tmp_path)
+
+
 @pytest.mark.parametrize("stage", ["run", "eval"])
 def test_an_old_workdir_is_not_continued_and_nothing_in_it_changes(stage, old, capsys):
   before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
