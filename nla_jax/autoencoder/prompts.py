@@ -81,6 +81,7 @@ class Prompts:
 
   @property
   def stop_id(self) -> int:
+    """The token at which sampling stops."""
     return self.close[-1]
 
   def answer_ids(self, tokenizer, text: str) -> list[int]:
