@@ -1,5 +1,7 @@
 """A language model's continuations are those of the uncached forward, in chunks or not, steered or not."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from nla_jax.models.transformer import Transformer
 NEVER = -1  # a stop token that is no word, so that answers run to the cap
 PROMPTS = [[5, 9, 11], list(range(20, 57)), [7] * 16]
 NEW = 6
+WHOLE = 48  # tokens of a whole forward, the longest prompt and its answer among them
 
 
 def _continue(model, prompts=PROMPTS, group=1, **options):
@@ -31,15 +34,22 @@ def model(tiny_architecture, tiny_params):
   return tiny_architecture, tiny_params
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(architecture, params, tokens, injection):
+  hidden = Transformer(architecture).apply({"params": params}, tokens, injection=injection).hidden
+  return hidden[0] @ unembedding(params).T
+
+
 def _greedy_without_cache(model, prompt: list[int], injection=None) -> list[int]:
-  """The likeliest tokens by whole forwards; `injection` is a function of the number of tokens so far."""
-  architecture, params = model
-  ids = list(prompt)
+  """The likeliest tokens by whole forwards, padded on the right to one length so that one program serves all.
+
+  `injection` is a function of that length.
+  """
+  ids, given = list(prompt), None if injection is None else injection(WHOLE)
   for _ in range(NEW):
-    given = None if injection is None else injection(len(ids))
-    tokens = jnp.array([ids], jnp.int32)
-    hidden = Transformer(architecture).apply({"params": params}, tokens, injection=given).hidden
-    ids.append(int(jnp.argmax(hidden[0, -1] @ unembedding(params).T)))
+    tokens = jnp.array([ids + [0] * (WHOLE - len(ids))], jnp.int32)
+    logits = _logits(*model, tokens, given)
+    ids.append(int(jnp.argmax(logits[len(ids) - 1])))
   return ids[len(prompt) :]
 
 
