@@ -89,8 +89,9 @@ def run(family: str) -> dict:
   def av_loss(params, batch):
     """The supervised loss or the policy's: one program for both, since compiling is what takes long here."""
     of = scores(params, batch)
+    old, settings = batch["old"], losses.PolicySettings()
     policy = losses.policy_loss(
-      of, batch["old"], batch["old"], batch["advantages"], batch["mask"]
+      of, old, old, batch["advantages"], batch["mask"], settings, kl_weight=0.01
     ).loss
     return jnp.where(batch["is_policy"], policy, losses.sft_loss(of, batch["mask"]))
 
