@@ -246,8 +246,10 @@ def tree_from_file(
 
   tree = {"layers": {}}
   for leaf in model_leaves(architecture, headless=headless):
-    array = leaf.from_file(read(leaf, None), architecture)
-    tree[leaf.ours], finite = copy_to_devices(array, shardings[leaf.ours], dtype)
+    # Given no name: a name would keep the last of these mapped, all of an unembedding, while the blocks are read.
+    tree[leaf.ours], finite = copy_to_devices(
+      leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype
+    )
     # Checked on the devices, which have the values anyway, as soon as they are there.
     _check_finite([finite], leaf, name_of)
 
