@@ -47,7 +47,8 @@ _find_python() {
 
 # What an installation depends on, for one extra: the set-up files, the interpreter, and where the checkout lies.
 _fingerprint() {
-  local files=("$CHECKOUT/setup.py" "$CHECKOUT/pyproject.toml" "$CHECKOUT/launch/transformers4.txt")
+  local files=("$CHECKOUT/setup.py" "$CHECKOUT/nla_jax/version.py" "$CHECKOUT/pyproject.toml"
+    "$CHECKOUT/launch/transformers4.txt")
   if [[ -f "$CHECKOUT/launch/$2-data.txt" ]]; then
     files+=("$CHECKOUT/launch/$2-data.txt")
   fi
