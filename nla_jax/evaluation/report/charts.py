@@ -58,7 +58,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
   power = 10.0 ** math.floor(math.log10(span / count))
   step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
   return [
-    round(i * step, 12)
+    round(i * step, 3 - math.floor(math.log10(step)))
     for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
   ]
 
