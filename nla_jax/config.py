@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import TARGETS
 from nla_jax.progress import say
 from nla_jax.workdir import read_config
 
@@ -124,6 +125,15 @@ def default_config() -> ConfigDict:
       "mode": "replace",  # replace (the marker's embedding) | add (to the residual after block 1, norm-matched)
       "map": "scalar",  # scalar | affine
       "scale": 0.0,  # α; 0 takes the 75th percentile of the training activations' norms
+    }
+  )
+
+  # Adapters in place of whole models, in SFT and RL: the base is frozen, in bfloat16, and serves target, AV and AR.
+  c.lora = ConfigDict(
+    {
+      "rank": 0,  # 0 trains every weight
+      "alpha": 32.0,  # an adapter's product is multiplied by alpha / rank
+      "targets": TARGETS,  # the block's matrices that get one
     }
   )
 

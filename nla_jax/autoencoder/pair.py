@@ -19,7 +19,8 @@ from nla_jax.decoding.explanations import sample
 from nla_jax.decoding.loop import Draws, Rollout, Sampling
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.parameters import unembedding
+from nla_jax.models.lora import Lora, variables
+from nla_jax.models.parameters import transformer, unembedding
 from nla_jax.models.reconstructor import Reconstructor
 from nla_jax.models.token_scores import KERNELS, TokenScores, token_scores
 from nla_jax.models.verbalizer import INJECT_MAPS, INJECT_MODES, Verbalizer
@@ -121,14 +122,14 @@ class Pair:
   def score_answers(self, av_params, vectors, tokens) -> TokenScores:
     """The AV's scores of answers [n, length], given activations [n, d_model]; differentiable."""
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
-    hidden = self.verbalizer.apply({"params": av_params}, before, after, vectors, tokens)
-    matrix, dtype = unembedding(av_params["transformer"]), self.verbalizer.dtype
+    hidden = self.verbalizer.apply(variables(av_params), before, after, vectors, tokens)
+    matrix, dtype = unembedding(transformer(av_params)), self.verbalizer.dtype
     return token_scores(hidden, matrix, tokens, dtype, kernel=self.kernel)
 
   def rebuild(self, ar_params, tokens, lengths) -> jax.Array:
     """The AR's reconstructions [n, d_model] of encoded explanations; differentiable."""
     before = jnp.asarray(self.prompts.ar_before)
-    return self.reconstructor.apply({"params": ar_params}, before, tokens, lengths)
+    return self.reconstructor.apply(variables(ar_params), before, tokens, lengths)
 
   def encode(self, texts: Sequence[str | None]) -> Inputs:
     """AR rows of explanations, in this pair's one shape."""
@@ -160,7 +161,7 @@ class Pair:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _reconstruct(params, before, tokens, lengths, *, model: Reconstructor):
-  return model.apply({"params": params}, before, tokens, lengths)
+  return model.apply(variables(params), before, tokens, lengths)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,6 +178,8 @@ class PairSettings:
     remat: recompute blocks in the backward pass.
     temperature: of sampling.
     kernel: how `token_scores` computes: auto, on or off.
+    lora: adapters of the AV on a frozen base; None trains every leaf.
+    ar_lora: likewise of the AR.
   """
 
   layer: int
@@ -188,6 +191,8 @@ class PairSettings:
   remat: bool = True
   temperature: float = 1.0
   kernel: str = "auto"
+  lora: Lora | None = None
+  ar_lora: Lora | None = None
 
 
 def make_pair(
@@ -206,8 +211,8 @@ def make_pair(
       raise NLAError(f"config.{name}={value!r}: expected one of {', '.join(known)}")
 
   return Pair(
-    Verbalizer(architecture, s.scale, s.mode, s.map, s.dtype, s.remat),
-    Reconstructor(architecture.lower(s.layer + 1), s.dtype, s.remat),
+    Verbalizer(architecture, s.scale, s.mode, s.map, s.dtype, s.remat, s.lora),
+    Reconstructor(architecture.lower(s.layer + 1), s.dtype, s.remat, s.ar_lora),
     prompts,
     tokenizer,
     s.layer,

@@ -19,6 +19,7 @@ from nla_jax.decoding.weights import decode_copy
 from nla_jax.models.cache import Cache, empty_cache
 from nla_jax.models.injection import ADD, Injection
 from nla_jax.models.language_model import LanguageModel
+from nla_jax.models.lora import variables
 from nla_jax.parallel import sharding
 
 CHUNK = 512  # prompt tokens of one forward, at most
@@ -115,7 +116,7 @@ def padded(prompts: Sequence[Sequence[int]], chunk: int = CHUNK) -> tuple[np.nda
 def extend(params: Any, tokens, valid, cache: Cache, injection, *, model: LanguageModel):
   """One chunk of every prompt behind what the cache holds: the last hidden states and the cache."""
   arguments = (tokens, valid, cache, injection)
-  return model.apply({"params": params}, *arguments, method="prefill")
+  return model.apply(variables(params), *arguments, method="prefill")
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sampling", "room"))

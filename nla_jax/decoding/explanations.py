@@ -15,6 +15,7 @@ from nla_jax.decoding import loop
 from nla_jax.decoding.loop import Draws, Rollout, Sampling, State
 from nla_jax.decoding.weights import decode_copy
 from nla_jax.models.cache import empty_cache
+from nla_jax.models.lora import variables
 from nla_jax.models.verbalizer import Verbalizer
 
 
@@ -64,5 +65,5 @@ def prefill(
   """
   _, after, vectors = prompt
   cache = empty_cache(model.architecture, vectors.shape[0], after.shape[0], loop.cache_dtype(model))
-  hidden, cache = model.apply({"params": params}, *prompt, cache, method="prefill")
+  hidden, cache = model.apply(variables(params), *prompt, cache, method="prefill")
   return loop.begin(params, hidden, cache, draws, model=model, sampling=sampling, room=room)

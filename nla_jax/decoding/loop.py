@@ -24,7 +24,8 @@ from nla_jax.decoding import draw
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.cache import Cache, chosen_rows, repeat_rows, repeated, with_room
 from nla_jax.models.injection import Injection
-from nla_jax.models.parameters import unembedding
+from nla_jax.models.lora import variables
+from nla_jax.models.parameters import transformer, unembedding
 from nla_jax.models.products import einsum
 from nla_jax.parallel import precision, sharding
 
@@ -203,7 +204,7 @@ def decode(
 
   def body(state: State) -> State:
     arguments = (state.token, state.cache, state.steering)
-    hidden, cache = model.apply({"params": params}, *arguments, method="step")
+    hidden, cache = model.apply(variables(params), *arguments, method="step")
     token, logprob = _choose(hidden, params, keys, state.step, temperature, model, sampling.greedy)
     finished = state.out.finished
     token = jnp.where(finished, sampling.stop_ids[-1], token)
@@ -220,7 +221,7 @@ def decode(
 
 def _choose(hidden, params, keys, step, temperature, model: Decoder, greedy: bool):
   """The next token of each row and its log-probability, from hidden states [rows, d_model]."""
-  matrix = unembedding(params["transformer"])
+  matrix = unembedding(transformer(params))
   logits = einsum("bd,vd->bv", hidden, matrix, model.dtype, "batch", "vocabulary")
   logits = sharding.reshard(logits, "batch", None)  # a draw needs the whole vocabulary
   if greedy:

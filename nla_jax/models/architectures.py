@@ -78,6 +78,21 @@ class Architecture:
   rope_theta_local: float | None = None
   windows: tuple[int, ...] | None = None
 
+  @property
+  def matrices(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """{name: (axes that a product sums over, axes of its result)} of a block's matrices."""
+    d, ff, queries = (self.d_model,), (self.d_ff,), (self.n_heads, self.head_dim)
+    keys = (self.n_kv_heads, self.head_dim)
+    return {
+      "query": (d, queries),
+      "key": (d, keys),
+      "value": (d, keys),
+      "output": (queries, d),
+      "gate": (d, ff),
+      "up": (d, ff),
+      "down": (ff, d),
+    }
+
   def lower(self, n_layers: int) -> "Architecture":
     """The same family cut to its first `n_layers` blocks (the AR, or a target without what is above K)."""
     if not 1 <= n_layers <= self.n_layers:

@@ -4,6 +4,7 @@
 to the prefix's keys and values, so the result, and its gradient, equal those of the unshared forward.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,8 @@ from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.attention import attend, rotate
 from nla_jax.models.injection import EMBEDDING, Injection
-from nla_jax.models.products import einsum
+from nla_jax.models.lora import Lora, entries, low_rank, names
+from nla_jax.models.products import FrozenLayer, einsum
 
 INIT = nn.initializers.normal(0.02)
 _NO_PREFIX = (None, None)
@@ -93,27 +95,34 @@ class Block(nn.Module):
     architecture: the family's values.
     dtype: of the operands of matrix products.
     collect: indices of the blocks whose output is kept.
+    lora: of the adapters; the other leaves are then the base's, in the collection `frozen`. None trains every leaf.
   """
 
   architecture: Architecture
   dtype: Any
   collect: tuple[int, ...]
+  lora: Lora | None = None
 
   def setup(self):
+    table = self._table()
+    if self.lora is None:
+      self.trained = {name: self.param(name, *entry) for name, entry in table.items()}
+      return
+
+    adapters = entries(self.architecture, self.lora)
+    self.trained = {name: self.param(name, *entry) for name, entry in adapters.items()}
+    self.frozen = {name: self.get_variable("frozen", name) for name in table}
+
+  def _table(self) -> dict[str, tuple]:
+    """{name: (initializer, shape)} of the model's own leaves."""
     a = self.architecture
     # Gemma multiplies by 1 + w, so that its fresh norms are zeros.
     ones = nn.initializers.zeros if a.norm_offset else nn.initializers.ones
     zeros = nn.initializers.zeros
     table = {
       "attention_norm": (ones, (a.d_model,)),
-      "query": (INIT, (a.d_model, a.n_heads, a.head_dim)),
-      "key": (INIT, (a.d_model, a.n_kv_heads, a.head_dim)),
-      "value": (INIT, (a.d_model, a.n_kv_heads, a.head_dim)),
-      "output": (INIT, (a.n_heads, a.head_dim, a.d_model)),
       "mlp_norm": (ones, (a.d_model,)),
-      "gate": (INIT, (a.d_model, a.d_ff)),
-      "up": (INIT, (a.d_model, a.d_ff)),
-      "down": (INIT, (a.d_ff, a.d_model)),
+      **{name: (INIT, (*inputs, *outputs)) for name, (inputs, outputs) in a.matrices.items()},
     }
     if a.attention_bias:
       table |= {
@@ -125,7 +134,16 @@ class Block(nn.Module):
       table |= {"query_norm": (ones, (a.head_dim,)), "key_norm": (ones, (a.head_dim,))}
     if a.sandwich_norm:
       table |= {"post_attention_norm": (ones, (a.d_model,)), "post_mlp_norm": (ones, (a.d_model,))}
-    self.weights = {name: self.param(name, *entry) for name, entry in table.items()}
+    return table
+
+  def _weights(self, index) -> Mapping[str, Any]:
+    """This layer's leaves. Of a frozen base, matrices stay in their stacks until a product takes them."""
+    if self.lora is None:
+      return self.trained
+    matrices = self.architecture.matrices
+    layers = {name: FrozenLayer(stack, index) for name, stack in self.frozen.items()}
+    own = {name: layer if name in matrices else layer.take() for name, layer in layers.items()}
+    return {**own, **self.trained}
 
   def __call__(self, stream: Stream, layer: Layer, context: Context):
     """The stream after this block, and the keys and values of the prefix where a cache shall keep them."""
@@ -133,16 +151,18 @@ class Block(nn.Module):
     def of_kind(table):
       return table[0] if table.shape[0] == 1 else table[layer.kind]
 
+    weights = self._weights(layer.index)
+
     # 1. The shared prefix, once for all rows.
     prefix, shared = stream.prefix, (layer.prefix_keys, layer.prefix_values)
     if prefix is not None:
-      q, k, v = self._project(prefix, *map(of_kind, context.prefix_rotary))
+      q, k, v = self._project(weights, prefix, *map(of_kind, context.prefix_rotary))
       attended = self._attend(q, [(k, v, of_kind(context.prefix_mask))])
-      prefix, shared = self._finish(prefix, attended), (k[0], v[0])
+      prefix, shared = self._finish(weights, prefix, attended), (k[0], v[0])
     sources = [] if shared[0] is None else [(*shared, of_kind(context.cross_mask))]
 
     # 2. The rows, which attend to the prefix, to what the cache holds, and to themselves.
-    q, k, v = self._project(stream.x, *map(of_kind, context.rotary))
+    q, k, v = self._project(weights, stream.x, *map(of_kind, context.rotary))
     keys, values = stream.keys, stream.values
     if keys is not None:
       keys, values = (
@@ -150,7 +170,7 @@ class Block(nn.Module):
       )
       k, v = keys[layer.index], values[layer.index]
     sources.append((k, v, of_kind(context.mask)))
-    x = self._finish(stream.x, self._attend(q, sources))
+    x = self._finish(weights, stream.x, self._attend(q, sources))
 
     # 3. What is put into this block's output, and what is kept of it.
     injection = context.injection
@@ -168,12 +188,21 @@ class Block(nn.Module):
     scale = a.head_dim**-0.5 if a.query_scale is None else a.query_scale
     return attend(q, sources, scale, self.dtype)
 
-  def _project(self, x, cos, sin):
+  def _product(self, w, form: str, x, name: str, *axes):
+    """x times a matrix of the block, and its adapter's product where it has one."""
+    axes = ("batch", None, *axes)
+    y = einsum(form, x, w[name], self.dtype, *axes)
+    if self.lora is None or name not in self.lora.targets:
+      return y
+    a, b = (w[one] for one in names(name))
+    return y + self.lora.scale * low_rank(form, x, a, b, self.dtype, *axes)
+
+  def _project(self, w, x, cos, sin):
     """Rotated queries, keys and values: [batch, length, heads, head_dim]."""
-    a, w = self.architecture, self.weights
+    a = self.architecture
     h = rms_norm(x, w["attention_norm"], a.rms_eps, a.norm_offset)
     q, k, v = (
-      einsum("bsd,dhk->bshk", h, w[name], self.dtype, "batch", None, "heads", None)
+      self._product(w, "bsd,dhk->bshk", h, name, "heads", None)
       for name in ("query", "key", "value")
     )
     if a.attention_bias:
@@ -183,24 +212,21 @@ class Block(nn.Module):
       k = rms_norm(k, w["key_norm"], a.rms_eps, a.norm_offset)
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
-  def _finish(self, x, attended):
+  def _finish(self, w, x, attended):
     """Attention's output projection and the MLP, each added to the residual stream `x`."""
-    a, w = self.architecture, self.weights
+    a = self.architecture
 
     def norm(y, name: str):
       return rms_norm(y, w[name], a.rms_eps, a.norm_offset)
 
-    def product(form: str, y, name: str, *axes):
-      return einsum(form, y, w[name], self.dtype, "batch", None, *axes)
-
-    y = product("bshk,hkd->bsd", attended, "output", None)
+    y = self._product(w, "bshk,hkd->bsd", attended, "output", None)
     x = x + (norm(y, "post_attention_norm") if a.sandwich_norm else y)
 
     h = norm(x, "mlp_norm")
-    gate = product("bsd,df->bsf", h, "gate", "hidden")
-    up = product("bsd,df->bsf", h, "up", "hidden")
+    gate = self._product(w, "bsd,df->bsf", h, "gate", "hidden")
+    up = self._product(w, "bsd,df->bsf", h, "up", "hidden")
     gate = nn.silu(gate) if a.activation == "silu" else nn.gelu(gate, approximate=True)
-    y = product("bsf,fd->bsd", gate * up, "down", None)
+    y = self._product(w, "bsf,fd->bsd", gate * up, "down", None)
     return x + (norm(y, "post_mlp_norm") if a.sandwich_norm else y)
 
 

@@ -1,5 +1,6 @@
 """Parameter trees of a `Transformer`: fresh, cut to their first blocks, rounded for products."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,10 +9,13 @@ from jaxtyping import Shaped
 
 from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.products import as_bits
 from nla_jax.models.transformer import Transformer
+from nla_jax.parallel import precision
 
 # Matrices that only ever enter products; the embedding is also read by the residual stream.
 OPERANDS = ("query", "key", "value", "output", "gate", "up", "down", "unembedding")
+MATRICES = ("embedding", *OPERANDS)
 
 
 def init_params(architecture: Architecture, key: jax.Array, stop_layer: int | None = None) -> dict:
@@ -39,9 +43,33 @@ def rounded(params: Any, dtype) -> Any:
   return jax.tree_util.tree_map_with_path(cast, params)
 
 
+def as_base(params: Any) -> Any:
+  """A language model's tree as the frozen base of adapters: its matrices in bfloat16, on CPUs as bits.
+
+  Norms and biases stay as they are.
+  """
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def pack(leaf):
+    leaf = leaf.astype(jnp.bfloat16)
+    return as_bits(leaf) if precision.platform() == "cpu" else leaf
+
+  def cast(path, leaf):
+    if path[-1].key not in MATRICES or leaf.dtype == jnp.uint16:
+      return leaf
+    return pack(leaf)
+
+  return jax.tree_util.tree_map_with_path(cast, params)
+
+
 def unembedding(params: Any) -> Shaped[Array, "vocabulary d_model"]:
   """The matrix that turns hidden states into logits: the embedding where the model is tied.
 
-  In the token loop on CPUs it is uint16 bits (`products.as_bits`).
+  In the token loop on CPUs, and in a frozen base, it is uint16 bits (`products.as_bits`).
   """
   return params.get("unembedding", params["embedding"])
+
+
+def transformer(params: dict) -> Any:
+  """The leaves of a model's language model that are not adapters: the frozen base's where there is one."""
+  return params.get("base", params["transformer"])

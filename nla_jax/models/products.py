@@ -8,10 +8,12 @@ speed everywhere; hence the custom derivative.
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import BFloat16, Float, Shaped, UInt16
+from flax import struct
+from jaxtyping import BFloat16, Float, Int, Shaped, UInt16
 
 from nla_jax.arrays import Array
 from nla_jax.parallel import sharding
@@ -31,8 +33,28 @@ def from_bits(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
   return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
+class FrozenLayer(NamedTuple):
+  """One layer's matrix in a stack that is not trained; a product takes it out where it lies.
+
+  Attributes:
+    stack: [layers, …], perhaps of more layers than the model that reads it has, perhaps packed by `as_bits`.
+    index: of the layer.
+  """
+
+  stack: Shaped[Array, "layers ..."]
+  index: Int[Array, ""]
+
+  def take(self) -> Shaped[Array, "..."]:
+    """The layer's matrix."""
+    return from_bits(jax.lax.dynamic_index_in_dim(self.stack, self.index, 0, keepdims=False))
+
+
 def einsum(
-  subscripts: str, a: Float[Array, "..."], b: Shaped[Array, "..."], dtype, *axes: str | None
+  subscripts: str,
+  a: Float[Array, "..."],
+  b: Shaped[Array, "..."] | FrozenLayer,
+  dtype,
+  *axes: str | None,
 ) -> Float[Array, "..."]:
   """`jnp.einsum(subscripts, a, b)` with operands in `dtype`, a float32 result, and gradients computed alike.
 
@@ -42,10 +64,12 @@ def einsum(
     subscripts: of the product.
     a: the left operand.
     b: the right operand. Where a mesh is set and `b` is a parameter, it is gathered over `fsdp` after rounding. It may
-      be packed by `as_bits`; then no gradient is defined.
+      be packed by `as_bits`, or a `FrozenLayer`; then it has no gradient.
     dtype: of the operands in the product.
     axes: the result's logical axes (`nla_jax.parallel.sharding`); without them jax infers the layout.
   """
+  if isinstance(b, FrozenLayer):
+    return _frozen_einsum(subscripts, jnp.dtype(dtype), axes, a, b)
   return _rounded_einsum(subscripts, jnp.dtype(dtype), axes, a, b)
 
 
@@ -90,3 +114,36 @@ def _backward(subscripts: str, dtype, axes, saved, g):
 
 
 _rounded_einsum.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _frozen_einsum(subscripts: str, dtype, axes, a, layer: FrozenLayer):
+  return _rounded_einsum(subscripts, dtype, axes, a, layer.take())
+
+
+@struct.dataclass
+class _Saved:
+  """What the backward pass of a frozen product needs: the stack and where in it, and of `a` only its type.
+
+  Neither operand is kept: without a gradient of the matrix, `a` itself is not read again.
+  """
+
+  layer: FrozenLayer
+  dtype: Any = struct.field(pytree_node=False)
+  layout: Any = struct.field(pytree_node=False)
+
+
+def _frozen_forward(subscripts: str, dtype, axes, a, layer: FrozenLayer):
+  layout = jax.typeof(a).sharding if sharding.has_mesh() else None
+  return _frozen_einsum(subscripts, dtype, axes, a, layer), _Saved(layer, a.dtype, layout)
+
+
+def _frozen_backward(subscripts: str, dtype, axes, saved: _Saved, g):
+  inputs, out = subscripts.split("->")
+  left, right = inputs.split(",")
+  gathered = sharding.unshard(saved.layer.take().astype(dtype))
+  da = _product(f"{out},{right}->{left}", g.astype(dtype), gathered, saved.layout)
+  return da.astype(saved.dtype), None
+
+
+_frozen_einsum.defvjp(_frozen_forward, _frozen_backward)

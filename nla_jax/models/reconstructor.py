@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.lora import Lora, joined
 from nla_jax.models.parameters import lower_params
 from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Transformer
@@ -31,15 +32,17 @@ class Reconstructor(nn.Module):
     architecture: of the K+1 blocks kept (`architecture.lower(K + 1)`).
     dtype: of the operands of matrix products.
     remat: recompute blocks in the backward pass.
+    lora: adapters on a frozen base; None trains every leaf.
   """
 
   architecture: Architecture
   dtype: Any = jnp.float32
   remat: bool = False
+  lora: Lora | None = None
 
   def setup(self):
     a = self.architecture
-    self.transformer = Transformer(a, a.n_layers - 1, self.dtype, self.remat)
+    self.transformer = Transformer(a, a.n_layers - 1, self.dtype, self.remat, lora=self.lora)
     self.head = Head()
 
   def __call__(
@@ -62,7 +65,14 @@ class Reconstructor(nn.Module):
     return self.head(jnp.sum(jnp.where(last[..., None], hidden, 0.0), axis=1))
 
 
-def reconstructor_params(transformer_params: dict, layer: int) -> dict:
-  """A fresh AR from the target's parameters: blocks 0..layer and an identity head."""
-  lower = lower_params(transformer_params, layer + 1)
-  return {"transformer": lower, "head": {"weight": jnp.eye(lower["embedding"].shape[1])}}
+def reconstructor_params(
+  transformer_params: dict, layer: int, adapters: dict | None = None
+) -> dict:
+  """A fresh AR from the target's parameters: blocks 0..layer and an identity head.
+
+  With adapters (of these blocks) the target's tree is their frozen base as it is: the blocks above are left alone.
+  """
+  head = {"weight": jnp.eye(transformer_params["embedding"].shape[1])}
+  if adapters is None:
+    return {"transformer": lower_params(transformer_params, layer + 1), "head": head}
+  return joined({"transformer": adapters, "head": head}, transformer_params)

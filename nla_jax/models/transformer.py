@@ -20,6 +20,7 @@ from nla_jax.models.attention import band_mask, rotary_tables
 from nla_jax.models.block import INIT, Block, Context, Layer, Stream, rms_norm
 from nla_jax.models.cache import Cache
 from nla_jax.models.injection import EMBEDDING, Injection
+from nla_jax.models.lora import Lora
 from nla_jax.models.products import from_bits
 from nla_jax.parallel import sharding
 
@@ -47,6 +48,8 @@ class Transformer(nn.Module):
     dtype: of the operands of matrix products; the residual stream, norms and softmax are float32.
     remat: recompute each block in the backward pass.
     collect: indices of blocks whose output residual is returned.
+    lora: adapters on a frozen base, whose leaves are in the collection `frozen`; it may have more blocks than are
+      computed. None trains every leaf.
   """
 
   architecture: Architecture
@@ -54,6 +57,7 @@ class Transformer(nn.Module):
   dtype: Any = jnp.float32
   remat: bool = False
   collect: tuple[int, ...] = ()
+  lora: Lora | None = None
 
   @property
   def depth(self) -> int:
@@ -82,7 +86,7 @@ class Transformer(nn.Module):
     a = self.architecture
 
     # 1. The embedding, and what is put into it.
-    embedding = self.param("embedding", INIT, (a.vocab_size, a.d_model))
+    embedding = self._leaf("embedding", INIT, (a.vocab_size, a.d_model))
     x = self._embed(embedding, tokens)
     if injection is not None and injection.after == EMBEDDING:
       x = injection.apply(x)
@@ -100,10 +104,10 @@ class Transformer(nn.Module):
     hidden = stream.x
     if self.stop_layer is None:
       ones = nn.initializers.zeros if a.norm_offset else nn.initializers.ones
-      final_norm = self.param("final_norm", ones, (a.d_model,))
+      final_norm = self._leaf("final_norm", ones, (a.d_model,))
       hidden = rms_norm(hidden, final_norm, a.rms_eps, a.norm_offset)
       if not a.tied:
-        self.param("unembedding", INIT, (a.vocab_size, a.d_model))
+        self._leaf("unembedding", INIT, (a.vocab_size, a.d_model))
 
     # 4. The cache, with these tokens in it.
     if cache is not None:
@@ -112,6 +116,12 @@ class Transformer(nn.Module):
       kept = cached_prefix if prefix is None else prefix_cache
       cache = Cache(stream.keys, stream.values, filled, seen, *kept)
     return Output(hidden, stream.residuals, cache)
+
+  def _leaf(self, name: str, initializer, shape: tuple[int, ...]):
+    """A leaf outside of the blocks: trained, or the frozen base's."""
+    if self.lora is None:
+      return self.param(name, initializer, shape)
+    return self.get_variable("frozen", name)
 
   def _embed(self, embedding, tokens):
     layout = sharding.activation(("batch", None, None), (*tokens.shape, embedding.shape[1]))
@@ -138,12 +148,13 @@ class Transformer(nn.Module):
     scan = nn.scan(
       block,
       variable_axes={"params": 0},
+      variable_broadcast="frozen",
       split_rngs={"params": True},
       length=self.depth,
       in_axes=(0, nn.broadcast),
       out_axes=0,
     )
-    return scan(self.architecture, self.dtype, self.collect, name="layers")
+    return scan(self.architecture, self.dtype, self.collect, self.lora, name="layers")
 
   def _context(self, tokens, prefix, valid, cache: Cache | None) -> Context:
     """Rotary tables and masks, once for all layers.

@@ -10,6 +10,7 @@ from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.cache import Cache
 from nla_jax.models.injection import ADD, EMBEDDING, REPLACE, Injection
+from nla_jax.models.lora import Lora, joined
 from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Transformer
 from nla_jax.parallel import sharding
@@ -57,6 +58,7 @@ class Verbalizer(nn.Module):
     inject_map: `scalar` (the reference) or `affine`.
     dtype: of the operands of matrix products.
     remat: recompute blocks in the backward pass.
+    lora: adapters on a frozen base; None trains every leaf.
   """
 
   architecture: Architecture
@@ -65,9 +67,10 @@ class Verbalizer(nn.Module):
   inject_map: str = "scalar"
   dtype: Any = jnp.float32
   remat: bool = False
+  lora: Lora | None = None
 
   def setup(self):
-    self.transformer = Transformer(self.architecture, None, self.dtype, self.remat)
+    self.transformer = Transformer(self.architecture, None, self.dtype, self.remat, lora=self.lora)
     self.injection = InjectionMap(self.scale, self.inject_map == "affine")
 
   def __call__(
@@ -125,9 +128,14 @@ def _rows(after, batch: int) -> Int[Array, "batch A"]:
   return sharding.reshard(jnp.broadcast_to(after, (batch, after.shape[0])), "batch", None)
 
 
-def verbalizer_params(transformer_params: Any, d_model: int, inject_map: str) -> dict:
-  """A fresh AV around a language model's parameters."""
-  params = {"transformer": transformer_params}
+def verbalizer_params(
+  transformer_params: Any, d_model: int, inject_map: str, adapters: dict | None = None
+) -> dict:
+  """A fresh AV around a language model's parameters, or around adapters with that model as their frozen base."""
+  if adapters is None:
+    params = {"transformer": transformer_params}
+  else:
+    params = joined({"transformer": adapters}, transformer_params)
   if inject_map == "affine":
     params["injection"] = {"matrix": jnp.eye(d_model), "bias": jnp.zeros(d_model)}
   return params

@@ -35,6 +35,12 @@ PARAMETERS = {
   "weight": P("fsdp", None),
 }
 
+# Of an adapter, A lies as the axes do that its matrix sums over and B as those of its result; the rank stays whole.
+_SUMMED = {"query": 1, "key": 1, "value": 1, "output": 2, "gate": 1, "up": 1, "down": 1}
+for _name, _axes in _SUMMED.items():
+  PARAMETERS[f"{_name}_lora_a"] = P(*PARAMETERS[_name][:_axes], None)
+  PARAMETERS[f"{_name}_lora_b"] = P(None, *PARAMETERS[_name][_axes:])
+
 # Logical axis of an activation -> mesh axes.
 ACTIVATIONS = {
   None: None,

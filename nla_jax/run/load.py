@@ -30,5 +30,6 @@ def load_run(folder: Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
   metrics = files.read_json(run.path("eval") / workdir.METRICS)
   baseline = None if metrics is None else metrics["baseline_variance"]
 
-  av, ar = (load_params(workdir.params_of(run.path(stage), model)) for model in ("av", "ar"))
+  folders = (workdir.params_of(run.path(stage), model) for model in ("av", "ar"))
+  av, ar = (run.whole(load_params(folder)) for folder in folders)
   return NLA(pair, av, ar, run.config.model, baseline, load_target)

@@ -13,6 +13,8 @@ from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.base_models.record import Pretrained
+from nla_jax.models.lora import Lora, joined
+from nla_jax.models.parameters import as_base
 from nla_jax.parallel import distributed, process
 from nla_jax.parallel.precision import compute_dtype
 from nla_jax.progress import say
@@ -75,6 +77,21 @@ class Run:
     """The base model without its weights: architecture, tokenizer, hashes."""
     return load_pretrained(self.config.model, weights=False)
 
+  @functools.cached_property
+  def lora(self) -> Lora | None:
+    """How the AV and the AR are adapted; None where all of them is trained."""
+    c = self.config.lora
+    return Lora(c.rank, c.alpha, tuple(c.targets)) if c.rank else None
+
+  @functools.cached_property
+  def frozen_base(self):
+    """The base model as the frozen base of adapters, held once for all that read it; None without adapters."""
+    return as_base(self.base_params()) if self.lora else None
+
+  def whole(self, params: dict) -> dict:
+    """Parameters as a stage saved them, with the frozen base of adapters."""
+    return joined(params, self.frozen_base)
+
   def base_params(self, stop_layer: int | None = None):
     """The base model's parameters, read anew: the caller may donate them.
 
@@ -122,6 +139,8 @@ class Run:
       remat=c.remat,
       temperature=c.rl.temperature,
       kernel=c.kernel,
+      lora=self.lora,
+      ar_lora=self.lora,
     )
 
     return make_pair(base.architecture, base.tokenizer, self.prompts, settings)

@@ -11,7 +11,7 @@ from nla_jax.config import section
 SECTIONS = {
   "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
   "teach": ("teacher",),
-  "sft": ("init", "prompts", "inject", "av", "ar", "remat"),
+  "sft": ("init", "prompts", "inject", "lora", "av", "ar", "remat"),
   "rl": ("rl",),
   "eval": ("evaluation",),
   "export": ("export_dtype",),

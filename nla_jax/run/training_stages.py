@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from nla_jax.autoencoder.fve import baseline_variance
@@ -12,6 +13,7 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
+from nla_jax.models.lora import adapter_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
@@ -75,11 +77,12 @@ def _fit_ar(run: Run, stage: Stage, pair: Pair) -> Any:
   watch = sft_lib.watch_ar(pair, vectors, texts, baseline_variance(vectors))
 
   # 2. Where it starts. It is loaded last and donated: the train state takes its memory.
-  layer = run.config.layer
+  layer, adapters = run.config.layer, _fresh_adapters(run, pair.reconstructor)
+  base = run.base_params(layer) if adapters is None else run.frozen_base
   return sft_lib.fit(
     _session(run, stage, "sft ar", stage.path / "ar"),
     run.config.ar,
-    sharding.shard_params(reconstructor_params(run.base_params(layer), layer)),
+    sharding.shard_params(reconstructor_params(base, layer, adapters)),
     functools.partial(sft_lib.ar_loss, pair=pair),
     examples,
     watch,
@@ -97,14 +100,23 @@ def _fit_av(run: Run, stage: Stage, pair: Pair) -> Any:
 
   # 2. Where it starts; loaded last and donated, as well.
   d_model, injection_map = pair.verbalizer.architecture.d_model, run.config.inject.map
+  adapters = _fresh_adapters(run, pair.verbalizer)
+  base = run.base_params() if adapters is None else run.frozen_base
   return sft_lib.fit(
     _session(run, stage, "sft av", stage.path / "av"),
     run.config.av,
-    sharding.shard_params(verbalizer_params(run.base_params(), d_model, injection_map)),
+    sharding.shard_params(verbalizer_params(base, d_model, injection_map, adapters)),
     functools.partial(sft_lib.av_loss, pair=pair),
     examples,
     watch,
   )
+
+
+def _fresh_adapters(run: Run, model) -> dict | None:
+  """Adapters of the AV or the AR before training; None where all of it is trained."""
+  if model.lora is None:
+    return None
+  return adapter_params(model.architecture, model.lora, jax.random.key(run.config.seed))
 
 
 def rl(run: Run) -> None:
@@ -126,7 +138,8 @@ def rl(run: Run) -> None:
 
   # 2. Training, from the pair that SFT made.
   session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
-  start = rl_lib.Start(*(load_params(params_of(run.path("sft"), name)) for name in ("av", "ar")))
+  folders = (params_of(run.path("sft"), name) for name in ("av", "ar"))
+  start = rl_lib.Start(*(run.whole(load_params(folder)) for folder in folders))
   trained = rl_lib.train(pair, settings, start, examples, session)
 
   # 3. The result. Checkpoints go last: until then a stopped stage still has them.

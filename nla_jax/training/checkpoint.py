@@ -9,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import split
 from nla_jax.parallel import distributed, sharding
 
 
@@ -63,7 +64,8 @@ class Checkpoints:
 
 
 def save_params(folder: Path, params: Any) -> None:
-  """Writes a finished model's parameters; replaces what is there."""
+  """Writes a finished model's parameters, those that were trained; replaces what is there."""
+  params, _ = split(params)
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(folder.absolute(), params, force=True)
 

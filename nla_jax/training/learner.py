@@ -16,6 +16,7 @@ from ml_collections import FrozenConfigDict
 from nla_jax.autoencoder.fve import mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.decoding.loop import Rollout
+from nla_jax.models.lora import joined, split
 from nla_jax.models.parameters import rounded
 from nla_jax.parallel import sharding
 from nla_jax.training import losses
@@ -72,13 +73,17 @@ class ReconstructionBatch(NamedTuple):
 
 
 def frozen(params, dtype):
-  """A copy of parameters that stays when they are trained on, its matrices rounded as products read them."""
+  """A copy of parameters that stays when they are trained on, its matrices rounded as products read them.
+
+  The frozen base of adapters is not copied.
+  """
 
   def own(new, old):
     # Donation would take a leaf that rounding left as it was.
     return jnp.copy(new) if new is old else new
 
-  return jax.tree.map(own, rounded(params, dtype), params)
+  trained, base = split(params)
+  return joined(jax.tree.map(own, rounded(trained, dtype), trained), base)
 
 
 class Learner:
@@ -88,9 +93,10 @@ class Learner:
     pair: modules and prompts.
     settings: the config's `rl`.
     reference_params: the AV that the KL refers to, from `frozen`.
+    bases: frozen bases of the adapters, by model, "av" and "ar"; None where all of a model is trained.
   """
 
-  def __init__(self, pair: Pair, settings, reference_params):
+  def __init__(self, pair: Pair, settings, reference_params, bases: dict[str, Any] | None = None):
     # A frozen copy: compiled code must not depend on what somebody changes later.
     self.pair, self.settings = pair, FrozenConfigDict(settings)
     self.policy, self.reference = policy_settings(settings), reference_params
@@ -100,6 +106,7 @@ class Learner:
     )
     self.ar_optimizer = make_optimizer(settings.ar, settings.steps)
 
+    self.bases = bases or {"av": None, "ar": None}
     self.scores = jax.jit(pair.score_answers)
     self.update_av = jax.jit(self._update_av, donate_argnums=0)
     self.update_ar = jax.jit(self._update_ar, donate_argnums=0)
@@ -126,6 +133,9 @@ class Learner:
     def create(optimizer, params):
       return jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)
 
+    # Only what is trained has a state.
+    (av_params, _), (ar_params, _) = split(av_params), split(ar_params)
+
     # Copied first: the AR's parameters are donated to its train state.
     lagged = {"lagged_ar": jax.tree.map(jnp.copy, ar_params)} if self.settings.ar_ema else {}
     return {
@@ -133,6 +143,10 @@ class Learner:
       "ar": create(self.ar_optimizer, ar_params),
       **lagged,
     }
+
+  def params(self, states: States, name: str) -> dict:
+    """The parameters of a model, its frozen base among them."""
+    return joined(states[name].params, self.bases[name])
 
   def reconstruct_and_learn(
     self, states: States, batch: ReconstructionBatch, teacher: ReconstructionBatch | None
@@ -151,11 +165,13 @@ class Learner:
     n, decay = len(batch.tokens), self.settings.ar_ema
     lagged_errors = None
     if decay:
-      lagged_errors = self.judge(states["lagged_ar"], *sharding.shard_rows(tuple(batch[:3])))
+      lagged = joined(states["lagged_ar"], self.bases["ar"])
+      lagged_errors = self.judge(lagged, *sharding.shard_rows(tuple(batch[:3])))
 
     if teacher is not None:
       batch = ReconstructionBatch(*(np.concatenate(both) for both in zip(batch, teacher)))
-    ar_state, live_errors, norm = self.update_ar(states["ar"], sharding.shard_rows(batch))
+    given = (sharding.shard_rows(batch), self.bases["ar"])
+    ar_state, live_errors, norm = self.update_ar(states["ar"], *given)
 
     states = states | {"ar": ar_state}
     if decay:
@@ -185,7 +201,8 @@ class Learner:
     for _ in range(self.settings.epochs):
       for rows in np.split(order.permutation(n), self.settings.minibatches):
         part = batch if self.on_policy else _take(batch, rows)
-        state, metrics, logprob = self.update_av(state, sharding.shard_rows(part), kl_weight)
+        given = (sharding.shard_rows(part), kl_weight, self.bases["av"])
+        state, metrics, logprob = self.update_av(state, *given)
 
     # 3. How far the trainer's log-probabilities are from the sampler's, for the same weights.
     before = sharding.fetch(logprob) if self.on_policy else batch.old_logprob
@@ -215,7 +232,7 @@ class Learner:
     )
 
     # On policy the update's own forward pass gives the old log-probabilities: one pass less.
-    old = None if self.on_policy else score(state.params)
+    old = None if self.on_policy else score(joined(state.params, self.bases["av"]))
     return PolicyBatch(activations, tokens, mask, advantages, old, sampled, reference)
 
   def _errors(self, params, tokens, lengths, activations) -> Float[jax.Array, " n"]:
@@ -227,11 +244,12 @@ class Learner:
     decay = self.settings.ar_ema
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, lagged, live)
 
-  def _update_ar(self, state: TrainState, batch: ReconstructionBatch):
+  def _update_ar(self, state: TrainState, batch: ReconstructionBatch, base):
     """Regression on the texts that fit. Also returns every row's mse_nrm before the update, and the gradient's norm."""
     settings = self.settings.ar
 
-    def loss(params, part: ReconstructionBatch):
+    def loss(trained, part: ReconstructionBatch):
+      params = joined(trained, base)
       errors = self._errors(params, part.tokens, part.lengths, part.activations)
       return losses.masked_mean(errors, part.fits), ((), errors)
 
@@ -244,7 +262,7 @@ class Learner:
     )
     return state, found.rows, norm
 
-  def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight):
+  def _update_av(self, state: TrainState, batch: PolicyBatch, kl_weight, base):
     """One policy update. Also returns metrics, and every token's log-probability before the update."""
     settings = self.settings.av
 
@@ -252,7 +270,9 @@ class Learner:
       # What the loss is a mean over: tokens, or samples, of which every micro-batch has the same number.
       return losses.mask_count(part.mask) if self.policy.average == "token" else 1.0
 
-    loss = functools.partial(self._policy_loss, kl_weight=kl_weight)
+    def loss(trained, part: PolicyBatch):
+      return self._policy_loss(joined(trained, base), part, kl_weight)
+
     found = gradient(loss, state.params, batch, accumulate=settings.accumulate, weight=weight)
     state, norm = guarded_update(
       state, found.grads, self.av_optimizer, settings.clip, settings.skip_above

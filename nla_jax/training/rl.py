@@ -26,6 +26,7 @@ from nla_jax.autoencoder.fve import fve
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.decoding.explanations import Rollout
+from nla_jax.models.lora import split
 from nla_jax.parallel import sharding
 from nla_jax.progress import StepLines, say
 from nla_jax.training import losses
@@ -126,7 +127,8 @@ def train(
   """
   # The reference is copied before the AV's parameters are donated to its train state.
   check_settings(settings)
-  learner = Learner(pair, settings, frozen(start.av_params, pair.verbalizer.dtype))
+  bases = {"av": split(start.av_params)[1], "ar": split(start.ar_params)[1]}
+  learner = Learner(pair, settings, frozen(start.av_params, pair.verbalizer.dtype), bases)
   states = learner.create(*start)
   streams = _open_streams(examples, settings, session.seed)
 
@@ -157,7 +159,7 @@ def train(
 
   samples.close()
   loop.close()
-  return {name: states[name].params for name in ("av", "ar")}
+  return {name: learner.params(states, name) for name in ("av", "ar")}
 
 
 def take_step(
@@ -186,7 +188,7 @@ def take_step(
   # 1. Explanations of every activation: its prompt is computed once for the whole group.
   sample_ids = np.arange(n, dtype=np.int32)
   rollout = jax.block_until_ready(
-    pair.roll_out(states["av"].params, batch.activations, seeds.key, sample_ids)
+    pair.roll_out(learner.params(states, "av"), batch.activations, seeds.key, sample_ids)
   )
   clock.append(time.time())
 

@@ -18,6 +18,7 @@ from nla_jax.autoencoder.fve import fve, mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.data.loader import StoreRows, batches
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import joined, split
 from nla_jax.parallel import sharding
 from nla_jax.training import losses
 from nla_jax.training.accumulation import gradient
@@ -45,7 +46,9 @@ def ar_loss(params, batch: dict[str, jax.Array], pair: Pair) -> Float[jax.Array,
 
 
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, settings):
-  """The compiled update (state, batch) -> (state, loss, gradient norm); the state is donated.
+  """The compiled update (state, batch, base) -> (state, loss, gradient norm); the state is donated.
+
+  `base` is the frozen base of adapters, or None.
 
   Args:
     loss: function of (params, batch), a mean over the tokens of `batch["mask"]` or, without a mask, over the rows.
@@ -57,11 +60,11 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, setting
   def weight(micro_batch):
     return losses.mask_count(micro_batch["mask"]) if "mask" in micro_batch else 1.0
 
-  def loss_alone(params, micro_batch):
-    return loss(params, micro_batch), ((), ())
-
   @functools.partial(jax.jit, donate_argnums=0)
-  def update(state: TrainState, batch):
+  def update(state: TrainState, batch, base):
+    def loss_alone(trained, micro_batch):
+      return loss(joined(trained, base), micro_batch), ((), ())
+
     found = gradient(loss_alone, state.params, batch, accumulate=settings.accumulate, weight=weight)
     state, norm = guarded_update(state, found.grads, optimizer, settings.clip, settings.skip_above)
     return state, found.value, norm
@@ -82,7 +85,7 @@ def fit(
   Args:
     session: where the run lives; `session.name` ends with the model's name in the config, av or ar.
     settings: the config's `optimizer` of this model.
-    params: where training starts; they are donated.
+    params: where training starts; they are donated, but for the frozen base of adapters.
     loss: `av_loss` or `ar_loss` of a pair.
     examples: rows of the store with the columns that the loss reads.
     watch: function of the parameters: what the curve shows besides the loss. It is called six times, at the first
@@ -96,7 +99,8 @@ def fit(
       f"{session.name}: {key}={settings.accumulate} does not divide a batch of {rows} examples"
     )
   optimizer = make_optimizer(settings, settings.steps)
-  state = jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)
+  trained, base = split(params)
+  state = jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(trained)
   update = make_update(loss, optimizer, settings)
   # Each process reads only the rows of a batch that its own devices hold.
   stream = batches(examples, batch_size=rows, seed=session.seed, part=sharding.local_rows(rows))
@@ -107,15 +111,16 @@ def fit(
   watched = {round(i * settings.steps / (_WATCHES - 1)) for i in range(_WATCHES)}
   for step in loop.remaining():
     # Before the update, so that the first point is that of the untrained model.
-    extra = watch(state.params) if step in watched else {}
-    state, value, norm = update(state, sharding.shard_rows(next(stream), rows))
+    extra = watch(joined(state.params, base)) if step in watched else {}
+    state, value, norm = update(state, sharding.shard_rows(next(stream), rows), base)
     metrics = {"loss": value, "gradient_norm": norm, "skipped": state.skipped, **extra}
     loop.record(step, metrics, {"loss": value, **extra})
     loop.end_step(step, state)
 
   # 3. The last point of the curve.
-  loop.close(**watch(state.params))
-  return state.params
+  params = joined(state.params, base)
+  loop.close(**watch(params))
+  return params
 
 
 def watch_av(

@@ -9,6 +9,7 @@ from nla_jax.interop.base_models import huggingface
 from nla_jax.interop.base_models.find import cached_directory
 from nla_jax.interop.pairs import model_card, sidecar
 from nla_jax.interop.pairs.write import write_ar, write_av
+from nla_jax.models.lora import merged
 from nla_jax.parallel import distributed
 
 
@@ -37,6 +38,8 @@ def export_pair(
     NLAError: a folder holds something else, or the disk is full.
   """
   pair = nla.pair
+  av_params = merged(nla.av_params, pair.verbalizer.lora)
+  ar_params = merged(nla.ar_params, pair.reconstructor.lora)
   side = _av_sidecar(pair, base, stage, trained_on, metrics)
 
   # The base model's config.json, whose other keys are kept; of a multimodal wrapper the text part.
@@ -47,18 +50,18 @@ def export_pair(
   write_av(
     folder / "av",
     pair.verbalizer.architecture,
-    nla.av_params["transformer"],
+    av_params["transformer"],
     pair.tokenizer,
     side,
     config,
-    injection=nla.av_params.get("injection"),
+    injection=av_params.get("injection"),
     dtype=dtype,
   )
   write_ar(
     folder / "ar",
     pair.reconstructor.architecture,
-    nla.ar_params["transformer"],
-    nla.ar_params["head"]["weight"],
+    ar_params["transformer"],
+    ar_params["head"]["weight"],
     pair.tokenizer,
     dataclasses.replace(side, role="ar"),
     config,

@@ -1,0 +1,157 @@
+"""LoRA: small trained matrices beside frozen ones (Hu et al. 2021, arXiv 2106.09685).
+
+A frozen product y = x W becomes y = x W + (x A) B · alpha / rank. B starts at zero, so that an adapted model starts as
+its base. Only A and B have gradients and optimizer state. The base's matrices are stacks over layers that several
+models share; a product takes its layer out of the stack where it lies.
+
+A tree with adapters has the base beside its trained leaves, under `base`:
+
+  {"transformer": {"layers": {"query_lora_a": …, "query_lora_b": …, …}}, "head": …, "base": the target's own tree}
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Shaped
+
+from nla_jax.arrays import Array
+from nla_jax.models.architectures import Architecture
+from nla_jax.models.products import einsum, from_bits
+
+# The matrices of a block that may be adapted.
+TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """How a model is adapted.
+
+  Attributes:
+    rank: width of A and height of B, at least 1.
+    alpha: the adapter's product is multiplied by alpha / rank.
+    targets: the block's matrices that have an adapter.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...] = TARGETS
+
+  @property
+  def scale(self) -> float:
+    """alpha / rank."""
+    return self.alpha / self.rank
+
+
+def names(target: str) -> tuple[str, str]:
+  """What A and B of a matrix are called in a parameter tree."""
+  return f"{target}_lora_a", f"{target}_lora_b"
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+  """A's start: uniform within ±1/√inputs, as PEFT draws it."""
+  bound = math.prod(shape[:-1]) ** -0.5
+  return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def entries(architecture: Architecture, lora: Lora) -> dict[str, tuple]:
+  """{name: (initializer, shape)} of the adapters of one block."""
+  table = {}
+  for target in lora.targets:
+    inputs, outputs = architecture.matrices[target]
+    a, b = names(target)
+    table[a] = (_uniform, (*inputs, lora.rank))
+    table[b] = (jax.nn.initializers.zeros, (lora.rank, *outputs))
+  return table
+
+
+def adapter_params(architecture: Architecture, lora: Lora, key: jax.Array) -> dict:
+  """Fresh adapters of all blocks, float32: {"layers": {name: [layers, …]}}."""
+  table, layers = entries(architecture, lora), architecture.n_layers
+  keys = jax.random.split(key, (len(table), layers))
+  stacks = {
+    name: jnp.stack([initialize(one, shape) for one in keys[i]])
+    for i, (name, (initialize, shape)) in enumerate(table.items())
+  }
+  return {"layers": stacks}
+
+
+def low_rank(
+  subscripts: str,
+  x: Float[Array, "..."],
+  a: Shaped[Array, "..."],
+  b: Shaped[Array, "..."],
+  dtype,
+  *axes,
+) -> Float[Array, "..."]:
+  """(x A) B for a product `x, W -> y`, without the scale.
+
+  Args:
+    subscripts: of the frozen product; it has no index r.
+    x: the left operand.
+    a: [inputs, rank].
+    b: [rank, outputs].
+    dtype: of the operands.
+    axes: the result's logical axes.
+  """
+  operands, out = subscripts.split("->")
+  left, right = operands.split(",")
+  contracted = "".join(index for index in right if index not in out)
+  new = "".join(index for index in right if index in out)
+  rows = "".join(index for index in left if index not in contracted)
+
+  # No device holds a part of the rank: it is smaller than what would have to be sent.
+  inner = (axes[0], *(None,) * len(rows)) if axes else ()
+  low = einsum(f"{left},{contracted}r->{rows}r", x, a, dtype, *inner)
+  return einsum(f"{rows}r,r{new}->{out}", low, b, dtype, *axes)
+
+
+def delta(lora: Lora, a: Float[Array, "... rank"], b: Float[Array, "rank ..."]):
+  """What an adapter adds to its matrix: A B · alpha / rank, [*inputs, *outputs] float32."""
+  return jnp.tensordot(a, b, axes=1, precision="highest") * lora.scale
+
+
+def merged(params: dict, lora: Lora | None) -> dict:
+  """A model's tree with its adapters added to their matrices, float32; what has no adapters is returned as it is.
+
+  Where the base has more blocks than there are adapters, those above are left out with all that follows them.
+  """
+  trained, base = split(params)
+  if base is None:
+    return params
+  adapters = trained["transformer"]["layers"]
+  n_layers = len(next(iter(adapters.values())))
+  whole = n_layers == len(base["layers"]["query"])
+
+  layers = {name: from_bits(leaf[:n_layers]) for name, leaf in base["layers"].items()}
+  add = jax.vmap(functools.partial(delta, lora))
+  for target in lora.targets:
+    a, b = names(target)
+    layers[target] = layers[target].astype(jnp.float32) + add(adapters[a], adapters[b])
+
+  rest = base if whole else {"embedding": base["embedding"]}
+  transformer = {name: from_bits(leaf) for name, leaf in rest.items() if name != "layers"}
+  tree = transformer | {"layers": layers}
+  return trained | {"transformer": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)}
+
+
+def split(params: dict) -> tuple[dict, Any]:
+  """A model's tree as (what is trained, the frozen base); the base is None where everything is trained."""
+  trained = {name: tree for name, tree in params.items() if name != "base"}
+  return trained, params.get("base")
+
+
+def joined(trained: dict, base: Any) -> dict:
+  """The tree that `split` took apart."""
+  return trained if base is None else {**trained, "base": base}
+
+
+def variables(params: dict) -> dict:
+  """What a module's `apply` takes for a model's tree."""
+  trained, base = split(params)
+  return (
+    {"params": trained} if base is None else {"params": trained, "frozen": {"transformer": base}}
+  )
