@@ -119,10 +119,14 @@ class Block(nn.Module):
     # Gemma multiplies by 1 + w, so that its fresh norms are zeros.
     ones = nn.initializers.zeros if a.norm_offset else nn.initializers.ones
     zeros = nn.initializers.zeros
+    shapes = {name: (*inputs, *outputs) for name, (inputs, outputs) in a.matrices.items()}
+    attention, mlp = ("query", "key", "value", "output"), ("gate", "up", "down")
+    # A random model's numbers depend on this order: linen counts the draws of a module.
     table = {
       "attention_norm": (ones, (a.d_model,)),
+      **{name: (INIT, shapes[name]) for name in attention},
       "mlp_norm": (ones, (a.d_model,)),
-      **{name: (INIT, (*inputs, *outputs)) for name, (inputs, outputs) in a.matrices.items()},
+      **{name: (INIT, shapes[name]) for name in mlp},
     }
     if a.attention_bias:
       table |= {
