@@ -73,7 +73,7 @@ def default_config() -> ConfigDict:
   c.model = ""  # package:NAME, a .gguf, a Hugging Face directory or hub id, or random:tiny
   c.layer = 20  # K, 0-based: the output of block K is read
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
-  # wikipedia-sample, a .txt, .jsonl or .parquet file, hf://dataset, or several: one+another.
+  # wikipedia-sample, chitchat-sample, a .txt, .jsonl or .parquet file, hf://dataset, or several: one+another.
   c.corpus = ""
 
   # Operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py).

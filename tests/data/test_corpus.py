@@ -97,6 +97,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
   for name, corpus, advice in (
     ("gensim", "wikipedia-sample", "pip install --no-deps gensim"),
     ("mwparserfromhell", "wikipedia-sample", "extra `demo`"),
+    ("chitchat_dataset", "chitchat-sample", "pip install --no-deps chitchat-dataset"),
   ):
     monkeypatch.setattr(
       importlib.util, "find_spec", lambda asked, name=name: None if asked == name else real(asked)

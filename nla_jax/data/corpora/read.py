@@ -7,7 +7,7 @@ import collections
 import os
 from collections.abc import Iterable, Iterator
 
-from nla_jax.data.corpora import files, hub, wikipedia
+from nla_jax.data.corpora import chitchat, files, hub, wikipedia
 from nla_jax.data.corpora.document import (
   Document,
   Records,
@@ -19,7 +19,7 @@ from nla_jax.data.corpora.document import (
 from nla_jax.errors import NLAError
 
 SEPARATOR = "+"  # between corpora that are read as one
-_SAMPLES = {wikipedia.SOURCE: wikipedia.read_sample}
+_SAMPLES = {wikipedia.SOURCE: wikipedia.read_sample, chitchat.SOURCE: chitchat.read_sample}
 _FILES = {".txt": files.read_text, ".jsonl": files.read_json_lines, ".parquet": files.read_parquet}
 
 
@@ -27,6 +27,7 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Do
   """Returns the documents of `source`, in a fixed order.
 
   Sources:
+    "chitchat-sample": conversations of two people from the installed `chitchat-dataset`; a group is a circle of people.
     "wikipedia-sample": prose paragraphs of English Wikipedia from the installed `gensim`; a group is an article.
     "*.txt": one document a paragraph (paragraphs are separated by blank lines), ids "{file's stem}#{i}".
     "*.jsonl": one object a line with `text` or `messages` (a list of {"role", "content"}), optionally `id` and `group`.
