@@ -74,7 +74,8 @@ def default_config() -> ConfigDict:
   c.model = ""  # package:NAME, a .gguf, a Hugging Face directory or hub id, or random:tiny
   c.layer = 20  # K, 0-based: the output of block K is read
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
-  c.corpus = ""  # wikipedia-sample, a .txt, .jsonl or .parquet file, or hf://dataset
+  # wikipedia-sample, chitchat-sample, a .txt, .jsonl or .parquet file, hf://dataset, or several: one+another.
+  c.corpus = ""
 
   # Operands of matrix products: float32 | bfloat16 | auto (see parallel/precision.py).
   c.compute = "auto"
@@ -83,7 +84,9 @@ def default_config() -> ConfigDict:
   # Which activations are kept. Splits are cut by groups of documents, so that no article lies in two of them.
   c.data = ConfigDict(
     {
-      "max_documents": 0,  # a seeded sample of this many documents; 0 takes all
+      # A seeded sample of this many documents in all, as many of each corpus as of another; where one has fewer, the
+      # others give the rest. 0 takes all.
+      "max_documents": 0,
       "max_tokens": 128,  # documents are cut to this length
       "positions_per_document": 10,
       "position_minimum": 50,  # first position that may be chosen

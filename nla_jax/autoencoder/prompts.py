@@ -6,6 +6,7 @@ travel in the sidecar. Special-token strings inside documents and explanations a
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +28,9 @@ AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summar
 MARKERS = range(0x3200, 0x3400)
 _EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
 _CLOSE = "\x00reply\x00"
+_FENCE = (
+  "\x00"  # stands around a special token's string inside a message while the template writes it
+)
 
 
 def wrap_explanation(text: str) -> str:
@@ -47,6 +51,47 @@ def encode(tokenizer, text: str, *, special: bool = False) -> list[int]:
   """
   # A document that holds "<|im_end|>" must not end a turn.
   return list(tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
+
+
+def special_tokens(tokenizer) -> dict[int, str]:
+  """{id: string} of the tokens that stand for no words of a text."""
+  named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+  # A model need not name the one that begins a turn ("<|im_start|>") among its BOS, EOS and the like.
+  added = tokenizer.added_tokens_decoder.items()
+  return named | {token: str(content) for token, content in added if content.special}
+
+
+def render(tokenizer, messages: Sequence[Mapping[str, str]], *, reply: bool = False) -> list[int]:
+  """Token ids of a conversation, as the tokenizer's chat template writes it.
+
+  The template writes the BOS where there is one. Special-token strings inside the messages stay plain text.
+
+  Args:
+    tokenizer: with a chat template.
+    messages: {"role", "content"} of each.
+    reply: whether the assistant's next turn is begun.
+  """
+  strings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
+  found = [text for text in strings if any(text in one["content"] for one in messages)]
+  if found:
+    inside = re.compile(f"({'|'.join(map(re.escape, found))})")
+    messages = [{**one, "content": _fenced(one["content"], inside)} for one in messages]
+
+  text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+  if not found:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+  # A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
+  ids = []
+  for i, piece in enumerate(text.split(_FENCE)):
+    ids += tokenizer(piece, add_special_tokens=False, split_special_tokens=i % 2 == 1)["input_ids"]
+  return ids
+
+
+def _fenced(text: str, inside: re.Pattern) -> str:
+  """`text` with a fence around each match, and no other fence."""
+  return inside.sub(rf"{_FENCE}\1{_FENCE}", text.replace(_FENCE, ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +201,7 @@ def make_prompts(
 
   # 1. The AV's prompt: one user turn, cut at the slot.
   messages = [{"role": "user", "content": av_template.format(injection_char=marker)}]
-  text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-  ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+  ids = render(tokenizer, messages, reply=True)
   slot = _slot(ids, marker, marker_id)
 
   # 2. The AR's input: raw text, without a chat template.

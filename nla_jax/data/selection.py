@@ -8,15 +8,15 @@ meet in files beside the store, and every process holds what one process alone w
 import dataclasses
 import hashlib
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from nla_jax import files
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.prompts import encode, render, special_tokens
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
-from nla_jax.data.corpora.read import read_part
+from nla_jax.data.corpora.read import read_part, source_names
 from nla_jax.data.positions import FRACTIONS, choose_rows, split_groups
 from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.errors import NLAError
@@ -61,26 +61,25 @@ def select(config, tokenizer, folder: str) -> Selection:
   part = distributed.together(
     "read its part of the corpus", lambda: list(read_part(config.corpus, index, count))
   )
-  place, total = _places(config.corpus, part)
+  place, counts = _places(config.corpus, part)
 
   # 2. Drawn by place in the whole corpus, so the number of processes does not change the draw.
-  drawn = range(total)
-  if data.max_documents and data.max_documents < total:
-    drawn = frozenset(random.Random(config.seed).sample(range(total), data.max_documents))
+  drawn = draw(counts, data.max_documents, config.seed)
   mine = [
     (i, document) for i, (_, document) in zip(place.tolist(), part, strict=True) if i in drawn
   ]
-  kept, longest = _tokenise(mine, tokenizer, data)
+  kept, longest = distributed.together(
+    "tokenise its part of the corpus", lambda: _tokenise(mine, tokenizer, config)
+  )
 
   # 3. Every process now has the documents of all, or raises as the others do.
   documents = _gather(kept, folder)
-  if not documents:
-    _raise_too_short(config, len(drawn), longest)
+  _refuse_too_short(config, documents, len(drawn), longest)
 
   # 4. Positions.
   document, position = choose_rows(
     [(one.id, one.tokens) for one in documents],
-    tokenizer.all_special_ids,
+    special_tokens(tokenizer),
     seed=config.seed,
     per_document=data.positions_per_document,
     minimum=data.position_minimum,
@@ -97,22 +96,97 @@ def select(config, tokenizer, folder: str) -> Selection:
   return Selection(documents, document, position)
 
 
+def draw(counts: Sequence[int], wanted: int, seed: int) -> Collection[int]:
+  """Draws documents, the same number of each source as far as it has them.
+
+  Args:
+    counts: documents of each source; the corpus has them in this order.
+    wanted: how many; 0 for all.
+    seed: of the run.
+
+  Returns:
+    places in the corpus.
+  """
+  total = sum(counts)
+  if not wanted or wanted >= total:
+    return range(total)
+
+  # The smallest source first: what it cannot give is left for the others.
+  shares, left = {}, wanted
+  for given, i in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
+    shares[i] = min(counts[i], left // (len(counts) - given))
+    left -= shares[i]
+
+  generator, drawn, begin = random.Random(seed), set(), 0
+  for i, count in enumerate(counts):
+    drawn.update(generator.sample(range(begin, begin + count), shares[i]))
+    begin += count
+  return drawn
+
+
 def _tokenise(
-  documents: Collection[tuple[int, Document]], tokenizer, data
+  documents: Collection[tuple[int, Document]], tokenizer, config
 ) -> tuple[dict[int, StoredDocument], int]:
   """Returns {place in the corpus: document} of those with a position to choose, and the longest length in tokens."""
-  kept, longest = {}, 0
+  data, kept, longest = config.data, {}, 0
   for place, document in documents:
-    ids = encode(tokenizer, document.text, special=True)
+    ids = document_ids(tokenizer, document, config.corpus)
     tokens = np.array(ids[: data.max_tokens], np.int32)
     longest = max(longest, len(tokens))
     if len(tokens) > data.position_minimum:
-      kept[place] = StoredDocument(document.id, document.group, "", tokens)  # the split comes later
+      # The split comes later.
+      kept[place] = StoredDocument(document.id, document.group, "", tokens, document.source)
   return kept, longest
 
 
-def _raise_too_short(config, drawn: int, longest: int) -> None:
-  """Raises the NLAError of a corpus without a long document, naming the longest over all processes."""
+def document_ids(tokenizer, document: Document, corpus: str) -> list[int]:
+  """Returns a document's tokens as the target sees them: a text after its BOS, a conversation in the chat template.
+
+  A template may begin every conversation alike (SmolLM2's writes 24 tokens of a system message and the first role). A
+  `position_minimum` within them takes activations that are the same in all conversations, held-out ones too.
+
+  Args:
+    tokenizer: the target's.
+    document: of the corpus.
+    corpus: for messages.
+
+  Raises:
+    NLAError: it is a conversation, and there is no chat template or the template refuses it.
+  """
+  if not document.messages:
+    return encode(tokenizer, document.text, special=True)
+  if tokenizer.chat_template is None:
+    raise NLAError(
+      f"the corpus {corpus} has conversations, and the model's tokenizer has no chat template to write them "
+      "with; take an instruction-tuned model, or a corpus of texts"
+    )
+
+  try:
+    return render(tokenizer, document.messages)
+  # A template is a program of the model's makers: it raises jinja2's errors, and Python's.
+  except Exception as error:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    raise NLAError(
+      f"the model's chat template refuses the conversation {document.id!r} of the corpus {corpus}: {reason}; "
+      "change its roles or their order"
+    ) from error
+
+
+def _refuse_too_short(
+  config, documents: Sequence[StoredDocument], drawn: int, longest: int
+) -> None:
+  """Raises NLAError where the corpus, or one of its sources, has no long document."""
+  there = {document.source for document in documents}
+  missing = [name for name in source_names(config.corpus) if name not in there]
+  if documents and missing:
+    raise NLAError(
+      f"none of the documents drawn of {missing[0]} has more than {config.data.position_minimum} tokens; lower "
+      f"--config.data.position_minimum, or leave it out of --config.corpus={config.corpus}"
+    )
+  if documents:
+    return
+
+  # Named is the longest over all processes.
   lengths = distributed.gather_rows(np.array([longest], np.int32))
   raise NLAError(
     f"none of the {drawn} documents of {config.corpus} has more than {config.data.position_minimum} "
@@ -121,45 +195,51 @@ def _raise_too_short(config, drawn: int, longest: int) -> None:
   )
 
 
-def _places(source: str, part: list[tuple[int, Document]]) -> tuple[np.ndarray, int]:
+def _places(corpus: str, part: list[tuple[int, Document]]) -> tuple[np.ndarray, list[int]]:
   """Finds where in the whole corpus each document of this process's part stands.
 
   Args:
-    source: of the corpus, for messages.
+    corpus: as the config names it.
     part: (number of the record, document) of this process.
 
   Returns:
-    place [documents of the part] int64, and how many documents the whole corpus has.
+    place [documents of the part] int64, and how many documents each source has.
 
   Raises:
-    NLAError: in every process, where there is no document or two parts hold one id.
+    NLAError: in every process, where a source has no document or two parts hold one id.
   """
   # Of an id only 64 bits of its hash travel: ids have any length, and `gather_rows` takes 32-bit numbers.
   marks = [
     np.frombuffer(hashlib.sha256(document.id.encode()).digest()[:8], np.int32)
     for _, document in part
   ]
-  records = np.array([record for record, _ in part], np.int32)
-  mine = np.column_stack([records, np.array(marks, np.int32).reshape(-1, 2)])  # [documents, 3]
+  names = source_names(corpus)
+  records = np.array(
+    [(names.index(document.source), record) for record, document in part], np.int32
+  ).reshape(-1, 2)
+  mine = np.concatenate(
+    [records, np.array(marks, np.int32).reshape(-1, 2)], axis=1
+  )  # [documents, 4]
 
   parts = distributed.gather_rows(mine)
   whole = np.concatenate(parts)
-  if not len(whole):
-    raise no_document(source)
+  counts = np.bincount(whole[:, 0], minlength=len(names)).tolist()
+  if 0 in counts:
+    raise no_document(names[counts.index(0)] or corpus)
 
-  _, first, times = np.unique(whole[:, 1:], axis=0, return_index=True, return_counts=True)
+  _, first, times = np.unique(whole[:, 2:], axis=0, return_index=True, return_counts=True)
   if times.max() > 1:
-    twice = whole[first[times > 1][0], 1:]
-    names = (
+    twice = whole[first[times > 1][0], 2:]
+    mine_twice = (
       document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all()
     )
-    raise repeated_id(source, next(names, "that other processes name"))
+    raise repeated_id(corpus, next(mine_twice, "that other processes name"))
 
   # Stable, because the documents of one record (an article's paragraphs) share its number and keep their order.
   place = np.empty(len(whole), np.int64)
-  place[np.argsort(whole[:, 0], kind="stable")] = np.arange(len(whole))
+  place[np.argsort(whole[:, 1], kind="stable")] = np.arange(len(whole))
   begin = sum(map(len, parts[: distributed.process()[0]]))
-  return place[begin : begin + len(part)], len(whole)
+  return place[begin : begin + len(part)], counts
 
 
 def _gather(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:

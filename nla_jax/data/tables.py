@@ -67,14 +67,14 @@ def parse_json_row(line: str, place: str, example: str) -> dict[str, Any]:
 
 
 def parquet_rows(
-  path: str, columns: Sequence[str], needed: Mapping[str, str]
+  path: str, columns: Sequence[str], needed: Mapping[Sequence[str], str]
 ) -> Iterator[dict[str, pa.Scalar]]:
   """Yields {column: Arrow scalar} of each row; `parse_parquet_row` makes Python's own values of them.
 
   Args:
     path: of the file.
     columns: those to read; one that the file lacks is left out.
-    needed: {column that must be there: what it holds, for the message}.
+    needed: {columns of which one must be there: what it holds, for the message}.
 
   Raises:
     NLAError: the file is no parquet file, is damaged, or lacks a column that is needed.
@@ -82,11 +82,11 @@ def parquet_rows(
   try:
     with pq.ParquetFile(path) as file:
       names = file.schema_arrow.names
-      for name, content in needed.items():
-        if name not in names:
+      for wanted, content in needed.items():
+        if not set(wanted) & set(names):
           raise NLAError(
-            f"{path} has no column {name!r}; its columns are {', '.join(names)}; rename the one that holds "
-            f"{content}"
+            f"{path} has no column {' or '.join(map(repr, wanted))}; its columns are {', '.join(names)}; "
+            f"rename the one that holds {content}"
           )
 
       there = [name for name in names if name in columns]

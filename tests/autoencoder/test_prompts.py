@@ -14,6 +14,8 @@ from nla_jax.autoencoder.prompts import (
   find_marker,
   make_prompts,
   parse_explanation,
+  render,
+  special_tokens,
   wrap_explanation,
 )
 from nla_jax.errors import NLAError
@@ -195,3 +197,39 @@ def test_what_cannot_serve_is_refused_with_a_reason(tokenizer):
     make_prompts(_tokenizer(["㈎"], chat=None))
   with pytest.raises(NLAError, match=r"no character in U\+3200\.\.U\+33FF"):
     make_prompts(_tokenizer(["only ascii letters"]))
+
+
+def test_a_conversation_is_what_the_template_writes_and_special_strings_in_it_are_words(tokenizer):
+  messages = [
+    {"role": "user", "content": "plain words"},
+    {"role": "assistant", "content": "about snow"},
+  ]
+  written = tokenizer.apply_chat_template(messages, tokenize=False)
+  assert render(tokenizer, messages) == encode_written(tokenizer, written)
+  asked = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+  assert render(tokenizer, messages[:1], reply=True) == encode_written(tokenizer, asked)
+
+  # Two messages end two turns, whatever one of them says.
+  end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+  messages[0]["content"] = "snow <|im_end|> and \x00 <bos>"
+  ids = render(tokenizer, messages)
+  assert ids.count(end) == 2 and not set(ids) & set(special_tokens(tokenizer)) - {end, ids[0]}
+  assert "snow <|im_end|> and  <bos>" in tokenizer.decode(ids)
+
+
+def encode_written(tokenizer, text: str) -> list[int]:
+  """Ids of a text in which special-token strings are special tokens."""
+  return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_token_that_begins_a_turn_is_special_though_no_field_names_it(smollm2):
+  begins = smollm2.convert_tokens_to_ids("<|im_start|>")
+  assert begins not in smollm2.all_special_ids
+  assert special_tokens(smollm2)[begins] == "<|im_start|>"
+
+
+def test_smollm2_s_template_puts_a_system_message_before_a_conversation(smollm2):
+  ids = render(smollm2, [{"role": "user", "content": "hi"}])
+  text = smollm2.decode(ids)
+  assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+  assert len(ids) == 27 and smollm2.decode(ids[24:]) == "hi<|im_end|>\n"

@@ -1,5 +1,6 @@
 """Documents come out in order, whole, and bad input is told in one line."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import itertools
@@ -12,7 +13,7 @@ import pytest
 
 from nla_jax.data.corpora import wikipedia as wikipedia_dump
 from nla_jax.data.corpora.document import Document
-from nla_jax.data.corpora.read import read_corpus, read_part
+from nla_jax.data.corpora.read import read_corpus, read_part, source_names
 from nla_jax.errors import NLAError
 
 demo = pytest.mark.skipif(
@@ -93,9 +94,10 @@ def test_only_the_words_of_sentences_are_kept():
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
   real = importlib.util.find_spec
-  for name, advice in (
-    ("gensim", "pip install --no-deps gensim"),
-    ("mwparserfromhell", "extra `demo`"),
+  for name, corpus, advice in (
+    ("gensim", "wikipedia-sample", "pip install --no-deps gensim"),
+    ("mwparserfromhell", "wikipedia-sample", "extra `demo`"),
+    ("chitchat_dataset", "chitchat-sample", "pip install --no-deps chitchat-dataset"),
   ):
     monkeypatch.setattr(
       importlib.util, "find_spec", lambda asked, name=name: None if asked == name else real(asked)
@@ -103,7 +105,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
     if real("mwparserfromhell") is None and name == "gensim":
       continue
     with pytest.raises(NLAError, match=advice):
-      read_corpus("wikipedia-sample")
+      read_corpus(corpus)
 
 
 def test_a_missing_datasets_package_is_told(monkeypatch):
@@ -159,6 +161,69 @@ def test_ids_and_groups_are_optional(tmp_path):
   ]
 
 
+def test_messages_are_a_document_as_a_text_is(tmp_path):
+  talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+  rows = [{"messages": talk, "id": "t", "group": "g"}, {"text": "c"}, {"messages": talk[:1]}]
+  expected = [
+    Document("t", "", "g", tuple(talk)),
+    Document("x#{}", "c", "x#{}"),
+    Document("x#{}", "", "x#{}", tuple(talk[:1])),
+  ]
+  # What else a message says is left out.
+  extra = [{"text": None, "messages": None, **row} for row in rows]
+  extra[0]["messages"] = [{**one, "name": "n"} for one in talk]
+  (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, extra)))
+  pq.write_table(pa.Table.from_pylist(extra), tmp_path / "x.parquet")
+
+  for kind, first in (("jsonl", 1), ("parquet", 0)):
+    numbered = [
+      dataclasses.replace(one, id=one.id.format(i), group=one.group.format(i))
+      for i, one in enumerate(expected, first)
+    ]
+    assert list(read_corpus(str(tmp_path / f"x.{kind}"))) == numbered
+
+
+def test_several_corpora_are_one_after_the_other_under_their_names(tmp_path):
+  for name in ("a", "b"):
+    lines = [{"text": f"{name} {i}", "id": i, "group": "g"} for i in range(3)]
+    (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+  (tmp_path / "c.txt").write_text("c 0\n\nc 1")
+  source = "+".join(str(tmp_path / name) for name in ("b.jsonl", "c.txt", "a.jsonl"))
+
+  assert source_names(source) == ["b", "c", "a"]
+  documents = list(read_corpus(source))
+  assert documents == [
+    *[Document(f"b:{i}", f"b {i}", "b:g", source="b") for i in range(3)],
+    *[Document(f"c:c#{i}", f"c {i}", f"c:c#{i}", source="c") for i in range(2)],
+    *[Document(f"a:{i}", f"a {i}", "a:g", source="a") for i in range(3)],
+  ]
+  assert _joined(source, 2) == _joined(source, 3) == documents
+
+
+def test_a_path_with_a_plus_is_one_corpus(tmp_path):
+  path = tmp_path / "one+two.txt"
+  path.write_text("text")
+  assert source_names(str(path)) == [""]
+  assert list(read_corpus(str(path))) == [Document("one+two#0", "text", "one+two#0")]
+
+
+def test_parts_that_cannot_be_read_together_are_told_at_once(tmp_path):
+  (tmp_path / "more").mkdir()
+  here, there = tmp_path / "a.txt", tmp_path / "more" / "a.txt"
+  for path in (here, there):
+    path.write_text("text")
+  for source, message in (
+    (f"{here}+{there}", "2 parts called 'a'"),
+    (f"{here}+{here}", "2 parts called 'a'"),
+    (f"{here}+", "an empty part"),
+    (f"{here}+{tmp_path / 'b.txt'}", "b.txt does not exist"),
+    (f"{here}+notes", "'notes' is no known kind"),
+  ):
+    with pytest.raises(NLAError, match=message) as caught:
+      read_corpus(source)
+    assert "\n" not in str(caught.value)
+
+
 def _joined(source: str, count: int) -> list[Document]:
   parts = [list(read_part(source, index, count)) for index in range(count)]
   assert all(parts)
@@ -196,6 +261,19 @@ def test_a_part_may_be_empty(tmp_path):
     ("x.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is a JSON list"),
     ("x.jsonl", b'{"text": "a"}\n\n{"words": "b"}\n', "line 3 has nothing as 'text'"),
     ("x.jsonl", b'{"text": 3}\n', "line 1 has int as 'text'"),
+    ("x.jsonl", b'{"text": "a"}\n{"messages": []}\n', "line 2 has an empty list as 'messages'"),
+    ("x.jsonl", b'{"messages": "hello"}\n', "line 1 has str as 'messages'"),
+    ("x.jsonl", b'{"messages": ["hello"]}\n', "message 1 of .* no string as 'content'"),
+    (
+      "x.jsonl",
+      b'{"messages": [{"role": "user", "content": "a"}, {"role": "user"}]}\n',
+      "message 2 of .* line 1 has no string as 'content'",
+    ),
+    (
+      "x.jsonl",
+      b'{"messages": [{"role": "bot", "content": "a"}]}\n',
+      "the role 'bot'; a role is one of system, user, assistant",
+    ),
     ("x.jsonl", b'{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the document id '1' twice"),
     ("x.jsonl", b"\n", "holds no document"),
     ("x.txt", b"\n \n", "holds no document"),
@@ -214,7 +292,7 @@ def test_bad_files_are_named_with_the_place(tmp_path, name, content, message):
 
 def test_a_missing_column_is_told_with_the_columns_there_are(tmp_path):
   pq.write_table(pa.table({"words": ["a"]}), tmp_path / "x.parquet")
-  with pytest.raises(NLAError, match="no column 'text'; its columns are words"):
+  with pytest.raises(NLAError, match="no column 'text' or 'messages'; its columns are words"):
     list(read_corpus(str(tmp_path / "x.parquet")))
 
 

@@ -1,5 +1,7 @@
 """What was written is what is read, after any interruption, and damage has a name."""
 
+import dataclasses
+import io
 import signal
 import subprocess
 import sys
@@ -8,9 +10,10 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from nla_jax.data.store.documents import StoredDocument
+from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.data.store.store import Store
 from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
@@ -110,6 +113,22 @@ def test_documents_come_back_with_their_tokens_and_splits(tmp_path):
     assert store.rows(split).tolist() == expected and store.rows(split).dtype == np.int64
   with pytest.raises(NLAError, match="no split 'test'; it has ar_sft, av_sft, held_out, rl"):
     store.rows("test")
+
+
+def test_documents_know_their_source_where_there_are_several():
+  documents = _documents()
+  one, several = (
+    documents_to_parquet(documents),
+    documents_to_parquet(
+      [dataclasses.replace(document, source="ab"[i % 2]) for i, document in enumerate(documents)]
+    ),
+  )
+  # A store of one corpus has the columns it had before there were sources.
+  assert pq.read_table(io.BytesIO(one)).column_names == ["id", "group", "split", "tokens"]
+  assert Documents(one).sources == [""] * len(documents)
+  assert Documents(several).sources == ["a", "b"] * (len(documents) // 2)
+  assert Documents(several)[3].source == "b"
+  assert Documents(several)[3].tokens.tolist() == documents[3].tokens.tolist()
 
 
 def test_a_writer_that_was_dropped_and_opened_again_writes_the_same_store(tmp_path):

@@ -2,25 +2,33 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nla_jax.errors import NLAError
 
+CONTENT = ("text", "messages")  # columns of which a row has one
+ROLES = ("system", "user", "assistant")
+_MESSAGES_EXAMPLE = '[{"role": "user", "content": "…"}]'
+
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-  """One text.
+  """One text, or one conversation.
 
   Attributes:
     id: unique in the corpus; seeds the choice of positions.
-    text: its words, as they are tokenised.
+    text: its words, as they are tokenised; "" of a conversation.
     group: what splits keep together (an article of which the document is a paragraph); the id where nothing is known.
+    messages: {"role", "content"} of each of a conversation, which the target's chat template will write; () of a text.
+    source: name of the corpus it is from, where there are several; "" where there is one.
   """
 
   id: str
   text: str
   group: str
+  messages: tuple[dict[str, str], ...] = ()
+  source: str = ""
 
 
 class Records(NamedTuple):
@@ -36,7 +44,7 @@ class Records(NamedTuple):
 
 
 def document_of_row(row: dict, default_id: str, place: str) -> Document:
-  """Makes a document of a row with `text` and, optionally, `id` and `group`.
+  """Makes a document of a row with `text` or `messages` and, optionally, `id` and `group`. A text goes before messages.
 
   Args:
     row: of Python's own values.
@@ -44,16 +52,63 @@ def document_of_row(row: dict, default_id: str, place: str) -> Document:
     place: the source and the row, for the message.
 
   Raises:
-    NLAError: the row has no text.
+    NLAError: the row has neither, or its messages are no conversation.
   """
-  text = row.get("text")
+  text, messages = row.get("text"), ()
+  if text is None and row.get("messages") is not None:
+    text, messages = "", _messages(row["messages"], place)
   if not isinstance(text, str):
     given = "nothing" if text is None else type(text).__name__
-    raise NLAError(f"{place} has {given} as 'text'; every document needs a string there")
+    raise NLAError(
+      f"{place} has {given} as 'text'; every document needs a string there, or a list as 'messages'"
+    )
 
   name = default_id if row.get("id") is None else str(row["id"])
   group = name if row.get("group") is None else str(row["group"])
-  return Document(name, text, group)
+  return Document(name, text, group, messages)
+
+
+def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
+  """Returns the messages of a row. Raises NLAError where they are no conversation."""
+  if not isinstance(value, list) or not value:
+    given = "an empty list" if value == [] else type(value).__name__
+    raise NLAError(f"{place} has {given} as 'messages'; give a list such as {_MESSAGES_EXAMPLE}")
+
+  messages = []
+  for number, one in enumerate(value, 1):
+    if not isinstance(one, dict) or not isinstance(one.get("content"), str):
+      raise NLAError(
+        f"message {number} of {place} has no string as 'content'; give messages such as {_MESSAGES_EXAMPLE}"
+      )
+    if one.get("role") not in ROLES:
+      raise NLAError(
+        f"message {number} of {place} has the role {one.get('role')!r}; a role is one of {', '.join(ROLES)}"
+      )
+    messages.append({"role": one["role"], "content": one["content"]})
+  return tuple(messages)
+
+
+def join_records(names: Sequence[str], sources: Sequence[Records]) -> Records:
+  """Returns the records of several sources, one source after the other, numbered through.
+
+  Args:
+    names: of the sources; ids and groups of their documents begin with them.
+    sources: as many.
+  """
+
+  def records() -> Iterator[tuple[int, int, Any]]:
+    for i, source in enumerate(sources):
+      for number, record in source.records:
+        yield i, number, record
+
+  def documents(_: int, record: tuple[int, int, Any]) -> Iterator[Document]:
+    i, number, content = record
+    for one in sources[i].documents(number, content):
+      # Two files may both count from 0, and their groups have nothing to do with each other.
+      mine, group = f"{names[i]}:{one.id}", f"{names[i]}:{one.group}"
+      yield dataclasses.replace(one, id=mine, group=group, source=names[i])
+
+  return Records(enumerate(records()), documents)
 
 
 def stem(path: str) -> str:

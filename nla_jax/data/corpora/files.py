@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from nla_jax.data import tables
-from nla_jax.data.corpora.document import Document, Records, document_of_row, stem
+from nla_jax.data.corpora.document import CONTENT, Document, Records, document_of_row, stem
 
 _JSON_EXAMPLE = '{"text": "…"}'
 
@@ -51,5 +51,6 @@ def read_parquet(path: str) -> Records:
     place = f"{path} row {number}"
     return [document_of_row(tables.parse_parquet_row(row), f"{stem(path)}#{number}", place)]
 
-  rows = tables.parquet_rows(path, ("text", "id", "group"), needed={"text": "the documents"})
+  columns = ("text", "messages", "id", "group")
+  rows = tables.parquet_rows(path, columns, needed={CONTENT: "the documents"})
   return Records(enumerate(rows), document)

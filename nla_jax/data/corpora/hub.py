@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from nla_jax.data.corpora.document import Document, Records, document_of_row
+from nla_jax.data.corpora.document import CONTENT, Document, Records, document_of_row
 from nla_jax.errors import NLAError
 
 PREFIX = "hf://"
@@ -11,8 +11,10 @@ PREFIX = "hf://"
 def read_hub(source: str) -> Records:
   """Returns the records of "hf://name[@subset][:split]": the rows of a split, streamed, a document each.
 
+  A row has `text`, or `messages`.
+
   Raises:
-    NLAError: `datasets` is not installed, the source is incomplete, cannot be opened, or has no column `text`.
+    NLAError: `datasets` is not installed, the source is incomplete, cannot be opened, or has neither column.
   """
   if importlib.util.find_spec("datasets") is None:
     raise NLAError(
@@ -30,9 +32,10 @@ def read_hub(source: str) -> Records:
       f"the corpus {source} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}; check "
       "the name, the split and the network, or log in where the data set asks for it"
     ) from error
-  if rows.column_names and "text" not in rows.column_names:
+  if rows.column_names and not set(CONTENT) & set(rows.column_names):
     raise NLAError(
-      f"the data set {source} has no column 'text'; its columns are {', '.join(rows.column_names)}"
+      f"the data set {source} has no column {' or '.join(map(repr, CONTENT))}; its columns are "
+      f"{', '.join(rows.column_names)}"
     )
 
   def document(number: int, row: dict) -> list[Document]:

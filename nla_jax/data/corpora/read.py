@@ -3,13 +3,23 @@
 Bad input fails before the first document, or with the line it stands on.
 """
 
+import collections
 import os
 from collections.abc import Iterable, Iterator
 
-from nla_jax.data.corpora import files, hub, wikipedia
-from nla_jax.data.corpora.document import Document, Records, no_document, repeated_id
+from nla_jax.data.corpora import chitchat, files, hub, wikipedia
+from nla_jax.data.corpora.document import (
+  Document,
+  Records,
+  join_records,
+  no_document,
+  repeated_id,
+  stem,
+)
 from nla_jax.errors import NLAError
 
+SEPARATOR = "+"  # between corpora that are read as one
+_SAMPLES = {wikipedia.SOURCE: wikipedia.read_sample, chitchat.SOURCE: chitchat.read_sample}
 _FILES = {".txt": files.read_text, ".jsonl": files.read_json_lines, ".parquet": files.read_parquet}
 
 
@@ -17,12 +27,15 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Do
   """Returns the documents of `source`, in a fixed order.
 
   Sources:
+    "chitchat-sample": conversations of two people from the installed `chitchat-dataset`; a group is a circle of people.
     "wikipedia-sample": prose paragraphs of English Wikipedia from the installed `gensim`; a group is an article.
     "*.txt": one document a paragraph (paragraphs are separated by blank lines), ids "{file's stem}#{i}".
-    "*.jsonl": one object a line with `text`, optionally `id` and `group`.
-    "*.parquet": a column `text`, optionally `id` and `group`.
+    "*.jsonl": one object a line with `text` or `messages` (a list of {"role", "content"}), optionally `id` and `group`.
+    "*.parquet": a column `text` or `messages`, optionally `id` and `group`.
     "hf://name[@subset][:split]": a data set on the hub (or a folder of one) through `datasets`, streamed; columns as
       for parquet; the split is `train` where none is given.
+    "one+another": several of these, one after the other. Ids and groups then begin with the name of their source, so
+      rows of two sources are never of one group. A path that exists is one source, whatever is in its name.
 
   Args:
     source: see above.
@@ -62,17 +75,62 @@ def _parse(source: Records, index: int, count: int) -> Iterator[tuple[int, Docum
         yield number, document
 
 
-def _open(source: str) -> Records:
-  if source == wikipedia.SOURCE:
-    return wikipedia.read_sample()
+def source_names(corpus: str) -> list[str]:
+  """Returns what the documents of each source are marked with: a sample's name, a file's stem, a name on the hub.
+
+  A corpus of one source does not mark its documents: [""].
+
+  Raises:
+    NLAError: a part of the corpus is empty, or two sources have one name.
+  """
+  parts = _parts(corpus)
+  if len(parts) == 1:
+    return [""]
+  if not all(parts):
+    raise NLAError(
+      f"the corpus {corpus!r} has an empty part; write {SEPARATOR} between two corpora only"
+    )
+
+  names = [_name(part) for part in parts]
+  name, times = collections.Counter(names).most_common(1)[0]
+  if times > 1:
+    raise NLAError(
+      f"the corpus {corpus!r} has {times} parts called {name!r}, whose documents could not be told apart; "
+      "leave one out, or rename a file"
+    )
+  return names
+
+
+def _name(part: str) -> str:
+  if part in _SAMPLES or part.startswith(hub.PREFIX):
+    return part.removeprefix(hub.PREFIX)
+  return stem(part)
+
+
+def _parts(corpus: str) -> list[str]:
+  """Returns the sources of a corpus; a file or folder with a + in its name is one."""
+  whole = os.path.exists(corpus.removeprefix(hub.PREFIX))
+  return [corpus] if whole else corpus.split(SEPARATOR)
+
+
+def _open(corpus: str) -> Records:
+  """Opens all sources, so that what is missing is told before the first document of any is read."""
+  names, parts = source_names(corpus), _parts(corpus)
+  opened = [_open_source(part) for part in parts]
+  return opened[0] if len(opened) == 1 else join_records(names, opened)
+
+
+def _open_source(source: str) -> Records:
+  if source in _SAMPLES:
+    return _SAMPLES[source]()
   if source.startswith(hub.PREFIX):
     return hub.read_hub(source)
 
   reader = _FILES.get(os.path.splitext(source)[1].lower())
   if reader is None:
     raise NLAError(
-      f"the corpus {source!r} is no known kind; give 'wikipedia-sample', a .txt, .jsonl or .parquet file, "
-      "or hf://name[@subset][:split]"
+      f"the corpus {source!r} is no known kind; give {', '.join(map(repr, _SAMPLES))}, a .txt, .jsonl or "
+      f".parquet file, hf://name[@subset][:split], or several with {SEPARATOR} between"
     )
   if not os.path.isfile(source):
     raise NLAError(f"the corpus file {source} does not exist; check --config.corpus")

@@ -16,6 +16,7 @@ _SCHEMA = pa.schema(
     ("tokens", pa.list_(pa.int32())),
   ]
 )
+_SOURCE = pa.field("source", pa.string())  # a store of one corpus has no such column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,14 @@ class StoredDocument:
     group: what splits keep together.
     split: "held_out", "av_sft", "ar_sft" or "rl".
     tokens: [n] int32.
+    source: name of the corpus it is from; "" in a store of one corpus, which the store's manifest names.
   """
 
   id: str
   group: str
   split: str
   tokens: np.ndarray
+  source: str = ""
 
 
 class Documents(Sequence[StoredDocument]):
@@ -45,6 +48,7 @@ class Documents(Sequence[StoredDocument]):
     ids: of each document, in the store's order.
     groups: of each document.
     splits: of each document.
+    sources: of each document; "" where the store does not say.
   """
 
   def __init__(self, parquet: bytes):
@@ -52,6 +56,8 @@ class Documents(Sequence[StoredDocument]):
     self.ids = table["id"].to_pylist()
     self.groups = table["group"].to_pylist()
     self.splits = table["split"].to_pylist()
+    named = _SOURCE.name in table.column_names
+    self.sources = table[_SOURCE.name].to_pylist() if named else [""] * len(self.ids)
 
     # Chunk by chunk: each has offsets of its own, and a whole column could overflow 32 bits. The empty arrays in
     # front keep a store without documents readable.
@@ -68,25 +74,29 @@ class Documents(Sequence[StoredDocument]):
   def __getitem__(self, index: int) -> StoredDocument:
     i = range(len(self))[index]  # negative indices, and IndexError where it is out of range
     tokens = self._tokens[self._starts[i] : self._starts[i + 1]]
-    return StoredDocument(self.ids[i], self.groups[i], self.splits[i], tokens)
+    return StoredDocument(self.ids[i], self.groups[i], self.splits[i], tokens, self.sources[i])
 
 
 def documents_to_parquet(documents: Sequence[StoredDocument], row_group: int = 4096) -> bytes:
-  """Returns a parquet file with columns id, group, split (string) and tokens (list<int32>).
+  """Returns a parquet file with columns id, group, split (string) and tokens (list<int32>), and source where known.
 
   Args:
     documents: in the order of the store.
     row_group: documents written together; so few that the offsets of their tokens fit 32 bits.
   """
+  # Only where a document has one: a store of one corpus stays, byte for byte, what it was before there were sources.
+  named = any(documents[i].source for i in range(len(documents)))
+  schema = _SCHEMA.append(_SOURCE) if named else _SCHEMA
+
   sink = pa.BufferOutputStream()
-  with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
+  with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
     for start in range(0, len(documents), row_group):
       part = [documents[i] for i in range(start, min(start + row_group, len(documents)))]
-      writer.write_table(_table(part))
+      writer.write_table(_table(part, schema))
   return sink.getvalue().to_pybytes()
 
 
-def _table(documents: Sequence[StoredDocument]) -> pa.Table:
+def _table(documents: Sequence[StoredDocument], schema: pa.Schema) -> pa.Table:
   tokens = [np.asarray(document.tokens, np.int32) for document in documents]
 
   # Offsets and one flat array: no token becomes a Python integer on the way.
@@ -100,5 +110,6 @@ def _table(documents: Sequence[StoredDocument]) -> pa.Table:
     pa.array([document.group for document in documents]),
     pa.array([document.split for document in documents]),
     column,
+    pa.array([document.source for document in documents]),
   ]
-  return pa.table(columns, schema=_SCHEMA)
+  return pa.table(columns[: len(schema)], schema=schema)

@@ -3,7 +3,7 @@
 A folder (or any TensorStore KvStore URL) with
 
   activations/ [N, d]  document/ [N]  position/ [N]  norm/ [N]  …   zarr3 arrays, one file a shard of rows
-  documents.parquet                                                  id, group, split, tokens
+  documents.parquet                                                  id, group, split, tokens; source of several
   shards/000000.json …                                               which shards are complete, with their checksums
   layout.json                                                        shapes, and what the rows are made from
   manifest.json                                                      written last; a folder without it is unfinished

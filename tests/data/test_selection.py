@@ -1,0 +1,193 @@
+"""What of a corpus is extracted: conversations, several corpora, and the same with several processes."""
+
+import hashlib
+import json
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nla_jax.autoencoder.prompts import render
+from nla_jax.config import default_config
+from nla_jax.data.selection import draw, select
+from nla_jax.data.store.documents import documents_to_parquet
+from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.random_model import byte_tokenizer
+from nla_jax.parallel import distributed
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+  return byte_tokenizer()
+
+
+def _config(corpus, **data):
+  config = default_config()
+  config.corpus = str(corpus)
+  config.data.update({"position_minimum": 8, "positions_per_document": 4, **data})
+  return config
+
+
+def _talk(i: int, turns: int = 4) -> list[dict[str, str]]:
+  roles = ("user", "assistant")
+  return [{"role": roles[k % 2], "content": f"turn {k} of talk {i}"} for k in range(turns)]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+  """A corpus of two: 30 texts and 12 conversations, whose files both number their documents from 0."""
+  texts, talks = tmp_path / "texts.jsonl", tmp_path / "talks.parquet"
+  texts.write_text(
+    "\n".join(json.dumps({"text": f"The text {i} says something.", "id": i}) for i in range(30))
+  )
+  rows = [{"messages": _talk(i), "id": str(i), "group": str(i // 2)} for i in range(12)]
+  pq.write_table(pa.Table.from_pylist(rows), talks)
+  return f"{texts}+{talks}"
+
+
+def test_a_conversation_is_tokenised_with_the_chat_template(mixed, tokenizer, tmp_path):
+  selection = select(_config(mixed), tokenizer, str(tmp_path / "tokens"))
+  talks = [one for one in selection.documents if one.source == "talks"]
+  assert len(talks) == 12 and len(selection.documents) == 42
+  for i, one in enumerate(talks):
+    assert (one.id, one.group) == (f"talks:{i}", f"talks:{i // 2}")
+    assert one.tokens.tolist() == render(tokenizer, _talk(i))[:128]
+
+  # Neither token that the template puts around a turn is ever taken.
+  turn = {tokenizer.convert_tokens_to_ids(text) for text in ("<|im_start|>", "<|im_end|>")}
+  every = _config(mixed, positions_per_document=1000)
+  selection = select(every, tokenizer, str(tmp_path / "tokens"))
+  chosen = {
+    int(selection.documents[i].tokens[p])
+    for i, p in zip(selection.document, selection.position, strict=True)
+  }
+  assert turn <= set(talks[0].tokens.tolist()) and not turn & chosen
+
+
+def test_one_corpus_alone_has_ids_without_a_prefix(mixed, tokenizer, tmp_path):
+  alone = select(_config(mixed.split("+")[0]), tokenizer, str(tmp_path / "tokens"))
+  assert [one.id for one in alone.documents] == [str(i) for i in range(30)]
+  assert {one.source for one in alone.documents} == {""}
+
+
+@pytest.mark.parametrize("options", [{}, {"max_documents": 17}])
+def test_several_processes_select_what_one_does(mixed, tokenizer, tmp_path, monkeypatch, options):
+  config, folder = _config(mixed, **options), str(tmp_path / "tokens")
+  alone = select(config, tokenizer, folder)
+  # A tokenizer each: one call's choice to split special tokens would otherwise reach another thread's call.
+  for found in _in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder)):
+    for expected, one in zip(alone.documents, found.documents, strict=True):
+      assert one.tokens.tolist() == expected.tokens.tolist()
+      for field in ("id", "group", "split", "source"):
+        assert getattr(one, field) == getattr(expected, field)
+    np.testing.assert_array_equal(found.document, alone.document)
+    np.testing.assert_array_equal(found.position, alone.position)
+
+
+def _in_processes(count: int, monkeypatch, function) -> list:
+  """What the function gives in each of `count` processes, which here are threads that wait for each other."""
+  me, barrier, given = threading.local(), threading.Barrier(count, timeout=60), [None] * count
+
+  def gather(rows):
+    given[me.index] = rows
+    barrier.wait()
+    every = list(given)
+    barrier.wait()
+    return every
+
+  results = [None] * count
+
+  def work(index):
+    me.index = index
+    try:
+      results[index] = function()
+    except NLAError as error:
+      results[index] = error
+
+  with monkeypatch.context() as patch:
+    patch.setattr(distributed, "process", lambda: (me.index, count))
+    patch.setattr(distributed, "gather_rows", gather)
+    patch.setattr(distributed, "wait", lambda what: barrier.wait())
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+  return results
+
+
+def test_a_mistake_in_one_process_is_told_in_all(tokenizer, tmp_path, monkeypatch):
+  rows = [{"text": "A text that is long enough."}] * 5 + [{"messages": _talk(0)}]
+  (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  config, folder = _config(tmp_path / "x.jsonl"), str(tmp_path / "tokens")
+
+  def run():
+    dumb = byte_tokenizer()
+    dumb.chat_template = None
+    return select(config, dumb, folder)
+
+  found = _in_processes(3, monkeypatch, run)
+  assert "no chat template" in str(found[2]) and "process 2 could not" in str(found[0])
+
+
+@pytest.mark.parametrize(
+  ("counts", "wanted", "shares"),
+  [
+    ([100], 10, [10]),
+    ([100, 50], 0, [100, 50]),
+    ([100, 50], 150, [100, 50]),
+    ([100, 50], 20, [10, 10]),
+    ([1000, 4], 100, [96, 4]),
+    ([4, 1000, 30], 101, [4, 67, 30]),
+  ],
+)
+def test_each_source_gives_as_many_as_the_others_where_it_can(counts, wanted, shares):
+  drawn, ends = sorted(draw(counts, wanted, 42)), np.cumsum(counts)
+  found = np.diff(np.searchsorted(drawn, [0, *ends]))
+  assert found.tolist() == shares and len(set(drawn)) == len(drawn)
+
+
+def test_a_model_without_a_chat_template_is_told_the_corpus(mixed, tmp_path):
+  dumb = byte_tokenizer()
+  dumb.chat_template = None
+  with pytest.raises(NLAError, match=r"talks.*no chat template.*instruction-tuned") as caught:
+    select(_config(mixed), dumb, str(tmp_path / "tokens"))
+  assert "\n" not in str(caught.value) and mixed in str(caught.value)
+
+
+def test_a_template_that_refuses_a_conversation_is_quoted(mixed, tmp_path):
+  strict = byte_tokenizer()
+  strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+  with pytest.raises(NLAError, match=r"refuses the conversation 'talks:0'.*roles must alternate"):
+    select(_config(mixed), strict, str(tmp_path / "tokens"))
+
+
+def test_a_source_without_a_long_document_is_named(mixed, tokenizer, tmp_path):
+  with pytest.raises(NLAError, match="none of the documents drawn of texts has more than 60"):
+    select(_config(mixed, position_minimum=60), tokenizer, str(tmp_path / "tokens"))
+
+
+def test_an_empty_source_is_named(mixed, tokenizer, tmp_path):
+  (tmp_path / "none.txt").write_text("\n")
+  with pytest.raises(NLAError, match="the corpus none holds no document"):
+    select(_config(f"{mixed}+{tmp_path / 'none.txt'}"), tokenizer, str(tmp_path / "tokens"))
+
+
+def test_the_rows_of_a_corpus_of_texts_are_what_they_were(tmp_path):
+  # Written down with the program as it was before there were conversations and sources.
+  (tmp_path / "book.txt").write_text(
+    "\n\n".join(f"Paragraph {i} of a book, long enough." for i in range(12))
+  )
+  config = _config(tmp_path / "book.txt", max_documents=8)
+  selection = select(config, byte_tokenizer(), str(tmp_path / "tokens"))
+  assert [one.id for one in selection.documents] == [
+    f"book#{i}" for i in (0, 1, 3, 4, 6, 9, 10, 11)
+  ]
+  splits = "rl av_sft ar_sft rl held_out rl rl ar_sft"
+  assert [one.split for one in selection.documents] == splits.split()
+  assert selection.position[:8].tolist() == [21, 30, 32, 33, 10, 12, 17, 31]
+
+  digest = hashlib.sha256(documents_to_parquet(selection.documents)).hexdigest()
+  assert digest == "54ee45c640b505398ea1f90e34f5b3c9f7ddbd7cf198537ebf89fe36698309a9"
