@@ -89,6 +89,18 @@ def render(tokenizer, messages: Sequence[Mapping[str, str]], *, reply: bool = Fa
   return ids
 
 
+def opening(tokenizer) -> list[int]:
+  """Token ids that the chat template writes before the first words of every conversation that a user begins.
+
+  Empty without a chat template.
+  """
+  if tokenizer.chat_template is None:
+    return []
+  one, other = (render(tokenizer, [{"role": "user", "content": words}]) for words in ("a", "Z"))
+  same = [first == second for first, second in zip(one, other)]
+  return one[: same.index(False)]
+
+
 def _fenced(text: str, inside: re.Pattern) -> str:
   """`text` with a fence around each match, and no other fence."""
   return inside.sub(rf"{_FENCE}\1{_FENCE}", text.replace(_FENCE, ""))

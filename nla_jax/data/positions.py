@@ -57,6 +57,7 @@ def choose_rows(
   seed: int = 42,
   per_document: int = 10,
   minimum: int = 50,
+  opening: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the rows of a whole corpus, ordered by document, then position.
 
@@ -66,6 +67,8 @@ def choose_rows(
     seed: of the corpus.
     per_document: rows a document at most.
     minimum: the first index that may be chosen.
+    opening: token ids; in a document that begins with them `minimum` counts from behind them. After the beginning that
+      a chat template writes, activations are the same in every conversation, held-out ones too.
 
   Returns:
     document index [N] int32 and position [N] int32.
@@ -73,11 +76,13 @@ def choose_rows(
   Raises:
     NLAError: no document is longer than `minimum` tokens.
   """
-  special = frozenset(special_ids)
+  special, opening = frozenset(special_ids), list(opening)
   rows, longest, count = [], 0, 0
   for index, (doc_id, token_ids) in enumerate(documents):
+    begins = list(token_ids[: len(opening)]) == opening
+    first = minimum + len(opening) if begins else minimum
     chosen = choose_positions(
-      doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=minimum
+      doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=first
     )
     rows.extend((index, position) for position in chosen)
     longest, count = max(longest, len(token_ids)), count + 1

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nla_jax import files
-from nla_jax.autoencoder.prompts import encode, render, special_tokens
+from nla_jax.autoencoder.prompts import encode, opening, render, special_tokens
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
 from nla_jax.data.corpora.read import read_part, source_names
 from nla_jax.data.positions import FRACTIONS, choose_rows, split_groups
@@ -83,6 +83,7 @@ def select(config, tokenizer, folder: str) -> Selection:
     seed=config.seed,
     per_document=data.positions_per_document,
     minimum=data.position_minimum,
+    opening=opening(tokenizer),
   )
 
   # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject.
@@ -141,9 +142,6 @@ def _tokenise(
 
 def document_ids(tokenizer, document: Document, corpus: str) -> list[int]:
   """Returns a document's tokens as the target sees them: a text after its BOS, a conversation in the chat template.
-
-  A template may begin every conversation alike (SmolLM2's writes 24 tokens of a system message and the first role). A
-  `position_minimum` within them takes activations that are the same in all conversations, held-out ones too.
 
   Args:
     tokenizer: the target's.

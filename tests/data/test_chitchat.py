@@ -42,7 +42,7 @@ def _documents(path: str, **options) -> list[Document]:
 def test_who_speaks_first_is_the_user_and_messages_in_a_row_are_one(tmp_path):
   said = [("b", "  "), ("b", "Hi"), ("b", LONG), ("a", LONG), ("b", LONG), ("a", ""), ("a", "Bye")]
   (document,) = _documents(_write(tmp_path / "x.json", {"talk": said}))
-  assert document.id == "talk" and document.text == ""
+  assert document.id == "talk#0" and document.text == ""
   assert document.messages == (
     {"role": "user", "content": f"Hi\n{LONG}"},
     {"role": "assistant", "content": LONG},
@@ -63,7 +63,17 @@ def test_what_is_no_conversation_is_left_out(tmp_path):
       "few words": [("a", "Hi"), ("b", "Hi")] * 4,
     },
   )
-  assert [document.id for document in _documents(path)] == ["good"]
+  assert [document.id for document in _documents(path)] == ["good#0"]
+
+
+def test_a_long_conversation_is_cut_between_turns_and_no_turn_stands_alone(tmp_path):
+  words = "word " * 60  # 299 characters: two turns are a piece
+  said = [("a", f"{words}{i}") if i % 2 else ("b", f"{words}{i}") for i in range(5)]
+  documents = _documents(_write(tmp_path / "x.json", {"talk": said}))
+  assert [document.id for document in documents] == ["talk#0", "talk#1"]
+  assert len({document.group for document in documents}) == 1
+  turns = [one["content"] for document in documents for one in document.messages]
+  assert turns == [text for _, text in said] and [len(d.messages) for d in documents] == [2, 3]
 
 
 def test_no_person_is_in_two_groups_and_no_group_is_too_large(tmp_path):
@@ -82,7 +92,7 @@ def test_no_person_is_in_two_groups_and_no_group_is_too_large(tmp_path):
   assert max(sizes.values()) <= 25 and len(sizes) >= 4
   groups = collections.defaultdict(set)
   for document in documents:
-    for who in dict(talks[document.id]):
+    for who in dict(talks[document.id.partition("#")[0]]):
       groups[who].add(document.group)
   assert all(len(found) == 1 for found in groups.values())
 
@@ -113,16 +123,17 @@ def test_the_sample_is_the_one_that_its_description_counts():
   documents = list(read_corpus("chitchat-sample"))
   assert "chitchat_dataset" not in sys.modules
   sizes = collections.Counter(document.group for document in documents)
-  assert (len(documents), len(sizes), max(sizes.values())) == (1398, 137, 60)
+  assert (len(documents), len(sizes), max(sizes.values())) == (7921, 137, 710)
+  assert len({document.id.partition("#")[0] for document in documents}) == 1398
   for document in documents:
     roles = [one["role"] for one in document.messages]
-    assert roles == (["user", "assistant"] * len(roles))[: len(roles)] and len(roles) >= 4
+    assert roles == (["user", "assistant"] * len(roles))[: len(roles)] and len(roles) >= 2
 
   with open(chitchat.sample_path(), encoding="utf-8") as file:
     given = json.load(file)
   groups = collections.defaultdict(set)
   for document in documents:
-    for message in itertools.chain(*given[document.id]["messages"]):
+    for message in itertools.chain(*given[document.id.partition("#")[0]]["messages"]):
       groups[message["sender"]].add(document.group)
   assert all(len(found) == 1 for found in groups.values())
 

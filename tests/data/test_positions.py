@@ -106,3 +106,10 @@ def test_too_few_groups_and_wrong_shares_are_told():
     split_groups(["a", "b", "c"], seed=0)
   with pytest.raises(NLAError, match="adding to 1"):
     split_groups(["a"] * 9, seed=0, fractions=(("rl", 0.5),))
+
+
+def test_positions_count_from_behind_what_a_template_writes():
+  documents = [("talk", [1, 2, 3, *range(10, 40)]), ("text", list(range(10, 43)))]
+  document, position = choose_rows(documents, (), per_document=100, minimum=5, opening=[1, 2, 3])
+  assert position[document == 0].tolist() == list(range(8, 33))
+  assert position[document == 1].tolist() == list(range(5, 33))

@@ -1,12 +1,13 @@
 """Conversations of two people who do not know each other: the data of the Python package `chitchat-dataset`.
 
-A document is a conversation. Who speaks first is the user, the other one the assistant; what one of them sends in a row
-is one message. Of the package's 7168 conversations 3108 have two people, four turns and 200 characters.
+A document is a piece of a conversation: turns in a row of together at most 640 characters, about as many tokens as a
+paragraph has. Who speaks first in it is the user, the other one the assistant; what one of them sends in a row is one
+message. Of the package's 7168 conversations 3108 have two people, four turns and 200 characters.
 
 A group is a circle of people. No person may be in two splits, so all conversations of a person belong to one group.
 Taken literally that gives one group of 3045 conversations and 54 small ones: 1006 people, two of whom talked in 475 and
 445 of the conversations, are nearly all linked. So the people are cut into circles of at most 60 conversations, and the
-conversations between two circles are left out. 1398 in 137 groups remain. Two other cuts keep fewer: without the 40
+conversations between two circles are left out. 1398 in 137 groups remain, which make 7921 pieces. Two other cuts keep fewer: without the 40
 busiest people 850 conversations remain, of which 703 are still one group; and where each person is put into a split by
 chance, a conversation has both of its people in one split in about 31 of 100 cases.
 """
@@ -25,16 +26,16 @@ FILE = "dataset.json"
 
 MINIMUM_TURNS = 4  # less is a greeting that nobody answered
 MINIMUM_CHARACTERS = 200
-MOST_OF_GROUP = (
-  60  # conversations of a circle; a larger one would be too much of a split to be drawn by chance
-)
+MOST_OF_PIECE = 640  # characters of a piece, but that it has two turns at least
+# Conversations of a circle; a larger one would be too much of a split to be drawn by chance.
+MOST_OF_GROUP = 60
 
 Turn = tuple[str, str]  # who, and what was said
 Pair = tuple[str, str]  # two people, sorted
 
 
 def read_sample() -> Records:
-  """Returns the records of the sample: conversations within a circle, each a document.
+  """Returns the records of the sample: conversations within a circle, of which each piece is a document.
 
   Raises:
     NLAError: `chitchat-dataset`, or the file inside it, is missing or damaged.
@@ -88,9 +89,12 @@ def read_conversations(path: str, most: int = MOST_OF_GROUP) -> Records:
 
   def documents(_: int, record: tuple[str, list[Turn]]) -> list[Document]:
     name, turns = record
-    roles = {turns[0][0]: "user", turns[1][0]: "assistant"}
-    messages = tuple({"role": roles[who], "content": words} for who, words in turns)
-    return [Document(name, "", circle[turns[0][0]], messages)]
+    group = circle[turns[0][0]]
+    return [
+      Document(f"{name}#{i}", "", group, _messages(piece))
+      for i, piece in enumerate(_pieces(turns))
+      if _size(piece) >= MINIMUM_CHARACTERS
+    ]
 
   within = ((name, turns) for name, turns in wanted.items() if _is_within(_pair(turns), circle))
   return Records(enumerate(within), documents)
@@ -108,10 +112,34 @@ def _turns(messages: Iterable[Iterable[dict]]) -> list[Turn]:
   return turns
 
 
+def _pieces(turns: Sequence[Turn]) -> list[list[Turn]]:
+  """Cuts a conversation between its turns; a last turn that stands alone belongs to the piece before it."""
+  pieces: list[list[Turn]] = [[]]
+  for turn in turns:
+    full = _size([*pieces[-1], turn]) > MOST_OF_PIECE
+    if full and len(pieces[-1]) >= 2:
+      pieces.append([])
+    pieces[-1].append(turn)
+
+  if len(pieces) > 1 and len(pieces[-1]) == 1:
+    alone = pieces.pop()
+    pieces[-1] += alone
+  return pieces
+
+
+def _messages(piece: Sequence[Turn]) -> tuple[dict[str, str], ...]:
+  roles = {piece[0][0]: "user", piece[1][0]: "assistant"}
+  return tuple({"role": roles[who], "content": words} for who, words in piece)
+
+
+def _size(turns: Iterable[Turn]) -> int:
+  return sum(len(words) for _, words in turns)
+
+
 def _is_conversation(turns: Sequence[Turn]) -> bool:
   if len(turns) < MINIMUM_TURNS or len({who for who, _ in turns}) != 2:
     return False
-  return sum(len(words) for _, words in turns) >= MINIMUM_CHARACTERS
+  return _size(turns) >= MINIMUM_CHARACTERS
 
 
 def _pair(turns: Sequence[Turn]) -> Pair:
