@@ -15,6 +15,7 @@ from nla_jax.autoencoder.prompts import encode
 from nla_jax.errors import NLAError
 from nla_jax.models import target
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.lora import split
 from nla_jax.parallel import sharding
 
 
@@ -139,7 +140,12 @@ class NLA:
 
   @functools.cached_property
   def _target(self) -> tuple[Architecture, Any]:
-    """The target's architecture and its blocks 0..K, loaded when they are first asked for."""
+    """The target's architecture and its blocks 0..K, loaded when they are first asked for; see `target.read`."""
+    # Of adapters the frozen base is the target, and it is here.
+    _, base = split(self.av_params)
+    if base is not None:
+      return self.pair.verbalizer.architecture, {"base": base}
+
     if not self.base or self.load_target is None:
       raise NLAError(
         "the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "

@@ -31,6 +31,11 @@ _SUMMARIES = {
 COMMANDS = {
   "run": Command("stages", _OF_A_RUN, "every stage in order, then where the time went"),
   **{stage: Command("stages", _OF_A_RUN, _SUMMARIES[stage]) for stage in STAGES},
+  "read": Command(
+    "read",
+    '--nla=PAIR "TEXT"',
+    "what the target thinks at a token of a text, in words",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",

@@ -46,6 +46,10 @@ class Lora:
     return self.alpha / self.rank
 
 
+# A frozen model without any adapter: it too is read where it lies, whatever blocks it has above.
+FROZEN = Lora(1, 1.0, ())
+
+
 def names(target: str) -> tuple[str, str]:
   """What A and B of a matrix are called in a parameter tree."""
   return f"{target}_lora_a", f"{target}_lora_b"
@@ -150,7 +154,7 @@ def joined(trained: dict, base: Any) -> dict:
 
 
 def variables(params: dict) -> dict:
-  """What a module's `apply` takes for a model's tree."""
+  """What a module's `apply` takes for the tree of a model whose language model is its part `transformer`."""
   trained, base = split(params)
   return (
     {"params": trained} if base is None else {"params": trained, "frozen": {"transformer": base}}

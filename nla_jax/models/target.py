@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.lora import FROZEN
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Transformer
@@ -42,7 +43,8 @@ def read(
   """Activations at chosen positions of a right-padded batch.
 
   Args:
-    params: the target's; without final norm and unembedding when `top_k` is 0.
+    params: the target's; without final norm and unembedding when `top_k` is 0. Or {"base": tree} for a frozen base that
+      adapters share (`lora.split`), which is read where it lies.
     tokens: of each document.
     row: which row of the batch each position is in.
     position: index into that row.
@@ -51,12 +53,16 @@ def read(
     top_k: how many next-token predictions to keep; 0 computes nothing above block K.
     dtype: of the operands of matrix products.
   """
-  if top_k == 0:
-    hidden = Transformer(architecture, layer, dtype).apply({"params": params}, tokens).hidden
-    return Reading(_pick(hidden, row, position))
+  lora, variables = None, {"params": params}
+  if "base" in params:
+    lora, variables, params = FROZEN, {"params": {}, "frozen": params["base"]}, params["base"]
 
-  model = Transformer(architecture, None, dtype, collect=(layer,))
-  output = model.apply({"params": params}, tokens)
+  if top_k == 0:
+    model = Transformer(architecture, layer, dtype, lora=lora)
+    return Reading(_pick(model.apply(variables, tokens).hidden, row, position))
+
+  model = Transformer(architecture, None, dtype, collect=(layer,), lora=lora)
+  output = model.apply(variables, tokens)
   # Only the chosen positions are unembedded: logits of all tokens would be larger than the model.
   last = _pick(output.hidden, row, position)
   logits = einsum("nd,vd->nv", last, unembedding(params), dtype, "batch", None)

@@ -2,10 +2,11 @@
 
 A document is a piece of a conversation: turns in a row of together at most 640 characters, about as many tokens as a
 paragraph has. Who speaks first in it is the user, the other one the assistant; what one of them sends in a row is one
-message. Of the package's 7168 conversations 3108 have two people, four turns and 200 characters.  A group is a circle
-of people. No person may be in two splits, so all conversations of a person belong to one group. Taken literally that
-gives one group of 3045 conversations and 54 small ones: 1006 people, two of whom talked in 475 and 445 of the
-conversations, are nearly all linked. So the people are cut into circles of at most 60 conversations, and the
+message. Of the package's 7168 conversations 3108 have two people, four turns and 200 characters.
+
+A group is a circle of people. No person may be in two splits, so all conversations of a person belong to one group.
+Taken literally that gives one group of 3045 conversations and 54 small ones: 1006 people, two of whom talked in 475 and
+445 of the conversations, are nearly all linked. So the people are cut into circles of at most 60 conversations, and the
 conversations between two circles are left out. 1398 in 137 groups remain, which make 7921 pieces. Two other cuts keep
 fewer: without the 40 busiest people 850 conversations remain, of which 703 are still one group; and where each person
 is put into a split by chance, a conversation has both of its people in one split in about 31 of 100 cases.
