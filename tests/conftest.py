@@ -45,6 +45,7 @@ VERSIONS = (
   "tensorstore",
   "transformers",
   "torch",
+  "peft",
 )
 
 

@@ -10,7 +10,6 @@ A tree with adapters has the base beside its trained leaves, under `base`:
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -20,7 +19,7 @@ from jaxtyping import Float, Shaped
 
 from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.products import einsum, from_bits
+from nla_jax.models.products import einsum
 
 # The matrices of a block that may be adapted.
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
@@ -113,33 +112,13 @@ def low_rank(
   return einsum(f"{rows}r,r{new}->{out}", low, b, dtype, *axes)
 
 
-def delta(lora: Lora, a: Float[Array, "... rank"], b: Float[Array, "rank ..."]):
-  """What an adapter adds to its matrix: A B · alpha / rank, [*inputs, *outputs] float32."""
-  return jnp.tensordot(a, b, axes=1, precision="highest") * lora.scale
-
-
-def merged(params: dict, lora: Lora | None) -> dict:
-  """A model's tree with its adapters added to their matrices, float32; what has no adapters is returned as it is.
-
-  Where the base has more blocks than there are adapters, those above are left out with all that follows them.
-  """
-  trained, base = split(params)
-  if base is None:
-    return params
-  adapters = trained["transformer"]["layers"]
-  n_layers = len(next(iter(adapters.values())))
-  whole = n_layers == len(base["layers"]["query"])
-
-  layers = {name: from_bits(leaf[:n_layers]) for name, leaf in base["layers"].items()}
-  add = jax.vmap(functools.partial(delta, lora))
-  for target in lora.targets:
-    a, b = names(target)
-    layers[target] = layers[target].astype(jnp.float32) + add(adapters[a], adapters[b])
-
-  rest = base if whole else {"embedding": base["embedding"]}
-  transformer = {name: from_bits(leaf) for name, leaf in rest.items() if name != "layers"}
-  tree = transformer | {"layers": layers}
-  return trained | {"transformer": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)}
+def delta(
+  lora: Lora, a: Float[Array, "... rank"], b: Float[Array, "rank ..."]
+) -> Float[Array, "..."]:
+  """What an adapter adds to its matrix, float32: A [*inputs, rank] times B [rank, *outputs] times alpha / rank."""
+  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  # Accelerators round the operands of a float32 product unless they are told not to.
+  return jnp.tensordot(a, b, axes=1, precision=jax.lax.Precision.HIGHEST) * lora.scale
 
 
 def split(params: dict) -> tuple[dict, Any]:

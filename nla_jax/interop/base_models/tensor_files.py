@@ -16,7 +16,7 @@ from nla_jax.errors import NLAError
 
 INDEX = "model.safetensors.index.json"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_FLOATS = {
+FLOATS = {
   "F32": np.dtype(np.float32),
   "F16": np.dtype(np.float16),
   "BF16": DTYPES["bfloat16"],
@@ -201,7 +201,7 @@ class TensorFiles:
 
     for name, shape in shapes.items():
       found = self.entry(name)
-      if found.shape != tuple(shape) or found.dtype not in _FLOATS:
+      if found.shape != tuple(shape) or found.dtype not in FLOATS:
         raise NLAError(
           f"{self.directory}: {name} is {found.dtype} {list(found.shape)}, config.json asks for a float "
           f"of {list(shape)}: the files and config.json belong to different models"
@@ -212,7 +212,7 @@ class TensorFiles:
     entry = self.entry(name)
     # `placement` cuts each device's piece out of the map, so a process reads only what its devices hold.
     mapped = np.memmap(entry.path, np.uint8, "r", entry.start, entry.stop - entry.start)
-    return mapped.view(_FLOATS[entry.dtype]).reshape(entry.shape)
+    return mapped.view(FLOATS[entry.dtype]).reshape(entry.shape)
 
   def sample(self, name: str, pieces: int = 16, size: int = 4096) -> bytes:
     """Pieces of a tensor spread evenly from its first byte to its last, or all of it where it is small."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import Pair
+from nla_jax.interop.adapters.merge import without_adapters
 from nla_jax.interop.base_models import huggingface
 from nla_jax.interop.base_models.find import cached_directory
 from nla_jax.interop.pairs import model_card, sidecar
 from nla_jax.interop.pairs.write import write_ar, write_av
-from nla_jax.models.lora import merged
 from nla_jax.parallel import distributed
 
 
@@ -38,8 +38,8 @@ def export_pair(
     NLAError: a folder holds something else, or the disk is full.
   """
   pair = nla.pair
-  av_params = merged(nla.av_params, pair.verbalizer.lora)
-  ar_params = merged(nla.ar_params, pair.reconstructor.lora)
+  av_params = without_adapters(nla.av_params, pair.verbalizer)
+  ar_params = without_adapters(nla.ar_params, pair.reconstructor)
   side = _av_sidecar(pair, base, stage, trained_on, metrics)
 
   # The base model's config.json, whose other keys are kept; of a multimodal wrapper the text part.

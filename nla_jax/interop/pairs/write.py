@@ -3,11 +3,9 @@
 Nothing is written before the sidecar, the architecture and the live tokenizer agree: see `directories`.
 """
 
-import contextlib
 import dataclasses
 import json
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +70,7 @@ def write_av(
     _bring_together(huggingface.tensors_of(params, architecture), extra)
     return Path(directory)
 
-  with _whole_directory(Path(directory)) as folder:
+  with files.whole_directory(Path(directory), sidecar.MODEL_FILE) as folder:
     config = _write_config(folder, architecture, tokenizer, base_config, dtype)
     _write_json(folder / "generation_config.json", _generation_config(config, tokenizer))
 
@@ -128,7 +126,7 @@ def write_ar(
     _bring_together(tensors)
     return Path(directory)
 
-  with _whole_directory(Path(directory)) as folder:
+  with files.whole_directory(Path(directory), sidecar.MODEL_FILE) as folder:
     _write_config(folder, architecture, tokenizer, base_config, dtype)
     tensor_files.write_tensors(folder, tensors, dtype=dtype)
     # torch's linear layers keep [out, in].
@@ -206,35 +204,3 @@ def _bring_together(tensors: Iterable[tensor_files.Tensor], arrays: Iterable = (
 def _write_json(path: Path, mapping: dict[str, Any]) -> None:
   """Writes a JSON object as transformers writes it. Raises NLAError when that fails."""
   files.write_text(path, json.dumps(mapping, indent=2, sort_keys=True) + "\n")
-
-
-@contextlib.contextmanager
-def _whole_directory(directory: Path) -> Iterator[Path]:
-  """Gives a new folder beside `directory` that takes its place only when everything in it has been written.
-
-  Raises:
-    NLAError: `directory` holds files that are no earlier export, or writing fails.
-  """
-  replaced = directory.exists()
-  if replaced and any(directory.iterdir()) and not (directory / sidecar.MODEL_FILE).is_file():
-    raise NLAError(
-      f"{directory} holds files that are no earlier export: choose an empty or a new directory"
-    )
-
-  partial = directory.with_name(directory.name + ".partial")
-  try:
-    # What a process that was killed left there would be taken for a part of this export.
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-
-    if replaced:
-      shutil.rmtree(directory)
-    partial.rename(directory)
-  except OSError as error:
-    raise NLAError(
-      f"{directory} could not be written ({error.strerror or error}): free some space or choose "
-      "another directory"
-    ) from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
