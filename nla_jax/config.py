@@ -198,6 +198,9 @@ def default_config() -> ConfigDict:
   c.guard_limit = 5  # skipped updates in a row that stop a run
 
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
+  c.export_form = (
+    "merged"  # merged (whole models) | adapter (of LoRA: PEFT's files, a few MB, on the base model)
+  )
 
   # What is measured on held-out activations. Intervals are at 95 %.
   c.evaluation = ConfigDict(

@@ -25,6 +25,7 @@ def check(run: Run) -> None:
   check_supervised(config)
   check_settings(config.rl)
   check_teacher(config)
+  check_export(config)
 
   # From here on the base model is looked at.
   check_layer(run)
@@ -69,6 +70,17 @@ def check_teacher(config: ConfigDict) -> None:
   if teacher.provider == "file" and not Path(teacher.path).is_file():
     raise NLAError(
       f"the teacher's file {teacher.path!r} does not exist; check --config.teacher.path"
+    )
+
+
+def check_export(config: ConfigDict) -> None:
+  """What is exported is what is trained."""
+  if config.export_form not in ("merged", "adapter"):
+    raise NLAError(f"config.export_form={config.export_form!r}: expected merged or adapter")
+  if config.export_form == "adapter" and not config.lora.rank and not config.init:
+    raise NLAError(
+      "config.export_form=adapter: all weights are trained and there is no adapter to export; set "
+      "--config.lora.rank or --config.export_form=merged"
     )
 
 

@@ -14,7 +14,7 @@ SECTIONS = {
   "sft": ("init", "prompts", "inject", "lora", "av", "ar", "remat"),
   "rl": ("rl",),
   "eval": ("evaluation",),
-  "export": ("export_dtype",),
+  "export": ("export_dtype", "export_form"),
 }
 
 # Keys that may change between two runs of a stage, and why.

@@ -100,6 +100,7 @@ def export(run: Run) -> None:
     trained_on=run.config.corpus,
     metrics=files.read_json(run.path("eval") / METRICS),
     dtype=run.config.export_dtype,
+    adapted_base=run.pretrained if run.config.export_form == "adapter" else None,
   )
   stage.finish()
 

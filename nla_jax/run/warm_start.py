@@ -6,8 +6,9 @@ from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.errors import NLAError
+from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.record import Pretrained
-from nla_jax.interop.pairs import sidecar
+from nla_jax.interop.pairs import adapted, sidecar
 from nla_jax.interop.pairs.directories import INJECTION_FILE
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.interop.pairs.load import load_directories
@@ -25,7 +26,11 @@ def adopt(config: ConfigDict) -> None:
   av = sidecar.read_model_sidecar(av_folder, "av")
   ar = sidecar.read_model_sidecar(ar_folder, "ar")
 
-  # These belong to the weights, so they win over what the config says.
+  # These belong to the weights, so they win over what the config says. Of adapters so do rank, alpha and targets.
+  if adapted.is_adapted(Path(av_folder)):
+    base = adapted.base_of(av, config.model)
+    lora = read_adapter(av_folder, base.architecture).lora
+    config.lora.update(rank=lora.rank, alpha=float(lora.alpha), targets=lora.targets)
   config.model = config.model or av.base_checkpoint
   config.layer = ar.layer_index
   config.prompts.update(av=av.av_template, ar=ar.ar_template, marker=av.tokens.injection_char)
@@ -51,7 +56,7 @@ def load_initial(config: ConfigDict, pretrained: Pretrained) -> NLA:
   Raises:
     NLAError: the pair was trained on another model.
   """
-  nla = load_directories(config.init, compute=config.compute)
+  nla = load_directories(config.init, compute=config.compute, base=config.model)
   ours, base = nla.pair.verbalizer.architecture, pretrained.architecture
 
   # Not the whole architecture: of two exports of one model, one may name a limit that the other leaves unsaid.

@@ -13,14 +13,15 @@ import numpy as np
 
 from nla_jax.autoencoder.prompts import encode
 from nla_jax.errors import NLAError
+from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.find import is_hub_id
-from nla_jax.interop.pairs import sidecar
+from nla_jax.interop.pairs import adapted, sidecar
+from nla_jax.interop.pairs.adapted import HEAD_FILE, INJECTION_FILE
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.lora import Lora
 
-HEAD_FILE = "value_head.safetensors"
-INJECTION_FILE = "injection.safetensors"
 # What a sidecar's `training` says of an AV that has an injection file.
 INJECTION_NOTE = (
   f"learned affine map on the injected vector, in {INJECTION_FILE}: x @ matrix + bias"
@@ -35,12 +36,14 @@ class Checkpoint:
 
   Attributes:
     architecture: of `params`; an AR's has K+1 layers.
-    params: tree of `jax.Array`s, laid out for the mesh in context; an AR's has no final norm and no unembedding.
+    params: tree of `jax.Array`s, laid out for the mesh in context; an AR's has no final norm and no unembedding. Of
+      adapters theirs alone, on the host.
     tokenizer: verified against the sidecar.
     sidecar: the content of `nla_meta.yaml`.
     head: [d_model, d_model], prediction = residual @ head; only in an AR.
     injection: {"matrix": [d_model, d_model], "bias": [d_model]}; only in an AV with a learned affine
       injection.
+    lora: of `params`, where they are adapters.
   """
 
   architecture: Architecture
@@ -49,27 +52,36 @@ class Checkpoint:
   sidecar: ModelSidecar
   head: np.ndarray | None = None
   injection: dict[str, np.ndarray] | None = None
+  lora: Lora | None = None
 
 
-def read_checkpoint(directory: str | Path, role: str, *, dtype: str = "float32") -> Checkpoint:
+def read_checkpoint(
+  directory: str | Path, role: str, *, dtype: str = "float32", base: str | None = None
+) -> Checkpoint:
   """Reads an AV's or an AR's directory, ours or another tool's.
 
   Args:
-    directory: as `write_av` or `write_ar` leaves it.
+    directory: as `write_av`, `write_ar` or `write_adapted` leaves it.
     role: `av` or `ar`.
     dtype: of the transformer's parameters, `float32` or `bfloat16`.
+    base: name of the base of adapters, in place of the sidecar's.
 
   Raises:
     NLAError: a file is missing, the directory is of the other role, or the sidecar, the files and the tokenizer do not
       agree.
   """
   directory = Path(directory)
-  model_sidecar, architecture, tokenizer = _read_parts(directory, role)
+  model_sidecar, architecture, tokenizer = _read_parts(directory, role, base)
 
   # The small files come first: where one is missing, no weights have been read.
   head = _read_head(directory, architecture) if role == "ar" else None
   injection = _read_injection(directory, architecture, model_sidecar) if role == "av" else None
-  params = huggingface.read_params(directory, architecture, headless=role == "ar", dtype=dtype)
+  lora = None
+  if adapted.is_adapted(directory):
+    adapter = read_adapter(directory, architecture)
+    lora, params = adapter.lora, adapter.params
+  else:
+    params = huggingface.read_params(directory, architecture, headless=role == "ar", dtype=dtype)
   return Checkpoint(
     architecture=architecture,
     params=params,
@@ -77,6 +89,7 @@ def read_checkpoint(directory: str | Path, role: str, *, dtype: str = "float32")
     sidecar=model_sidecar,
     head=head,
     injection=injection,
+    lora=lora,
   )
 
 
@@ -105,19 +118,20 @@ def _read_injection(
   return None
 
 
-def check_pair(av: str | Path, ar: str | Path) -> None:
+def check_pair(av: str | Path, ar: str | Path, base: str | None = None) -> None:
   """Checks, before any weight is read, that an AV and an AR are of one base model, layer and tokenizer.
 
   Args:
     av: the AV's directory.
     ar: the AR's directory.
+    base: name of the base of adapters, in place of the sidecar's.
 
   Raises:
     NLAError: one of them is not good by itself, or the two contradict each other.
   """
   # 1. Each by itself.
-  one, av_architecture, av_tokenizer = _read_parts(Path(av), "av")
-  other, ar_architecture, ar_tokenizer = _read_parts(Path(ar), "ar")
+  one, av_architecture, av_tokenizer = _read_parts(Path(av), "av", base)
+  other, ar_architecture, ar_tokenizer = _read_parts(Path(ar), "ar", base)
 
   # 2. Base model and layer. Only names of hub repositories are compared: some files name the checkpoint that a stage
   # began with instead.
@@ -163,11 +177,18 @@ def check_pair(av: str | Path, ar: str | Path) -> None:
       )
 
 
-def _read_parts(directory: Path, role: str) -> tuple[ModelSidecar, Architecture, Any]:
+def _read_parts(
+  directory: Path, role: str, base: str | None
+) -> tuple[ModelSidecar, Architecture, Any]:
   """Returns sidecar, architecture and tokenizer. Raises NLAError where they do not belong together."""
   model_sidecar = sidecar.read_model_sidecar(directory, role)
-  architecture = huggingface.architecture_from_config(huggingface.read_config(directory))
-  tokenizer = huggingface.read_tokenizer(directory)
+  if adapted.is_adapted(directory):
+    sidecar.check_role(model_sidecar.role, role)
+    found = adapted.base_of(model_sidecar, base)
+    architecture, tokenizer = adapted.architecture_of(found, model_sidecar), found.tokenizer
+  else:
+    architecture = huggingface.architecture_from_config(huggingface.read_config(directory))
+    tokenizer = huggingface.read_tokenizer(directory)
   check_parts(architecture, tokenizer, model_sidecar, role)
   return model_sidecar, architecture, tokenizer
 

@@ -8,8 +8,11 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.interop.adapters.merge import without_adapters
 from nla_jax.interop.base_models import huggingface
 from nla_jax.interop.base_models.find import cached_directory
+from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.interop.pairs import model_card, sidecar
+from nla_jax.interop.pairs.adapted import write_adapted
 from nla_jax.interop.pairs.write import write_ar, write_av
+from nla_jax.models.lora import split
 from nla_jax.parallel import distributed
 
 
@@ -22,6 +25,7 @@ def export_pair(
   trained_on: str,
   metrics: dict | None,
   dtype: str = "float32",
+  adapted_base: Pretrained | None = None,
 ) -> None:
   """Writes `folder/av` and `folder/ar`, each with its model card.
 
@@ -33,14 +37,43 @@ def export_pair(
     trained_on: name of the data.
     metrics: of `metrics.json`; None where the pair was not evaluated.
     dtype: of the weights in the files, `float32` or `bfloat16`.
+    adapted_base: where given, adapters alone are written, on this base (without weights).
 
   Raises:
     NLAError: a folder holds something else, or the disk is full.
   """
+  side = _av_sidecar(nla.pair, base, stage, trained_on, metrics)
+  if adapted_base is None:
+    _export_whole(nla, folder, base, side, dtype)
+  else:
+    _export_adapters(nla, folder, adapted_base, side, dtype)
+
+  # Every process takes part in writing the weights; a card is written by one.
+  if distributed.is_first():
+    for role in ("av", "ar"):
+      model_card.write_card(folder / role, metrics)
+
+
+def _export_adapters(
+  nla: NLA, folder: Path, base: Pretrained, side: sidecar.ModelSidecar, dtype: str
+) -> None:
+  """The adapters of both models with what was trained beside them."""
+  pair = nla.pair
+  for role, model, params in (
+    ("av", pair.verbalizer, nla.av_params),
+    ("ar", pair.reconstructor, nla.ar_params),
+  ):
+    side, (trained, _) = dataclasses.replace(side, role=role), split(params)
+    write_adapted(folder / role, base, model.lora, trained, side, dtype=dtype)
+
+
+def _export_whole(
+  nla: NLA, folder: Path, base: str, side: sidecar.ModelSidecar, dtype: str
+) -> None:
+  """Both models whole, adapters added to their base."""
   pair = nla.pair
   av_params = without_adapters(nla.av_params, pair.verbalizer)
   ar_params = without_adapters(nla.ar_params, pair.reconstructor)
-  side = _av_sidecar(pair, base, stage, trained_on, metrics)
 
   # The base model's config.json, whose other keys are kept; of a multimodal wrapper the text part.
   directory = cached_directory(base)
@@ -68,17 +101,15 @@ def export_pair(
     dtype=dtype,
   )
 
-  # Every process takes part in writing the weights; a card is written by one.
-  if distributed.is_first():
-    for role in ("av", "ar"):
-      model_card.write_card(folder / role, metrics)
-
 
 def _av_sidecar(
   pair: Pair, base: str, stage: str, trained_on: str, metrics: dict | None
 ) -> sidecar.ModelSidecar:
   """The AV's sidecar. The AR's differs in the role alone: each says what the whole pair does."""
-  facts = {"fve_round_trip_held_out": metrics["fve"]["round_trip"]["value"]} if metrics else {}
+  facts = {}
+  if metrics:
+    facts["fve_round_trip_held_out"] = metrics["fve"]["round_trip"]["value"]
+    facts["baseline_variance"] = metrics["baseline_variance"]
   return sidecar.ModelSidecar(
     role="av",
     stage=stage,

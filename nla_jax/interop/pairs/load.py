@@ -10,6 +10,8 @@ from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs.directories import read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.lora import joined
+from nla_jax.models.parameters import as_base
 from nla_jax.parallel import sharding
 from nla_jax.parallel.precision import compute_dtype
 
@@ -37,8 +39,11 @@ def load_directories(
 ) -> NLA:
   """Loads the pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
   # 1. The two halves, found and checked against each other before any weight is read.
-  av_folder, ar_folder = pair_directories(path, ar)
-  av, rebuilder = read_checkpoint(av_folder, "av"), read_checkpoint(ar_folder, "ar")
+  av_folder, ar_folder = pair_directories(path, ar, base=base)
+  av, rebuilder = (
+    read_checkpoint(folder, role, base=base)
+    for folder, role in ((av_folder, "av"), (ar_folder, "ar"))
+  )
   side, training = av.sidecar, av.sidecar.training
 
   # 2. What they compute. The AR's sidecar is the one that must say template and layer.
@@ -57,14 +62,24 @@ def load_directories(
       map="scalar" if av.injection is None else "affine",
       max_new_tokens=int(training.get("max_new_tokens", 150)),
       dtype=compute_dtype(compute),
+      lora=av.lora,
+      ar_lora=rebuilder.lora,
     ),
   )
 
-  # 3. Their parameters; files hold the head and the map whole, so they are laid out here.
+  # 3. Their parameters; files hold the head, the map and adapters whole, so they are laid out here.
   av_params = {"transformer": av.params}
   if av.injection is not None:
-    av_params["injection"] = sharding.shard_params(av.injection)
-  ar_params = sharding.shard_params(
-    {"transformer": rebuilder.params, "head": {"weight": rebuilder.head}}
-  )
-  return NLA(pair, av_params, ar_params, base or side.base_checkpoint, load_target=load_target)
+    av_params["injection"] = av.injection
+  ar_params = {"transformer": rebuilder.params, "head": {"weight": rebuilder.head}}
+  av_params, ar_params = sharding.shard_params(av_params), sharding.shard_params(ar_params)
+
+  # 4. The base of adapters, once for both.
+  base = base or side.base_checkpoint
+  if av.lora or rebuilder.lora:
+    shared = as_base(load_pretrained(base).params)
+    av_params = joined(av_params, shared if av.lora else None)
+    ar_params = joined(ar_params, shared if rebuilder.lora else None)
+  # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
+  baseline = training.get("baseline_variance")
+  return NLA(pair, av_params, ar_params, base, baseline, load_target)
