@@ -310,6 +310,13 @@ def test_the_chart_of_ranges_draws_each_value_and_interval_in_its_place():
   assert heights[1] < heights[0]
 
 
+def test_no_line_is_drawn_over_a_range_that_was_not_measured():
+  names = ["8-16", "16-32", "32-64"]
+  whole = str(charts.ranges(names, {"a": [(i, 0.2, None) for i in range(3)]}, "x"))
+  gap = str(charts.ranges(names, {"a": [(0, 0.2, None), (2, 0.2, None)]}, "x"))
+  assert whole.count("line s1") == 2 and "line s1" not in gap and len(circles(gap)) == 2
+
+
 def test_n_stands_beside_every_best_of(render):
   words = render({"metrics": with_parts()}).words
   assert "FVE n = 1 n = 2 Round trip, best of n 0.400 0.37 to 0.43 0.500" in words

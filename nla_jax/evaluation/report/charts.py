@@ -6,6 +6,7 @@ file follows the reader's light or dark scheme, text stays text in the page's fo
 left out, never drawn as zero.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -243,8 +244,10 @@ def ranges(
     # Side by side, so that no interval hides another.
     aside, kind = 0.12 * (i - (len(series) - 1) / 2), f"s{i % 8 + 1}"
     places = [(axes.x(at + aside), axes.y(value)) for at, value, _ in points]
-    if len(places) > 1:
-      parts.append(_path(places, class_=f"line {kind}"))
+    for j, (here, there) in enumerate(itertools.pairwise(places)):
+      # No line over a range that was not measured.
+      if points[j + 1][0] - points[j][0] == 1:
+        parts.append(_path([here, there], class_=f"line {kind}"))
     for (x, y), (_, _, ci95) in zip(places, points):
       if ci95:
         bottom, top = map(axes.y, ci95)
