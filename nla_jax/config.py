@@ -209,6 +209,10 @@ def default_config() -> ConfigDict:
       "batch": 64,
       "examples": 200,  # shown in the report
       "bootstrap": 2000,
+      # Most explanations drawn of an activation, of which the AR keeps the best; 0 or 1: off, since it samples so many
+      # times as much.
+      "best_of": 0,
+      "best_of_rows": 96,  # held-out activations on which it is measured
     }
   )
 

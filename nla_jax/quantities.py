@@ -16,6 +16,7 @@ SECTIONS = {
   "reference": "fve",  # FVE of something else, for scale
   "control": "controls",  # FVE that needs no explanation of the activation
   "difference": "fve",  # of two FVEs on the same rows
+  "retention": "retention",  # one FVE as a share of another on the same rows
   "loss": "av",
   "number": "",
   "count": "",
@@ -25,6 +26,11 @@ ABOVE_CONTROL = (
 )
 COSINE = "cosine"  # section: the mean cosine behind each FVE
 HEADLINE = "round_trip"  # the key that controls are compared with
+
+# Sections of metrics.json that hold, by name, what was measured on some of the rows or with n explanations. What stands
+# under a name is laid out like metrics.json itself, and every function here reads it.
+BY_SOURCE, BY_POSITION, BY_N = "by_source", "by_position", "by_n"
+_NOT_NUMBERS = (*SECTIONS.values(), ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +72,14 @@ TABLE = (
   Quantity("round_trip", "result", "reconstruction", "Round trip, sampled", "Activation to AV to AR, the explanation sampled at temperature 1 from the AV's own distribution. The headline.", text="Explanation"),
   Quantity("greedy", "result", "reconstruction", "Round trip, greedy", "The same with the likeliest token at every step.", text="Greedy"),
   Quantity("round_trip_sft", "result", "reconstruction", "Round trip before RL", "The same, sampled, with the supervised checkpoints that reinforcement learning started from.", text="Before RL"),
-  Quantity("fixed_critic", "result", "", "Round trip, AR before RL", "The trained AV's explanations, read by the frozen AR that reinforcement learning started from: what the AV gained without a private code between the two."),
+  Quantity("fixed_critic", "result", "fixed_critic", "Round trip, AR before RL", "The trained AV's explanations, read by the frozen AR that reinforcement learning started from: what the AV gained without a private code between the two."),
+  Quantity("best_of", "result", "best_of", "Round trip, best of n", "Of n sampled explanations the one that the AR rebuilds best, scored by that AR: it chose by this very error."),
+  Quantity("best_of_fixed", "result", "best_of", "Best of n, AR before RL", "The same explanations, scored by the frozen AR that reinforcement learning started from, which did not choose."),
   Quantity("teacher_text", "reference", "reconstruction", "Teacher's text", "The AR on text that the teacher wrote from the document. The AV plays no part: this is the AR's own skill.", text="Teacher’s text"),
+  Quantity("shuffled_words", "reference", "retention", "Words shuffled", "The sampled explanations with the words of each line in another order; labels and punctuation stay in place."),
+  Quantity("shuffled_words_fixed", "reference", "retention", "Words shuffled, AR before RL", "The same shuffled words, read by the frozen AR that reinforcement learning started from."),
+  Quantity("synonyms", "reference", "retention", "Synonyms", "The sampled explanations with every word of four letters or more replaced that has a synonym in WordNet, labels excepted; what a word means in its sentence is not considered."),
+  Quantity("synonyms_fixed", "reference", "retention", "Synonyms, AR before RL", "The same synonyms, read by the frozen AR that reinforcement learning started from."),
   Quantity("shuffled_vector", "control", "controls.shuffled_vector", "Shuffled vector", "The AV explains an activation of another document, and the text is scored against this one."),
   Quantity("zero_vector", "control", "controls.zero_vector", "Zero vector", "A vector of zeros is injected: what the AV says when it is given nothing."),
   Quantity("mean_vector", "control", "controls.mean_vector", "Mean vector", "The mean activation is injected: what the AV says of no activation in particular."),
@@ -76,11 +88,17 @@ TABLE = (
   Quantity("mean_per_last_token", "control", "baselines.last_token", "Mean per last token", "No text is read: the answer is the mean direction of training activations on the same token."),
   Quantity("last_words", "control", "baselines.last_words", "Last words at equal length", "The AR reads the last words of the context, as many tokens as the AV's explanation of it: quoting, without an AV."),
   Quantity("gain_of_rl", "difference", "", "Gain of RL", "FVE of the round trip less that before RL, on the same rows (paired)."),
+  Quantity("gain_of_rl_fixed", "difference", "", "Gain of RL, AR before RL", "FVE of the explanations after RL less that of those before RL, both read by the frozen AR that reinforcement learning started from (paired). What the gain above has beyond this one, the AR learned."),
+  Quantity("retention_shuffle", "retention", "", "Kept under word shuffle", "FVE with the words shuffled, as a share of the round trip's (paired). A code in the order of words would be lost.", unit="share"),
+  Quantity("retention_shuffle_fixed", "retention", "", "Kept under word shuffle, AR before RL", "The same share with the frozen AR as the reader of both.", unit="share"),
+  Quantity("retention_synonyms", "retention", "", "Kept under synonyms", "FVE with synonyms, as a share of the round trip's (paired). A code in the choice among words of one meaning would be lost.", unit="share"),
+  Quantity("retention_synonyms_fixed", "retention", "", "Kept under synonyms, AR before RL", "The same share, with the frozen AR as the reader of both.", unit="share"),
   Quantity("loss_own", "loss", "reconstruction", "AV loss, own vector", "Nats a token on the teacher's held-out text, given the right activation.", unit="nats a token"),
   Quantity("loss_shuffled", "loss", "reconstruction", "AV loss, shuffled vector", "The same given another activation. Equal: the vector is ignored.", unit="nats a token"),
   Quantity("loss_gap", "loss", "", "AV loss gap", "Nats a token by which the AV's loss is lower with the right activation than with another.", note="nats a token lower with its own vector", unit="nats a token"),
   Quantity("parse_rate", "number", "reconstruction", "Parse rate", "Share of sampled explanations that closed their tags within the length cap. The others are scored as empty.", note="explanations that are well formed", unit="share"),
   Quantity("distinct", "number", "reconstruction", "Distinct explanations", "Different texts per activation. Near 0: the AV says the same of everything.", unit="share"),
+  Quantity("synonyms_share", "number", "retention", "Words with a synonym", "Share of the explanations' words, labels excepted, that were replaced where synonyms are read.", unit="share"),
   Quantity("tokens_mean", "number", "reconstruction", "Length", "Mean tokens of an explanation. Longer explanations buy FVE.", note="tokens an explanation, mean", unit="tokens"),
   Quantity("baseline_variance", "number", "", "Baseline variance", "The error of always answering the mean direction: what FVE is measured against.", note="error of answering the mean, 0 to 1"),
   Quantity("fve_inflated", "number", "reconstruction", "FVE, inflated definition", "The same reconstructions against a mean scaled back to unit norm. That baseline is worse than the best constant, so this number is larger without a better reconstruction. Shown only to compare with work that reports it."),
@@ -148,7 +166,7 @@ def unknown(metrics: Mapping[str, Any], kind: str) -> list[Found]:
   """What stands in the section of this kind and not in the table, under its own key."""
   every = []
   for key, value in _section(metrics, SECTIONS[kind]).items():
-    if key in QUANTITIES or key in (*SECTIONS.values(), ABOVE_CONTROL, COSINE):
+    if key in QUANTITIES or key in _NOT_NUMBERS:
       continue
 
     # A section that is not known here is laid flat: its numbers are labelled by both keys.
@@ -160,6 +178,12 @@ def unknown(metrics: Mapping[str, Any], kind: str) -> list[Found]:
     else:
       every.append(found(one, value))
   return [one for one in every if one is not None]
+
+
+def parts(metrics: Mapping[str, Any], section: str) -> dict[str, Mapping[str, Any]]:
+  """What `BY_SOURCE`, `BY_POSITION` or `BY_N` holds, by name; empty where nothing was measured so."""
+  found = _section(metrics, section)
+  return {str(name): part for name, part in found.items() if isinstance(part, Mapping)}
 
 
 def above_controls(metrics: Mapping[str, Any]) -> list[Found]:

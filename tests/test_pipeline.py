@@ -15,6 +15,8 @@ TINY = [
   "--config.data.shard_rows=16",
   "--config.ar.steps=24",
   "--config.rl.steps=8",
+  "--config.evaluation.best_of=2",
+  "--config.evaluation.best_of_rows=8",
 ]
 
 
@@ -60,6 +62,10 @@ def test_every_promised_number_is_in_metrics_json(uninterrupted):
       estimate["ci95"][0] <= estimate["value"] <= estimate["ci95"][1]
       and estimate["n"] == found["rows"]
     )
+  # The AR has learned in RL, so the one before it is another reader.
+  assert {"fixed_critic", "gain_of_rl_fixed", "shuffled_words_fixed"} <= found["fve"].keys()
+  assert list(found["by_n"]) == ["1", "2"] and found["by_n"]["2"]["rows"] == 8
+  assert "by_source" not in found and found["by_position"]
   assert found["av"]["loss_own"] > 0 and found["av"]["loss_shuffled"] > 0
   assert (
     0 <= found["parse_rate"] <= 1

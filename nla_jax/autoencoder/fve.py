@@ -138,6 +138,18 @@ def fve_per_activation(errors: Any, baseline: float) -> Any:
   return 1.0 - errors / baseline
 
 
+def retention(after: Any, before: Any, baseline: float) -> float | None:
+  """FVE after a change as a share of FVE before it; None where there was none above zero to keep.
+
+  Args:
+    after: [n] from `mse_nrm`, of what was rebuilt after the change.
+    before: [n] of the same activations before it.
+    baseline: from `baseline_variance`.
+  """
+  kept, whole = (float(fve(np.asarray(one, np.float64), baseline)) for one in (after, before))
+  return kept / whole if whole > 0 else None
+
+
 def cosine_of(error: Any) -> Any:
   """The cosine that belongs to an error of `mse_nrm`, 1 - error / 2; that of a mean error is the mean cosine."""
   return 1.0 - error / 2

@@ -50,6 +50,12 @@ def choose_positions(
   return sorted(generator.sample(candidates, min(per_document, len(candidates))))
 
 
+def words_begin(token_ids: Sequence[int], opening: Sequence[int]) -> int:
+  """Returns where the words of a document begin: behind `opening` where it begins with that, at 0 otherwise."""
+  begins = list(token_ids[: len(opening)]) == list(opening)
+  return len(opening) if begins else 0
+
+
 def choose_rows(
   documents: Iterable[tuple[str, Sequence[int]]],
   special_ids: Collection[int],
@@ -76,11 +82,10 @@ def choose_rows(
   Raises:
     NLAError: no document is longer than `minimum` tokens.
   """
-  special, opening = frozenset(special_ids), list(opening)
+  special = frozenset(special_ids)
   rows, longest, count = [], 0, 0
   for index, (doc_id, token_ids) in enumerate(documents):
-    begins = list(token_ids[: len(opening)]) == opening
-    first = minimum + len(opening) if begins else minimum
+    first = minimum + words_begin(token_ids, opening)
     chosen = choose_positions(
       doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=first
     )

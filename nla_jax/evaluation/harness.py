@@ -14,7 +14,7 @@ from nla_jax import quantities
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import intervals
+from nla_jax.evaluation import breakdowns
 from nla_jax.evaluation.subject import Subject, draw_subject
 from nla_jax.evaluation.suite import Measured, load_suites
 from nla_jax.parallel import distributed
@@ -56,10 +56,7 @@ def evaluate(
   *,
   texts: dict[int, str] | None = None,
   before_rl: NLA | None = None,
-  rows: int = 500,
-  seed: int = 0,
-  batch: int = 64,
-  bootstrap_samples: int = 2000,
+  **settings,
 ) -> Report:
   """Evaluates a pair on held-out activations.
 
@@ -69,30 +66,24 @@ def evaluate(
       that need a training activation are left out).
     texts: the teacher's text by store row; without it, the teacher's-text FVE and retrieval are left out.
     before_rl: the pair before RL, to see what RL added; or None.
-    rows: at most so many held-out rows, drawn with `seed`.
-    seed: of the choice of rows, of the draws and of the bootstrap.
-    batch: explanations sampled at once.
-    bootstrap_samples: of the intervals, which resample document groups.
+    settings: of `nla_jax.evaluation.subject.Settings`: rows, seed, batch and more.
 
   Raises:
     NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
     PreemptedError: the machine is about to be taken away; an evaluation begins anew.
   """
-  subject = draw_subject(
-    nla, store, texts=texts, before_rl=before_rl, rows=rows, seed=seed, batch=batch
-  )
-  return measure(subject, bootstrap_samples=bootstrap_samples)
+  return measure(draw_subject(nla, store, texts=texts, before_rl=before_rl, **settings))
 
 
 def measure(
-  subject: Subject, suites: Sequence[str] | None = None, *, bootstrap_samples: int = 2000
+  subject: Subject, suites: Sequence[str] | None = None, *, bootstrap_samples: int | None = None
 ) -> Report:
   """Measures a subject: 1. suites are loaded, 2. each runs, 3. what they found becomes metrics and examples.
 
   Args:
     subject: of `draw_subject`.
     suites: names of suites; `reconstruction` runs in any case, and all of the table where None.
-    bootstrap_samples: of the intervals.
+    bootstrap_samples: of the intervals; the subject's where None.
 
   Raises:
     NLAError: there is no suite of that name.
@@ -116,51 +107,46 @@ def measure(
 
   # 3. The uncertainty comes last: suites answer per row and know nothing of groups.
   found = _join(measured)
-  metrics = _metrics(subject, found, bootstrap_samples)
+  metrics = _metrics(subject, found, bootstrap_samples or subject.settings.bootstrap_samples)
   return Report(metrics, subject.rows, _details(subject, found))
 
 
 def _join(measured: Sequence[Measured]) -> Measured:
   """What all suites found, errors in the table's order."""
-  errors, numbers, texts = {}, {}, {}
+  errors, numbers, texts, by_n = {}, {}, {}, {}
   for one in measured:
     errors |= one.errors
     numbers |= one.numbers
     texts |= one.texts
+    by_n |= one.by_n
 
   # Suites may run in any order; files and tables must not depend on it.
   order = list(quantities.QUANTITIES)
-  return Measured({key: errors[key] for key in sorted(errors, key=order.index)}, numbers, texts)
+  ordered = {key: errors[key] for key in sorted(errors, key=order.index)}
+  return Measured(ordered, numbers, texts, by_n)
 
 
 def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
   """The content of metrics.json."""
-  groups, baseline, errors = subject.groups, subject.baseline, found.errors
-  options = {"samples": samples, "seed": subject.seed}
-
-  # The same seed for every estimate: the same groups are drawn, so rows of a table stay comparable.
-  def above(error: np.ndarray) -> dict[str, Any]:
-    round_trip = errors[quantities.HEADLINE]
-    return intervals.paired_bootstrap(round_trip, error, groups, baseline, **options).to_dict()
-
-  metrics = {}
-  for key, error in errors.items():
-    quantities.put(metrics, key, intervals.bootstrap(error, groups, baseline, **options).to_dict())
-  controls = metrics.get(quantities.SECTIONS["control"], {})
-  metrics[quantities.ABOVE_CONTROL] = {key: above(errors[key]) for key in controls}
-  if "round_trip_sft" in errors:
-    quantities.put(metrics, "gain_of_rl", above(errors["round_trip_sft"]))
+  rows = breakdowns.Rows(subject.groups, subject.baseline, samples, subject.seed)
+  metrics = rows.estimates(found.errors)
 
   # Everything that is no FVE, where the table says; then what FVE and intervals rest on.
   for key, number in found.numbers.items():
     quantities.put(metrics, key, number)
-  quantities.put(metrics, "baseline_variance", baseline)
-  quantities.put(metrics, "rows", subject.n)
-  quantities.put(metrics, "groups", len(set(groups.tolist())))
+  for key, number in {"baseline_variance": subject.baseline, **rows.counts()}.items():
+    quantities.put(metrics, key, number)
   metrics[quantities.COSINE] = {
-    key: float(fve.cosine_of(error.mean())) for key, error in errors.items()
+    key: float(fve.cosine_of(error.mean())) for key, error in found.errors.items()
   }
-  return metrics
+
+  # The same of parts of the rows; what there is no part of has no section.
+  parts = {
+    quantities.BY_SOURCE: breakdowns.by_source(subject, rows, found.errors),
+    quantities.BY_POSITION: breakdowns.by_position(subject.words_before, rows, found.errors),
+    quantities.BY_N: breakdowns.by_n(rows, found.by_n),
+  }
+  return metrics | {name: part for name, part in parts.items() if part}
 
 
 def _details(subject: Subject, found: Measured) -> list[dict[str, Any]]:
@@ -202,7 +188,7 @@ def table(metrics: dict[str, Any]) -> str:
     f"held-out FVE on {metrics['rows']} activations of {metrics['groups']} document groups "
     f"(95 % intervals over groups; baseline variance {baseline.value:.3f})"
   ]
-  measured = quantities.measured(metrics, "result", "difference", "reference")
+  measured = quantities.measured(metrics, "result", "difference", "reference", "retention")
   lines += [_line(one.quantity.name, one) for one in measured]
   for one in quantities.measured(metrics, "control"):
     lines.append(_line(f"control: {one.quantity.name}", one))
@@ -213,10 +199,34 @@ def table(metrics: dict[str, Any]) -> str:
     closest = min(above, key=lambda one: one.value)
     lines.append(_line(f"above {closest.quantity.name} (paired)", closest))
 
+  lines += _parts(metrics)
   for one in quantities.measured(metrics, "loss", "number"):
     unit = one.quantity.unit if one.quantity.unit != "share" else "of 1"
     lines.append(f"  {one.quantity.name:43s} {one.value:6.3f} {unit}".rstrip())
   return "\n".join(lines)
+
+
+def _parts(metrics: dict[str, Any]) -> list[str]:
+  """Lines of the round trip by source and position, and by the number of explanations."""
+  lines, sources = [], quantities.parts(metrics, quantities.BY_SOURCE)
+  for source, part in sources.items():
+    lines += [
+      _line(f"{source}: {one.quantity.name}", one) for one in quantities.measured(part, "result")
+    ]
+    if above := quantities.above_controls(part):
+      closest = min(above, key=lambda one: one.value)
+      lines.append(_line(f"{source}: above {closest.quantity.name} (paired)", closest))
+
+  # Of all rows, then of each source.
+  for label, whole in {"": metrics, **sources}.items():
+    for name, part in quantities.parts(whole, quantities.BY_POSITION).items():
+      before = f"{label}: " if label else ""
+      at = quantities.measured(part, "result")
+      lines += [_line(f"{before}positions {name}: {one.quantity.name}", one) for one in at]
+  for n, part in quantities.parts(metrics, quantities.BY_N).items():
+    for one in quantities.measured(part, "result"):
+      lines.append(_line(f"n = {n}: {one.quantity.name}", one))
+  return lines
 
 
 def _line(label: str, one: Found) -> str:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from nla_jax.autoencoder.fve import fve_per_activation
+from nla_jax.autoencoder.fve import fve_per_activation, retention
 from nla_jax.errors import NLAError
 
 # Bootstrap draws are made this many at a time, so memory stays at _CHUNK x groups x 8 bytes.
@@ -68,26 +68,37 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
       "row must be given a value (or left out, and counted) before it is averaged"
     )
 
-  # Sums and sizes by group are all that a draw needs: rows are not touched again.
-  _, member = np.unique(groups, return_inverse=True)
-  sizes = np.bincount(member).astype(np.float64)  # [groups]
-  sums = np.bincount(member, weights=values)
+  sizes, sums = _by_group(groups, values)
   value, n = float(values.mean()), int(values.size)
   if len(sizes) < 2:
     return Estimate(value=value, ci95=None, n=n)
 
-  # How often each group is drawn is multinomial; counts are drawn rather than lists of groups.
-  generator = np.random.default_rng(seed)
-  uniform = np.full(len(sizes), 1.0 / len(sizes))
-  means = []
-  for start in range(0, samples, _CHUNK):
-    size = min(_CHUNK, samples - start)
-    draws = generator.multinomial(len(sizes), uniform, size=size)  # [chunk, groups]
-    # Groups differ in size, so a draw is divided by the rows it holds, not by the rows there are.
-    means.append((draws @ sums) / (draws @ sizes))
+  # Groups differ in size, so a draw is divided by the rows it holds, not by the rows there are.
+  chunks = _draws(len(sizes), samples, seed)
+  means = np.concatenate([(draws @ sums) / (draws @ sizes) for draws in chunks])
+  return Estimate(value=value, ci95=_percentiles(means), n=n)
 
-  low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-  return Estimate(value=value, ci95=(float(low), float(high)), n=n)
+
+def _by_group(groups: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
+  """Rows [groups] of each group, and the sum [groups] of each column there."""
+  # All that a draw needs: rows are not touched again.
+  _, member = np.unique(groups, return_inverse=True)
+  sizes = np.bincount(member).astype(np.float64)
+  return [sizes, *(np.bincount(member, weights=column) for column in columns)]
+
+
+def _draws(groups: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+  """How often each group is drawn, [chunk, groups] at a time."""
+  # Multinomial: counts are drawn rather than lists of groups.
+  generator = np.random.default_rng(seed)
+  uniform = np.full(groups, 1.0 / groups)
+  for start in range(0, samples, _CHUNK):
+    yield generator.multinomial(groups, uniform, size=min(_CHUNK, samples - start))
+
+
+def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
+  low, high = np.quantile(drawn, [0.025, 0.975])
+  return float(low), float(high)
 
 
 def bootstrap(
@@ -131,6 +142,38 @@ def paired_bootstrap(
   _check_baseline(baseline)
   difference = bootstrap_mean(errors_a - errors_b, groups, samples=samples, seed=seed)
   return _falling(difference, lambda error: 0.0 - error / baseline)
+
+
+def paired_retention(
+  after: Any, before: Any, groups: Any, baseline: float, *, samples: int = 2000, seed: int = 0
+) -> Estimate | None:
+  """Estimates the FVE of `after` as a share of that of `before`, errors [n] of the same rows.
+
+  The same groups are drawn for both. There is no interval where a draw has nothing to keep: shares of an FVE near zero
+  are of any size.
+
+  Returns:
+    The estimate; None where `before` has no FVE above zero.
+
+  Raises:
+    NLAError: the two have not the same rows; and as `bootstrap`.
+  """
+  after, before = np.asarray(after, np.float64), np.asarray(before, np.float64)
+  # It checks all that a paired FVE needs.
+  gap = paired_bootstrap(after, before, groups, baseline, samples=samples, seed=seed)
+  share = retention(after, before, baseline)
+  if share is None or gap.ci95 is None:
+    return None if share is None else Estimate(value=share, ci95=None, n=gap.n)
+
+  sizes, lost, had = _by_group(np.asarray(groups), after, before)
+  shares = []
+  for draws in _draws(len(sizes), samples, seed):
+    rows = draws @ sizes
+    kept, whole = rows * baseline - draws @ lost, rows * baseline - draws @ had
+    if (whole <= 0).any():
+      return Estimate(value=share, ci95=None, n=gap.n)
+    shares.append(kept / whole)
+  return Estimate(value=share, ci95=_percentiles(np.concatenate(shares)), n=gap.n)
 
 
 def _check_baseline(baseline: float) -> None:

@@ -3,13 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.prompts import opening
+from nla_jax.data.positions import words_begin
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
@@ -30,6 +33,27 @@ class Explanations(NamedTuple):
   lengths: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """How an evaluation is done.
+
+  Attributes:
+    rows: at most so many held-out rows, drawn with `seed`.
+    seed: of the choice of rows, of the draws and of the bootstrap.
+    batch: explanations sampled at once.
+    bootstrap_samples: of the intervals, which resample document groups.
+    best_of: most explanations drawn of an activation, of which the AR keeps the best; 0 or 1 leaves that out.
+    best_of_rows: rows on which it is measured, since it samples `best_of` times as much.
+  """
+
+  rows: int = 500
+  seed: int = 0
+  batch: int = 64
+  bootstrap_samples: int = 2000
+  best_of: int = 0
+  best_of_rows: int = 96
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
   """The held-out rows of an evaluation with all that its suites share; nothing of it is drawn or read twice.
@@ -46,8 +70,7 @@ class Subject:
     training_rows: [m] store rows that controls may look at; m may be 0.
     training_activations: [m, d] of these rows.
     baseline: error of the best constant answer on `activations`.
-    seed: of every draw of this evaluation.
-    batch: explanations sampled at once.
+    settings: of this evaluation.
     on_explained: called with the number of explanations after each batch.
   """
 
@@ -62,9 +85,18 @@ class Subject:
   training_rows: np.ndarray
   training_activations: np.ndarray
   baseline: float
-  seed: int
-  batch: int
+  settings: Settings
   on_explained: Callable[[int], None] = lambda n: None
+
+  @property
+  def seed(self) -> int:
+    """Of every draw of this evaluation."""
+    return self.settings.seed
+
+  @property
+  def batch(self) -> int:
+    """Explanations sampled at once."""
+    return self.settings.batch
 
   @property
   def n(self) -> int:
@@ -82,6 +114,28 @@ class Subject:
     return np.array([one.group for one in self.documents])
 
   @functools.cached_property
+  def sources(self) -> np.ndarray:
+    """[n] name of the corpus of each row; "" everywhere in a store of one corpus."""
+    return np.array([one.source for one in self.documents])
+
+  @functools.cached_property
+  def words_before(self) -> np.ndarray:
+    """[n] position of each row as tokens of the text: in a conversation, from behind what its template begins with."""
+    begin = opening(self.nla.pair.tokenizer)
+    return self.positions - np.array([words_begin(one.tokens, begin) for one in self.documents])
+
+  @functools.cached_property
+  def fixed_critic(self) -> NLA | None:
+    """The pair before RL, whose AR has not learned from this AV's words.
+
+    None without one, or where its AR is the evaluated one.
+    """
+    before = self.before_rl
+    if before is None or _same_params(before.ar_params, self.nla.ar_params):
+      return None
+    return before
+
+  @functools.cached_property
   def last_tokens(self) -> np.ndarray:
     """[n] the token at each row's position: the last one that the target had read."""
     return _tokens_at(self.documents, self.positions)
@@ -94,8 +148,17 @@ class Subject:
 
   @functools.cached_property
   def other_rows(self) -> np.ndarray:
-    """[n] for each row the index of another one, of another group wherever there is one."""
-    return other_rows(self.n, self.groups, self.seed)
+    """[n] for each row the index of another one, of the same source and another group wherever there is one."""
+    # Text of another kind would be told apart at a glance, and the control would be too easy to pass.
+    names, counts = np.unique(self.sources, return_counts=True)
+    if counts.min() < 2:
+      return other_rows(self.n, self.groups, self.seed)
+
+    other = np.empty(self.n, np.int64)
+    for name in names:
+      mine = np.flatnonzero(self.sources == name)
+      other[mine] = mine[other_rows(len(mine), self.groups[mine], self.seed)]
+    return other
 
   @functools.cached_property
   def teacher_texts(self) -> list[str] | None:
@@ -169,20 +232,19 @@ def draw_subject(
   *,
   texts: dict[int, str] | None,
   before_rl: NLA | None,
-  rows: int,
-  seed: int,
-  batch: int,
+  **settings,
 ) -> Subject:
-  """Draws at most `rows` held-out rows, and the training rows; arguments as of `harness.evaluate`.
+  """Draws held-out rows, and the training rows; arguments as of `harness.evaluate`.
 
   Raises:
     NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
   """
+  chosen_settings = Settings(**settings)
   _check(nla, store)
 
   # One generator for both, in this order: numbers of earlier evaluations depend on it.
-  random = np.random.default_rng(seed)
-  chosen = random.permutation(store.rows("held_out"))[:rows]
+  random = np.random.default_rng(chosen_settings.seed)
+  chosen = random.permutation(store.rows("held_out"))[: chosen_settings.rows]
 
   # Sorted, so that the store reads them in runs.
   splits = [name for name in _TRAINING_SPLITS if name in store.documents.splits]
@@ -202,8 +264,7 @@ def draw_subject(
     training_rows=training,
     training_activations=store.read("activations", training),
     baseline=fve.baseline_variance(activations),
-    seed=seed,
-    batch=batch,
+    settings=chosen_settings,
   )
 
 
@@ -226,6 +287,25 @@ def _documents(store: Store, rows: np.ndarray) -> list[StoredDocument]:
 
 def _tokens_at(documents: list[StoredDocument], positions: np.ndarray) -> np.ndarray:
   return np.array([one.tokens[position] for one, position in zip(documents, positions)])
+
+
+def _same_params(a: Any, b: Any) -> bool:
+  """Whether two trees of parameters hold the same numbers."""
+  if a is b:
+    return True
+  if jax.tree.structure(a) != jax.tree.structure(b):
+    return False
+  alike = jax.tree.map(_same, a, b)
+  return all(jax.tree.leaves(alike))
+
+
+def _same(a, b) -> bool:
+  return a is b or (a.shape == b.shape and bool(_equal(a, b)))
+
+
+@jax.jit
+def _equal(a, b):
+  return jnp.array_equal(a, b)
 
 
 def _check(nla: NLA, store: Store) -> None:

@@ -24,11 +24,13 @@ class Measured(NamedTuple):
     errors: mse_nrm [n] of each row, by key of the quantity: FVE, intervals and cosines are made of them.
     numbers: further numbers by key of the quantity.
     texts: explanations [n] that the report shows with its examples, by key of the quantity.
+    by_n: mse_nrm of the first rows when the best of n explanations is kept, by n and key of the quantity.
   """
 
   errors: dict[str, np.ndarray]
   numbers: dict[str, Any] = {}  # noqa: RUF012 - never changed
   texts: dict[str, Sequence[str | None]] = {}  # noqa: RUF012
+  by_n: dict[int, dict[str, np.ndarray]] = {}  # noqa: RUF012
 
 
 def _no_explanations(subject: Subject) -> int:

@@ -74,6 +74,8 @@ def evaluate(run: Run) -> None:
     seed=c.seed,
     batch=c.evaluation.batch,
     bootstrap_samples=c.evaluation.bootstrap,
+    best_of=c.evaluation.best_of,
+    best_of_rows=c.evaluation.best_of_rows,
   )
 
   write_json(stage.path / METRICS, result.metrics)

@@ -101,3 +101,24 @@ def test_what_cannot_be_averaged_is_refused():
     intervals.paired_bootstrap(np.zeros(2), np.zeros(3), np.zeros(2), 1.0)
   with pytest.raises(NLAError, match="positive"):
     intervals.bootstrap(np.zeros(2), np.arange(2), 0.0)
+
+
+def test_retention_is_a_share_whose_interval_is_paired():
+  """Half of each row's FVE is kept, so the share is the same in every draw, however much rows differ."""
+  before, groups = clustered(np.random.default_rng(4), 30, 4, 0.1, 0.1)
+  before = np.clip(before, 0.0, 0.9)
+  found = intervals.paired_retention((before + 1.0) / 2, before, groups, 1.0, samples=200)
+  assert found.value == pytest.approx(0.5) and found.ci95 == pytest.approx((0.5, 0.5))
+
+  # The errors of other rows have the same mean and lose the pairing: the interval opens.
+  moved = np.roll((before + 1.0) / 2, 17)
+  apart = intervals.paired_retention(moved, before, groups, 1.0, samples=200)
+  assert apart.value == pytest.approx(0.5) and apart.ci95[1] - apart.ci95[0] > 0.02
+
+
+def test_a_share_of_nothing_is_no_number_and_one_of_little_has_no_interval():
+  groups = np.arange(8)
+  assert intervals.paired_retention(np.ones(8), np.full(8, 1.1), groups, 1.0) is None
+  little = np.array([0.2, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 1.0])
+  found = intervals.paired_retention(np.ones(8), little, groups, 1.0, samples=200)
+  assert found.value == pytest.approx(0) and found.ci95 is None

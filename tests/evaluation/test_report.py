@@ -256,6 +256,94 @@ def test_numbers_without_a_place_in_the_table_are_counted_and_folded_away(render
   assert labels == ["x" * 31 + "…"]
 
 
+def with_parts():
+  """Two sources, two ranges of positions, and the best of 1 and 2."""
+  metrics, fixed = good_metrics(), {"fixed_critic": estimate(0.25)}
+
+  def curve(values):
+    return {
+      name: {"fve": {"round_trip": estimate(value)}, "rows": 10, "groups": 4}
+      for name, value in values.items()
+    }
+
+  talk = {
+    **good_metrics(),
+    "above_control": {"retrieval": estimate(0.111)},
+    "rows": 150,
+    "groups": 12,
+    "by_position": curve({"8-16": 0.123, "64+": 0.456}),
+  }
+  metrics["by_source"] = {
+    "article": {"fve": {"round_trip": estimate(0.777), **fixed}, "rows": 250, "groups": 30},
+    "talk": talk,
+  }
+  metrics["by_position"] = curve({"8-16": 0.2, "16-32": 0.3, "64+": 0.4})
+  metrics["by_n"] = {
+    str(n): {"fve": {"best_of": estimate(0.3 + n / 10), "best_of_fixed": estimate(0.321)}}
+    for n in (1, 2)
+  }
+  return metrics
+
+
+def test_sources_have_a_column_each_with_their_own_numbers(render):
+  words = render({"metrics": with_parts()}).words
+  assert "article 250 activations, 30 document groups talk 150 activations" in words
+  assert "Round trip, sampled 0.777 0.75 to 0.81 0.300 0.27 to 0.33" in words
+  assert "Round trip, AR before RL 0.250 0.22 to 0.28 —" in words
+  assert "The round trip above article 250" in words
+  assert "Nearest-neighbour retrieval — 0.111 0.08 to 0.14" in words
+
+
+def test_the_curve_by_position_has_every_range_in_order_and_a_gap_where_there_is_none(render):
+  page = render({"metrics": with_parts()})
+  assert "Round trip, sampled 8–16 16–32 64+ all 0.200 0.17 to 0.23 0.300" in page.words
+  assert "talk 0.123 0.09 to 0.15 — 0.456" in page.words
+  labels = [attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg"]
+  assert labels.count("Round trip, sampled by position") == 1
+
+
+def test_the_chart_of_ranges_draws_each_value_and_interval_in_its_place():
+  svg = str(charts.ranges(["8-16", "16-32"], {"a": [(0, 0.2, (0.1, 0.3)), (1, 0.4, None)]}, "x"))
+  first, second = circles(svg)
+  assert first < second and svg.count("whisker s1") == 1 and "8–16" in svg
+  heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
+  assert heights[1] < heights[0]
+
+
+def test_no_line_is_drawn_over_a_range_that_was_not_measured():
+  names = ["8-16", "16-32", "32-64"]
+  whole = str(charts.ranges(names, {"a": [(i, 0.2, None) for i in range(3)]}, "x"))
+  gap = str(charts.ranges(names, {"a": [(0, 0.2, None), (2, 0.2, None)]}, "x"))
+  assert whole.count("line s1") == 2 and "line s1" not in gap and len(circles(gap)) == 2
+
+
+def test_n_stands_beside_every_best_of(render):
+  words = render({"metrics": with_parts()}).words
+  assert "FVE n = 1 n = 2 Round trip, best of n 0.400 0.37 to 0.43 0.500" in words
+  assert "Best of n, AR before RL 0.321" in words
+
+
+def test_without_parts_the_page_says_nothing_of_them(render):
+  words = render({"metrics": good_metrics()}).words
+  assert "By source" not in words and "By position" not in words and "Best of n" not in words
+
+
+def test_a_hostile_source_stays_text(render):
+  metrics = with_parts()
+  metrics["by_source"][HOSTILE] = metrics["by_source"].pop("talk")
+  page = render({"metrics": metrics})
+  assert [tag for tag, _ in page.elements].count("script") == 2
+  assert page.words.count("alert(1)") >= 3
+
+
+def test_a_gain_that_the_fixed_ar_does_not_see_is_in_the_headline():
+  metrics = good_metrics()
+  metrics["fve"] |= {"fixed_critic": estimate(0.12), "gain_of_rl_fixed": estimate(0.02, half=0.01)}
+  assert tone_of(texts(metrics)[1], "The AV's words gained by themselves") == "good"
+  metrics["fve"]["gain_of_rl_fixed"] = estimate(0.02)
+  assert tone_of(texts(metrics)[1], "Not shown that the AV's words gained") == "warn"
+
+
 def drawn(label):
   return {"label": label, "kind": "control", "value": 0.1, "ci95": None}
 

@@ -29,8 +29,11 @@ def vectors() -> np.ndarray:
   return (np.concatenate([directions, directions]) * norms).astype(np.float32)
 
 
-def write_store(path, split="rl", layer=1) -> Store:
-  """Three held-out documents in three groups, and three of `split`; eight rows each, at positions 0 to 7."""
+def write_store(path, split="rl", layer=1, sources=("",) * DOCUMENTS) -> Store:
+  """Three held-out documents in three groups, and three of `split`; eight rows each, at positions 0 to 7.
+
+  `sources` are those of the held-out documents, and of the others.
+  """
   arrays = {
     "activations": ((WIDTH,), "float32"),
     "document": ((), "int32"),
@@ -51,7 +54,13 @@ def write_store(path, split="rl", layer=1) -> Store:
   # A document's tokens are 100 · document + position, 1 at its start; ids below 3 are special.
   writer.write_documents(
     [
-      StoredDocument(f"d{i}", f"g{i}", name, np.array([1, *range(100 * i + 1, 100 * i + 10)]))
+      StoredDocument(
+        f"d{i}",
+        f"g{i}",
+        name,
+        np.array([1, *range(100 * i + 1, 100 * i + 10)]),
+        sources[i % DOCUMENTS],
+      )
       for i, name in enumerate(splits)
     ]
   )
@@ -61,6 +70,8 @@ def write_store(path, split="rl", layer=1) -> Store:
 
 class Tokenizer:
   """Writes a token as its number."""
+
+  chat_template = None
 
   def decode(self, ids, skip_special_tokens=False):
     return " ".join(str(i) for i in ids if not (skip_special_tokens and i < 3))
@@ -75,13 +86,15 @@ class KnownNLA:
 
   Attributes:
     silent: names of activations for which the AV's answer does not parse.
+    more: words that the AV writes after the name.
+    ar: how the AR reads: the `first` word, `any` word that names an activation, or the name `one lower`.
     draws: what was explained: (vectors, greedy) of each call.
     read: texts that the AR has read.
   """
 
-  def __init__(self, silent=()):
-    self.silent, self.draws, self.read = silent, [], []
-    self.av_params = {}
+  def __init__(self, silent=(), more="", ar="first"):
+    self.silent, self.more, self.ar, self.draws, self.read = silent, more, ar, [], []
+    self.av_params, self.ar_params = {}, {"reads": np.frombuffer(ar.encode(), np.uint8)}
     self.units = _units(vectors()[:ROWS])
     self.pair = SimpleNamespace(
       verbalizer=SimpleNamespace(architecture=SimpleNamespace(d_model=WIDTH)),
@@ -99,7 +112,8 @@ class KnownNLA:
     for start in range(0, len(given), batch):
       texts += [self.name(vector) for vector in given[start : start + batch]]
       on_batch(len(given[start : start + batch]))
-    return [None if text in self.silent else text for text in texts], np.ones(len(given), int)
+    said = [None if text in self.silent else f"{text} {self.more}".strip() for text in texts]
+    return said, np.ones(len(given), int)
 
   def name(self, vector) -> str:
     cosines = self.units @ (vector / max(np.linalg.norm(vector), 1e-9))
@@ -109,7 +123,15 @@ class KnownNLA:
     """The activation that a text names; the first axis where it names none."""
     self.read.append(list(texts))
     known = {str(i): unit for i, unit in enumerate(self.units)}
-    return np.array([known.get(text, np.eye(WIDTH)[0]) for text in texts])
+    if self.ar == "one lower":
+      known = {str(i + 1): unit for i, unit in enumerate(self.units)}
+
+    def named(text) -> np.ndarray:
+      words = (text or "").split()
+      words = words if self.ar == "any" else words[:1]
+      return next((known[word] for word in words if word in known), np.eye(WIDTH)[0])
+
+    return np.array([named(text) for text in texts])
 
   def score_answers(self, params, given, tokens):
     named = (given @ self.units.T.astype(np.float32)).argmax(axis=1)

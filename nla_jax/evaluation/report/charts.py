@@ -6,8 +6,9 @@ file follows the reader's light or dark scheme, text stays text in the page's fo
 left out, never drawn as zero.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,10 @@ class _Axes:
     share = (min(max(value, self.low_y), self.high_y) - self.low_y) / (self.high_y - self.low_y)
     return self.bottom - share * (self.bottom - self.top)
 
-  def grid(self, x_label: str = "", y_label: str = "") -> list[Markup]:
+  def grid(self, x_label: str = "", y_label: str = "", names: Sequence[str] = ()) -> list[Markup]:
     xs, ys = ticks(self.low_x, self.high_x, 4), ticks(self.low_y, self.high_y, 4)
+    # `names` are the labels at 0, 1, … of an axis that counts nothing.
+    marks = list(enumerate(names)) or [(t, _tick_label(t, xs)) for t in xs]
     parts = [
       _tag(
         "line",
@@ -108,8 +111,7 @@ class _Axes:
       for t in ys
     ]
     parts += [
-      _tag("text", _tick_label(t, xs), x=self.x(t), y=self.bottom + 16, class_="tick middle")
-      for t in xs
+      _tag("text", text, x=self.x(t), y=self.bottom + 16, class_="tick middle") for t, text in marks
     ]
 
     middle = (self.left + self.right) / 2
@@ -220,6 +222,38 @@ def lines(series: dict[str, Points], label: str) -> Markup:
     if len(run) <= 30:
       parts += [_tag("circle", cx=x, cy=y, r=2.5, class_=f"point s{i + 1}") for x, y in places]
   return _svg(300, 178, label, parts)
+
+
+def ranges(
+  names: Sequence[str],
+  series: Mapping[str, Sequence[tuple[int, float, tuple[float, float] | None]]],
+  label: str,
+) -> Markup:
+  """FVE with its interval at each range of positions: the name of each series and its (index, value, ci95)."""
+  # Zero is always seen: a curve below it explains nothing, however it bends.
+  ends = [0.0]
+  for _, value, ci95 in (point for points in series.values() for point in points):
+    ends += [value, *(ci95 or ())]
+  low, high = max(min(ends), -1.0), max(ends)
+  pad = 0.06 * (high - low) or 0.5
+  axes = _Axes((-0.5, len(names) - 0.5), (low - pad, high + pad), (44, 26, 450, 240))
+
+  shown = [name.replace("-", "–") for name in names]
+  parts = axes.grid(x_label="position, tokens", y_label="FVE", names=shown)
+  for i, points in enumerate(series.values()):
+    # Side by side, so that no interval hides another.
+    aside, kind = 0.12 * (i - (len(series) - 1) / 2), f"s{i % 8 + 1}"
+    places = [(axes.x(at + aside), axes.y(value)) for at, value, _ in points]
+    for j, (here, there) in enumerate(itertools.pairwise(places)):
+      # No line over a range that was not measured.
+      if points[j + 1][0] - points[j][0] == 1:
+        parts.append(_path([here, there], class_=f"line {kind}"))
+    for (x, y), (_, _, ci95) in zip(places, points):
+      if ci95:
+        bottom, top = map(axes.y, ci95)
+        parts.append(_tag("line", x1=x, x2=x, y1=bottom, y2=top, class_=f"whisker {kind}"))
+      parts.append(_tag("circle", cx=x, cy=y, r=4.0, class_=f"dot {kind}"))
+  return _svg(464, 282, label, parts)
 
 
 def _robust_range(values: np.ndarray, high: float | None = None) -> tuple[float, float]:

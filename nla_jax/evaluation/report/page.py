@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from nla_jax import quantities
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.report import charts, sections, verdict
+from nla_jax.evaluation.report import charts, parts, sections, verdict
 from nla_jax.evaluation.report.charts import number
 from nla_jax.quantities import Found
 
@@ -153,7 +153,7 @@ def _results(metrics: Mapping[str, Any], rows: Sequence[Found]) -> dict[str, Any
     table.append({**_written(row), "cosine": number(cosine.value, 3) if cosine else ""})
 
   above = quantities.above_controls(metrics)
-  others = quantities.measured(metrics, "difference", "loss", "number")
+  others = quantities.measured(metrics, "difference", "retention", "loss", "number")
   unknown = quantities.unknown(metrics, "loss") + quantities.unknown(metrics, "number")
   return {
     "forest": charts.forest([_drawn(row) for row in rows]) if rows else "",
@@ -162,6 +162,9 @@ def _results(metrics: Mapping[str, Any], rows: Sequence[Found]) -> dict[str, Any
     "not_run": [one.label for one in verdict.not_run(rows)],
     "differences": [_written(one) for one in above],
     "others": [_written(one) for one in others],
+    "sources": parts.sources(metrics),
+    "positions": parts.positions(metrics),
+    "by_n": parts.by_n(metrics),
     "unknown": [_written(one) for one in unknown],
   }
 

@@ -126,6 +126,9 @@ def _comparisons(
   before = _row(rows, "round_trip_sft")
   if before:
     found.append(_against_before_rl(trip, before, quantities.find(metrics, "gain_of_rl")))
+  fixed, gain = _row(rows, "fixed_critic"), quantities.find(metrics, "gain_of_rl_fixed")
+  if fixed and gain:
+    found.append(_under_fixed_ar(fixed, gain))
 
   teacher = _row(rows, "teacher_text")
   if teacher:
@@ -179,6 +182,18 @@ def _against_before_rl(trip: Found, before: Found, gain: Found | None) -> dict[s
   return _finding(
     "warn", f"Not clearly better than before reinforcement learning ({number(before.value)})."
   )
+
+
+def _under_fixed_ar(fixed: Found, gain: Found) -> dict[str, str]:
+  """Whether RL taught the AV words that an AR can read which did not learn them."""
+  score = f"score {number(fixed.value)}, against those before RL {number(gain.value)} more"
+  if gain.bounds[0] > 0:
+    text = f"The AV's words gained by themselves: read by the AR before RL they {score}."
+    return _finding("good", text)
+  text = (
+    f"Not shown that the AV's words gained by themselves: read by the AR before RL they {score}."
+  )
+  return _finding("warn", text)
 
 
 def _doubts(metrics: Mapping[str, Any], rows: Sequence[Found]) -> list[dict[str, str]]:
