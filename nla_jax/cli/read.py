@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-import nla_jax
 from nla_jax.autoencoder.nla import NLA, Explanation
 from nla_jax.autoencoder.prompts import encode
 from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
+from nla_jax.loading import load
 from nla_jax.parallel import process
 
 _SHOWN = 48  # characters of the text before a token
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
   process.keep_compiled_programs(_cache())
-  nla = nla_jax.load(options.nla, base=options.base)
+  nla = load(options.nla, base=options.base)
   ids = encode(nla.pair.tokenizer, text, special=True)
   positions = _positions(options.positions, len(ids))
 
