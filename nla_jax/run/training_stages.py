@@ -13,6 +13,7 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
+from nla_jax.data.store.store import Store
 from nla_jax.models.lora import adapter_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
@@ -134,6 +135,7 @@ def rl(run: Run) -> None:
     run.context,
     baseline_variance(store.read("activations", rows)),
     _teacher_text(run, pair) if settings.ar_teacher else None,
+    unevaluated(store, run.config.seed, settings.watch_rows) if settings.watch_every else None,
   )
 
   # 2. Training, from the pair that SFT made.
@@ -172,3 +174,10 @@ def _watched(run: Run) -> tuple[np.ndarray, list[str]]:
   rows = run.store.rows("held_out")
   rows = np.sort(np.random.default_rng(run.config.seed).permutation(rows)[:_WATCHED_ROWS])
   return run.store.read("activations", rows), [run.texts[row] for row in rows.tolist()]
+
+
+def unevaluated(store: Store, seed: int, n: int) -> np.ndarray:
+  """At most n held-out activations that an evaluation with this seed takes last: what chooses is not what measures."""
+  # The evaluation takes the first of the same permutation.
+  rows = np.random.default_rng(seed).permutation(store.rows("held_out"))
+  return store.read("activations", np.sort(rows[-n:]))
