@@ -126,11 +126,25 @@ def rl(run: Run) -> None:
   if stage.done:
     return
 
-  # 1. What RL learns from: its own split, and the AR's text where a share of its batches is the teacher's.
-  settings, store = run.config.rl, run.store
+  # 1. Training, from the pair that SFT made.
+  settings = run.config.rl
   pair = run.pair(run.supervised.injection_scale)
+  examples = rl_examples(run, pair)
+  session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
+  trained = rl_lib.train(pair, settings, rl_start(run), examples, session)
+
+  # 2. The result. Checkpoints go last: until then a stopped stage still has them.
+  for name, params in trained.items():
+    save_params(params_of(stage.path, name), params)
+  drop_checkpoints(stage.path / CHECKPOINTS)
+  stage.finish(samples=settings.steps * settings.activations * settings.group)
+
+
+def rl_examples(run: Run, pair: Pair) -> rl_lib.Examples:
+  """What RL learns from: its own split, and the AR's text where a share of its batches is the teacher's."""
+  settings, store = run.config.rl, run.store
   rows = store.rows("rl")
-  examples = rl_lib.Examples(
+  return rl_lib.Examples(
     StoreRows(store, rows),
     run.context,
     baseline_variance(store.read("activations", rows)),
@@ -138,17 +152,11 @@ def rl(run: Run) -> None:
     unevaluated(store, run.config.seed, settings.watch_rows) if settings.watch_every else None,
   )
 
-  # 2. Training, from the pair that SFT made.
-  session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
-  folders = (params_of(run.path("sft"), name) for name in ("av", "ar"))
-  start = rl_lib.Start(*(run.whole(load_params(folder)) for folder in folders))
-  trained = rl_lib.train(pair, settings, start, examples, session)
 
-  # 3. The result. Checkpoints go last: until then a stopped stage still has them.
-  for name, params in trained.items():
-    save_params(params_of(stage.path, name), params)
-  drop_checkpoints(stage.path / CHECKPOINTS)
-  stage.finish(samples=settings.steps * settings.activations * settings.group)
+def rl_start(run: Run) -> rl_lib.Start:
+  """The pair that SFT made, read anew: the caller may donate it."""
+  folders = (params_of(run.path("sft"), name) for name in ("av", "ar"))
+  return rl_lib.Start(*(run.whole(load_params(folder)) for folder in folders))
 
 
 def _session(run: Run, stage: Stage, name: str, folder: Path) -> Session:

@@ -4,7 +4,6 @@ The reward is the AR's own judgement, and the AR learns the AV's language. An AR
 critic) shows how much of a gain others could read.
 """
 
-import functools
 import time
 from typing import Any
 
@@ -45,13 +44,11 @@ class Lookout:
     self._learner, self._settings = learner, learner.settings
     if not self._settings.watch_every:
       return
-    self._watch = functools.partial(
-      watch_pair,
-      learner.pair,
-      fixed_ar=frozen(ar_params, learner.pair.verbalizer.dtype),
-      vectors=vectors,
-      key=jax.random.fold_in(jax.random.key(seed), _KEY),
-      baseline=baseline_variance(vectors),
+    self._given = (
+      frozen(ar_params, learner.pair.verbalizer.dtype),
+      vectors,
+      jax.random.fold_in(jax.random.key(seed), _KEY),
+      baseline_variance(vectors),
     )
 
   @property
@@ -76,7 +73,7 @@ class Lookout:
     # 1. What is seen, and how long looking took: it is not part of training.
     begun = time.time()
     params = {name: self._learner.params(states, name) for name in MODELS}
-    seen = self._watch(params=params)
+    seen = watch_pair(self._learner.pair, params, *self._given)
     seen = {_NAMES.get(name, name): value for name, value in seen.items()}
     seen["seconds_watch"] = time.time() - begun
 
