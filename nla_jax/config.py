@@ -173,8 +173,11 @@ def default_config() -> ConfigDict:
       # The AR meanwhile.
       "ar_ema": 0.0,  # decay a step of a lagged copy of the AR that gives the reward; 0: the live AR does
       "ar_teacher": 0.0,  # teacher's texts in the AR's batch, as a share of the step's explanations
+      "ar_texts": "all",  # what the AR learns from: all | best (the explanation of least error in each group)
       # The policy's loss.
-      "advantage": "grpo",  # grpo | mean | rloo
+      "loss": "ppo",  # ppo | cispo (the clip bounds a token's weight and drops no token); the same with one update
+      "advantage": "grpo",  # grpo | mean | rloo | batch (divided by the deviation over the batch, not the group)
+      "drop_constant": False,  # leave groups whose rewards do not vary out of the loss's average
       "average": "sample",  # of the loss: sample (tokens, then samples) | token (all tokens alike)
       "clip": 0.2,
       "clip_high": 0.0,  # upper bound of the ratio above 1; 0 is the same as clip
@@ -183,11 +186,17 @@ def default_config() -> ConfigDict:
       # The distance from the AV before RL.
       "kl_weight": 0.01,
       "kl": "k2",  # k1 (in the reward) | k2 | k3 (in the loss)
+      "kl_taper": 0.0,  # tokens after which kl_weight counts half, as 1 / (1 + t / kl_taper); 0: alike everywhere
       "kl_target": 0.0,  # nats a token that kl_weight adapts to; 0 keeps the weight
       "entropy_weight": 0.0,
       "epochs": 1,
       "minibatches": 1,
       "sample_every": 10,  # steps between logged explanations
+      # A second measure: held-out activations, scored by the AR that is trained and by the AR as SFT left it.
+      "watch_every": 0,  # steps; 0 is never
+      "watch_rows": 48,  # held-out activations, none of those that are evaluated as long as there are others
+      "keep": "last",  # the parameters of the last step, or of the best watched one: last | best
+      "keep_by": "fve_fixed",  # fve_fixed | fve_held_out
       "av": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
       "ar": optimizer(lr=1.41e-5, schedule="constant", warmup=0),
     }

@@ -161,6 +161,48 @@ def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared, nla):
   )
 
 
+def test_looking_at_held_out_activations_changes_no_number_of_training(uninterrupted, shared, nla):
+  """Nor do copies of the best parameters; before the first step the fixed AR is the one that is trained."""
+  workdir = shared / "watched"
+  shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf"))
+  watch = ("--config.rl.watch_every=3", "--config.rl.watch_rows=16", "--config.rl.keep=best")
+  status, printed = nla("rl", workdir, *watch)
+  assert status == 0, printed[-3000:]
+
+  lines, plain = curve(workdir / "rl"), curve(uninterrupted / "rl")
+  assert [line["step"] for line in lines if "fve_fixed" in line] == [0, 3, 6, 8]
+  assert [{name: line[name] for name in old} for line, old in zip(lines, plain)] == plain
+  assert lines[0]["fve_fixed"] == pytest.approx(lines[0]["fve_held_out"], abs=1e-6)
+  assert lines[-1]["fve_fixed"] != lines[-1]["fve_held_out"]
+  best = max(line["fve_fixed"] for line in lines if "fve_fixed" in line)
+  assert lines[-1]["kept_value"] == best and "kept the parameters of step" in printed
+
+
+def test_the_options_of_the_recipe_work_together(uninterrupted, shared, nla):
+  """Each option's formula has its own test."""
+  workdir = shared / "recipe"
+  shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("rl", "eval", "hf"))
+  options = {
+    "loss": "cispo",
+    "advantage": "batch",
+    "drop_constant": "true",
+    "ar_texts": "best",
+    "kl_taper": 8.0,
+    "reward": "log",
+    "epochs": 2,
+    "av.accumulate": 2,
+    "ar.accumulate": 2,
+  }
+  given = (f"--config.rl.{name}={value}" for name, value in options.items())
+  status, printed = nla("rl", workdir, *given)
+  assert status == 0, printed[-3000:]
+  lines = curve(workdir / "rl")
+  assert all(0 <= line["constant"] <= 1 for line in lines if "kl" in line)
+  assert all(
+    np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in lines
+  )
+
+
 def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, nla):
   before = evaluation(uninterrupted)
   status, printed = nla("run", uninterrupted)

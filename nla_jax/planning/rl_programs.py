@@ -10,6 +10,7 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.decoding import loop, weights
 from nla_jax.decoding.explanations import prefill
 from nla_jax.decoding.loop import Draws, Sampling
+from nla_jax.models.lora import split
 from nla_jax.planning.abstract import Program, given_back, ids, placed, rows
 from nla_jax.planning.model import Model
 from nla_jax.planning.work import held_bytes
@@ -19,40 +20,70 @@ from nla_jax.training.settings import teacher_rows
 
 def reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   """A step of RL: rollout, the AR's reward and regression, the reference's scores, the AV's update."""
-  # Everything that lies on the devices during a step: both states, the reference, and a lagged AR where there is one.
-  reference = placed(jax.eval_shape(functools.partial(frozen, dtype=pair.verbalizer.dtype), av))
+  # Everything that lies on the devices during a step: both states, the reference, a lagged AR and the best parameters
+  # where there are any, and the fixed AR of the looks at held-out activations.
+  copy = functools.partial(frozen, dtype=pair.verbalizer.dtype)
+  reference = placed(jax.eval_shape(copy, av))
+  fixed = (placed(jax.eval_shape(copy, split(ar)[0])),) if config.rl.watch_every else ()
   learner = Learner(pair, config.rl, reference)
   states = {name: placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
 
   # While the AV answers, the copy that it reads stands beside its own parameters; see `_rollout`.
   others = [state for name, state in states.items() if name != "av"]
   beside = (states["av"].opt_state, reference, *others)
-  return [
+  of_step = [
     *_rollout(config.rl, pair, av, key, beside),
-    _ar_update(config.rl, learner, states, model.ar_input),
+    *_ar_programs(config.rl, learner, states, model.ar_input),
     _scores(config.rl, learner, states),
     _av_update(config.rl, learner, states),
   ]
+  return [one._replace(beside=(*one.beside, *fixed)) for one in of_step]
 
 
-def _ar_update(rl, learner: Learner, states: dict, length: int) -> Program:
-  """The AR's reward and regression on a step's explanations and the teacher's texts."""
-  n = rl.activations * rl.group
-  n_texts = n + teacher_rows(rl)
-  batch = ReconstructionBatch(
-    rows(n_texts, length, dtype=jnp.int32),
-    rows(n_texts, dtype=jnp.int32),
-    rows(n_texts, _d_model(learner)),
-    rows(n_texts, dtype=bool),
-  )
+def _ar_programs(rl, learner: Learner, states: dict, length: int) -> list[Program]:
+  """The AR's reward and regression, in steps of both models and in those of the AR alone."""
+  n, together = rl.activations * rl.group, _av_steps(rl)
+  if rl.ar_texts == "all":
+    return [_ar_update(rl, learner, states, length, n, rl.steps)]
+
+  # All explanations are judged, and the best of each group are learned from.
+  texts = _texts(learner, n, length)
+  judged = tuple(texts[:3])
+  others = tuple(state for name, state in states.items() if name != "ar")
+  beside = (states["ar"].opt_state, learner.reference, *others)
+  best = _ar_update(rl, learner, states, length, rl.activations, together)
+  programs = [
+    Program(
+      "rl judge", learner.judge, (learner.params(states, "ar"), *judged), n, together, beside
+    ),
+    best,
+  ]
+  if not rl.ar_steps:
+    return programs
+  alone = _ar_update(rl, learner, states, length, n, rl.ar_steps)
+  return [*programs, alone._replace(name="rl ar alone")]
+
+
+def _ar_update(rl, learner: Learner, states: dict, length: int, n: int, steps: int) -> Program:
+  """The AR's update on n explanations and the teacher's texts, in so many steps."""
   others = [state for name, state in states.items() if name != "ar"]
   return Program(
     "rl ar",
     learner.update_ar,
-    (states["ar"], batch),
+    (states["ar"], _texts(learner, n + teacher_rows(rl), length), learner.bases["ar"]),
     rows=n,
-    calls=rl.steps * learner.calls["update_ar"],
+    calls=steps * learner.calls["update_ar"],
     beside=(learner.reference, *others),
+  )
+
+
+def _texts(learner: Learner, n: int, length: int) -> ReconstructionBatch:
+  """n texts as the AR reads them."""
+  return ReconstructionBatch(
+    rows(n, length, dtype=jnp.int32),
+    rows(n, dtype=jnp.int32),
+    rows(n, _d_model(learner)),
+    rows(n, dtype=bool),
   )
 
 
@@ -81,13 +112,14 @@ def _av_update(rl, learner: Learner, states: dict) -> Program:
     old_logprob=None if learner.on_policy else rows(n, cap),
     sampler_logprob=rows(n, cap),
     reference_logprob=rows(n, cap),
+    counted=rows(n, dtype=bool) if rl.drop_constant else None,
   )
   others = [state for name, state in states.items() if name != "av"]
   kl_weight = jax.ShapeDtypeStruct((), jnp.float32)
   return Program(
     "rl av",
     learner.update_av,
-    (states["av"], batch, kl_weight),
+    (states["av"], batch, kl_weight, learner.bases["av"]),
     rows=n,
     calls=_av_steps(rl) * learner.calls["update_av"],
     beside=(learner.reference, *others),

@@ -13,6 +13,7 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
+from nla_jax.data.store.store import Store
 from nla_jax.models.lora import adapter_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
@@ -125,28 +126,37 @@ def rl(run: Run) -> None:
   if stage.done:
     return
 
-  # 1. What RL learns from: its own split, and the AR's text where a share of its batches is the teacher's.
-  settings, store = run.config.rl, run.store
+  # 1. Training, from the pair that SFT made.
+  settings = run.config.rl
   pair = run.pair(run.supervised.injection_scale)
-  rows = store.rows("rl")
-  examples = rl_lib.Examples(
-    StoreRows(store, rows),
-    run.context,
-    baseline_variance(store.read("activations", rows)),
-    _teacher_text(run, pair) if settings.ar_teacher else None,
-  )
-
-  # 2. Training, from the pair that SFT made.
+  examples = rl_examples(run, pair)
   session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
-  folders = (params_of(run.path("sft"), name) for name in ("av", "ar"))
-  start = rl_lib.Start(*(run.whole(load_params(folder)) for folder in folders))
-  trained = rl_lib.train(pair, settings, start, examples, session)
+  trained = rl_lib.train(pair, settings, rl_start(run), examples, session)
 
-  # 3. The result. Checkpoints go last: until then a stopped stage still has them.
+  # 2. The result. Checkpoints go last: until then a stopped stage still has them.
   for name, params in trained.items():
     save_params(params_of(stage.path, name), params)
   drop_checkpoints(stage.path / CHECKPOINTS)
   stage.finish(samples=settings.steps * settings.activations * settings.group)
+
+
+def rl_examples(run: Run, pair: Pair) -> rl_lib.Examples:
+  """What RL learns from: its own split, and the AR's text where a share of its batches is the teacher's."""
+  settings, store = run.config.rl, run.store
+  rows = store.rows("rl")
+  return rl_lib.Examples(
+    StoreRows(store, rows),
+    run.context,
+    baseline_variance(store.read("activations", rows)),
+    _teacher_text(run, pair) if settings.ar_teacher else None,
+    unevaluated(store, run.config.seed, settings.watch_rows) if settings.watch_every else None,
+  )
+
+
+def rl_start(run: Run) -> rl_lib.Start:
+  """The pair that SFT made, read anew: the caller may donate it."""
+  folders = (params_of(run.path("sft"), name) for name in ("av", "ar"))
+  return rl_lib.Start(*(run.whole(load_params(folder)) for folder in folders))
 
 
 def _session(run: Run, stage: Stage, name: str, folder: Path) -> Session:
@@ -172,3 +182,10 @@ def _watched(run: Run) -> tuple[np.ndarray, list[str]]:
   rows = run.store.rows("held_out")
   rows = np.sort(np.random.default_rng(run.config.seed).permutation(rows)[:_WATCHED_ROWS])
   return run.store.read("activations", rows), [run.texts[row] for row in rows.tolist()]
+
+
+def unevaluated(store: Store, seed: int, n: int) -> np.ndarray:
+  """At most n held-out activations that an evaluation with this seed takes last: what chooses is not what measures."""
+  # The evaluation takes the first of the same permutation.
+  rows = np.random.default_rng(seed).permutation(store.rows("held_out"))
+  return store.read("activations", np.sort(rows[-n:]))

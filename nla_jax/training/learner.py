@@ -19,7 +19,7 @@ from nla_jax.decoding.loop import Rollout
 from nla_jax.models.lora import joined, split
 from nla_jax.models.parameters import rounded
 from nla_jax.parallel import sharding
-from nla_jax.training import losses
+from nla_jax.training import losses, rewards
 from nla_jax.training.accumulation import gradient
 from nla_jax.training.optimizer import (
   TrainState,
@@ -45,6 +45,7 @@ class PolicyBatch(NamedTuple):
     old_logprob: [n, length] of the policy that sampled, by the trainer's own forward pass; None on policy.
     sampler_logprob: [n, length] as the sampler had it.
     reference_logprob: [n, length] of the frozen SFT AV.
+    counted: [n] bool, False for samples that the loss leaves out; None where it takes all.
   """
 
   activations: Any
@@ -54,6 +55,7 @@ class PolicyBatch(NamedTuple):
   old_logprob: Any
   sampler_logprob: Any
   reference_logprob: Any
+  counted: Any = None
 
 
 class ReconstructionBatch(NamedTuple):
@@ -128,7 +130,7 @@ class Learner:
     }
 
   def create(self, av_params, ar_params) -> States:
-    """What a checkpoint holds: both train states and, where the reward is a lagged AR's, its parameters."""
+    """What a checkpoint holds: both train states, the lagged AR's parameters and the best ones, where there are any."""
 
     def create(optimizer, params):
       return jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)
@@ -138,18 +140,30 @@ class Learner:
 
     # Copied first: the AR's parameters are donated to its train state.
     lagged = {"lagged_ar": jax.tree.map(jnp.copy, ar_params)} if self.settings.ar_ema else {}
+    best = {}
+    if self.settings.keep == "best":
+      best = {"best": jax.tree.map(jnp.copy, {"av": av_params, "ar": ar_params})}
     return {
       "av": create(self.av_optimizer, av_params),
       "ar": create(self.ar_optimizer, ar_params),
       **lagged,
+      **best,
     }
 
   def params(self, states: States, name: str) -> dict:
     """The parameters of a model, its frozen base among them."""
-    return joined(states[name].params, self.bases[name])
+    return self.whole(states[name].params, name)
+
+  def whole(self, trained: dict, name: str) -> dict:
+    """What is trained of a model, with its frozen base."""
+    return joined(trained, self.bases[name])
 
   def reconstruct_and_learn(
-    self, states: States, batch: ReconstructionBatch, teacher: ReconstructionBatch | None
+    self,
+    states: States,
+    batch: ReconstructionBatch,
+    teacher: ReconstructionBatch | None,
+    group: int = 1,
   ) -> tuple[States, Float[np.ndarray, " samples"], jax.Array]:
     """The AR's whole part of a step: it judges the explanations, then learns from them.
 
@@ -157,17 +171,22 @@ class Learner:
       states: the AR's train state in it is donated.
       batch: explanations.
       teacher: texts of the teacher that the AR learns from as well, or None.
+      group: explanations of each activation, which stand side by side.
 
     Returns:
       the states, mse_nrm of each explanation before the update (by the lagged AR where there is one), and the norm
       of the AR's gradient.
     """
-    n, decay = len(batch.tokens), self.settings.ar_ema
-    lagged_errors = None
-    if decay:
-      lagged = joined(states["lagged_ar"], self.bases["ar"])
-      lagged_errors = self.judge(lagged, *sharding.shard_rows(tuple(batch[:3])))
+    # 1. The errors by a pass of its own, where the update's own pass does not give them.
+    n, decay, judged = len(batch.tokens), self.settings.ar_ema, None
+    best_only = self.settings.ar_texts == "best" and group > 1
+    if decay or best_only:
+      judge = joined(states["lagged_ar"], self.bases["ar"]) if decay else self.params(states, "ar")
+      judged = sharding.fetch(self.judge(judge, *sharding.shard_rows(tuple(batch[:3]))))
 
+    # 2. The update. Texts of which only the error is wanted cost no backward pass.
+    if best_only:
+      batch = _take(batch, rewards.best_of_groups(judged, batch.fits, group))
     if teacher is not None:
       batch = ReconstructionBatch(*(np.concatenate(both) for both in zip(batch, teacher)))
     given = (sharding.shard_rows(batch), self.bases["ar"])
@@ -176,8 +195,8 @@ class Learner:
     states = states | {"ar": ar_state}
     if decay:
       states["lagged_ar"] = self.follow(states["lagged_ar"], ar_state.params)
-    errors = sharding.fetch(live_errors if lagged_errors is None else lagged_errors)
-    return states, errors[:n], norm
+    errors = sharding.fetch(live_errors)[:n] if judged is None else judged
+    return states, errors, norm
 
   def improve(
     self, state: TrainState, rollout: Rollout, activations, rewards, *, kl_weight: float, seed: int
@@ -207,7 +226,10 @@ class Learner:
     # 3. How far the trainer's log-probabilities are from the sampler's, for the same weights.
     before = sharding.fetch(logprob) if self.on_policy else batch.old_logprob
     difference = np.abs(before - batch.sampler_logprob)[batch.mask]
-    return state, metrics | {"sampler_gap": difference.mean()}
+    metrics = metrics | {"sampler_gap": difference.mean()}
+    if batch.counted is not None:
+      metrics["constant"] = 1 - batch.counted.mean()
+    return state, metrics
 
   def _policy_batch(
     self, state: TrainState, rollout: Rollout, activations, rewards, kl_weight: float
@@ -224,16 +246,22 @@ class Learner:
 
     reference = score(self.reference)
     if self.settings.kl == "k1":
-      rewards = rewards - kl_weight * np.sum((sampled - reference) * mask, axis=1)
-    advantages = np.asarray(
-      losses.group_advantages(
-        rewards.astype(np.float32), self.settings.group, self.settings.advantage
-      )
-    )
+      rewards = rewards - kl_weight * self._answers_kl(sampled - reference, mask)
+    rewards, group = rewards.astype(np.float32), self.settings.group
+    counted = losses.varying(rewards, group) if self.settings.drop_constant else None
+    kind = self.settings.advantage
+    advantages = np.asarray(losses.group_advantages(rewards, group, kind, counted))
 
     # On policy the update's own forward pass gives the old log-probabilities: one pass less.
     old = None if self.on_policy else score(joined(state.params, self.bases["av"]))
-    return PolicyBatch(activations, tokens, mask, advantages, old, sampled, reference)
+    return PolicyBatch(activations, tokens, mask, advantages, old, sampled, reference, counted)
+
+  def _answers_kl(self, gap: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """k1 of each answer: the sum of log π − log π_ref over its tokens, as they count."""
+    taper = self.policy.kl_taper
+    if taper:
+      gap = gap * losses.position_weights(mask.shape[1], taper)
+    return np.sum(gap * mask, axis=1)
 
   def _errors(self, params, tokens, lengths, activations) -> Float[jax.Array, " n"]:
     """mse_nrm of an AR's reconstructions."""
@@ -267,8 +295,11 @@ class Learner:
     settings = self.settings.av
 
     def weight(part: PolicyBatch):
-      # What the loss is a mean over: tokens, or samples, of which every micro-batch has the same number.
-      return losses.mask_count(part.mask) if self.policy.average == "token" else 1.0
+      # What the loss is a mean over: tokens, or samples, of which every micro-batch has the same number unless some
+      # are left out.
+      if self.policy.average == "token":
+        return losses.mask_count(_counted_mask(part))
+      return 1.0 if part.counted is None else losses.mask_count(part.counted)
 
     def loss(trained, part: PolicyBatch):
       return self._policy_loss(joined(trained, base), part, kl_weight)
@@ -296,7 +327,7 @@ class Learner:
       old,
       batch.reference_logprob,
       batch.advantages,
-      batch.mask,
+      _counted_mask(batch),
       self.policy,
       kl_weight,
       importance,
@@ -305,6 +336,11 @@ class Learner:
     return found.loss, (means, (found.ratio_max, scores.logprob))
 
 
-def _take(batch: PolicyBatch, rows: np.ndarray) -> PolicyBatch:
-  """The rows of a minibatch."""
+def _counted_mask(batch: PolicyBatch):
+  """The sampled tokens that the loss takes."""
+  return batch.mask if batch.counted is None else batch.mask & batch.counted[:, None]
+
+
+def _take(batch, rows: np.ndarray):
+  """Some rows of a batch."""
   return jax.tree.map(lambda x: x[rows], batch)

@@ -13,6 +13,7 @@ its numbers are those of an uninterrupted run, bit for bit.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Loop:
     self._streams = streams
     self._checkpoints = Checkpoints(session.folder / CHECKPOINTS, session.keep)
     self._log = self._progress = None
+    self._begun, self._earlier = time.time(), 0.0
 
   def restore(self, states: Any, **values: float) -> tuple[Any, dict[str, float]]:
     """The newest checkpoint's states and plain values, or what is given where there is none; moves the streams.
@@ -72,11 +74,12 @@ class Loop:
     found = self._checkpoints.restore(states)
     if found is not None:
       states, saved = found
-      self.start = saved["step"]
+      self.start, self._earlier = saved["step"], saved.get("seconds", 0.0)
       values = {name: saved[name] for name in values}
       for stream, position in zip(self._streams, saved["loaders"], strict=True):
         stream.set_state(decode_loader(position, stream.get_state()))
 
+    self._begun = time.time()
     # Only now: lines of steps after the checkpoint are dropped from the curve.
     self._log = MetricsLog(self.session.folder, self.start)
     self._progress = Progress(self.session.name, self.steps, "step", self.start)
@@ -86,9 +89,14 @@ class Loop:
     """The steps that are still to be done."""
     return range(self.start, self.steps)
 
+  @property
+  def seconds(self) -> float:
+    """Since the first step began, over all runs that the newest checkpoint stands on."""
+    return self._earlier + time.time() - self._begun
+
   def record(self, step: int, metrics: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-    """Writes a line of the curve and moves the bar, with `shown` beside it."""
-    self._log.write(step, **metrics)
+    """Writes a line of the curve, with the seconds since the start, and moves the bar, with `shown` beside it."""
+    self._log.write(step, **metrics, seconds=self.seconds)
     self._progress.advance(**{name: float(value) for name, value in shown.items()})
 
   def end_step(self, step: int, states: Any, **values: float) -> None:
@@ -106,7 +114,8 @@ class Loop:
     done = step + 1
     if (stop or done % self.session.checkpoint_every == 0) and done < self.steps:
       positions = [encode_loader(stream.get_state()) for stream in self._streams]
-      self._checkpoints.save(done, states, {"step": done, **values, "loaders": positions})
+      saved = {"step": done, "seconds": self.seconds, **values, "loaders": positions}
+      self._checkpoints.save(done, states, saved)
       self.session.note_progress()
 
     if stop:
@@ -118,7 +127,7 @@ class Loop:
   def close(self, **metrics: float) -> None:
     """Ends the run, with a last point of the curve where metrics are given."""
     if metrics:
-      self._log.write(self.steps, **metrics)
+      self._log.write(self.steps, **metrics, seconds=self.seconds)
     self._log.close()
     self._progress.close()
     self._checkpoints.close()

@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
 from nla_jax.arrays import Array
 from nla_jax.models.token_scores import TokenScores
 
 KL_KINDS = ("k1", "k2", "k3")
-ADVANTAGES = ("grpo", "mean", "rloo")
+LOSSES = ("ppo", "cispo")
+ADVANTAGES = ("grpo", "mean", "rloo", "batch")
 AVERAGES = ("sample", "token")
+_CONSTANT = 1e-6  # rewards of a group that lie within it do not vary
 
 
 def masked_mean(
@@ -36,8 +39,18 @@ def sft_loss(scores: TokenScores, mask: Bool[Array, "batch length"]) -> Float[ja
   return -masked_mean(scores.logprob, mask)
 
 
+def varying(rewards: Float[np.ndarray, " samples"], group: int) -> Bool[np.ndarray, " samples"]:
+  """True for the members of groups whose rewards vary: those of the others have no advantage over one another."""
+  r = rewards.reshape(-1, group)
+  # Equal texts may differ in the last bits of their errors.
+  return np.repeat(r.max(1) - r.min(1) > _CONSTANT, group)
+
+
 def group_advantages(
-  rewards: Float[Array, " samples"], group: int, kind: str = "grpo"
+  rewards: Float[Array, " samples"],
+  group: int,
+  kind: str = "grpo",
+  counted: Bool[Array, " samples"] | None = None,
 ) -> Float[Array, " samples"]:
   """Advantages of rewards relative to their group; a group of equal rewards gets zeros.
 
@@ -45,7 +58,9 @@ def group_advantages(
     rewards: the members of a group stand side by side.
     group: members of each group.
     kind: `grpo` is (r − mean) / (std + 1e-6) with ddof 1, as the reference has it; `mean` leaves the division out
-      (Dr. GRPO); `rloo` subtracts the mean of the *other* members.
+      (Dr. GRPO); `rloo` subtracts the mean of the *other* members; `batch` divides r − mean by its own standard
+      deviation over the batch, with ddof 1, so that a group that varies more weighs more (REINFORCE++).
+    counted: samples that the standard deviation of `batch` is over; None for all.
   """
   r = rewards.reshape(-1, group)
   centred = r - r.mean(1, keepdims=True)
@@ -55,7 +70,15 @@ def group_advantages(
   elif kind == "rloo":
     # r − (sum of the others) / (group − 1), written with the mean of all.
     centred = centred * group / (group - 1)
+  elif kind == "batch":
+    centred = centred / (_spread(centred.reshape(-1), counted) + 1e-6)
   return centred.reshape(-1)
+
+
+def _spread(centred, counted):
+  """Standard deviation of rewards less their groups' means, whose mean over any groups is 0."""
+  kept = centred if counted is None else centred[counted]
+  return ((kept * kept).sum() / max(len(kept) - 1, 1)) ** 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +93,9 @@ class PolicySettings:
     kl_kind: k1, k2 or k3.
     entropy_weight: of the entropy bonus.
     average: `sample`, over the tokens of each sample, then over samples, or `token`, over all tokens alike.
+    loss: `ppo` or `cispo`.
+    kl_taper: tokens after which the KL counts half; 0 counts it alike everywhere.
+    drop_empty: leave samples without an unmasked token out of the average over samples.
   """
 
   clip: float = 0.2
@@ -79,10 +105,13 @@ class PolicySettings:
   kl_kind: str = "k2"
   entropy_weight: float = 0.0
   average: str = "sample"
+  loss: str = "ppo"
+  kl_taper: float = 0.0
+  drop_empty: bool = False
 
   @property
   def ratio_bounds(self) -> tuple[float, float]:
-    """The least and the largest ratio that still gets a gradient outward."""
+    """The least and the largest ratio: beyond them ppo gives no gradient outward, and cispo's weight is cut."""
     return 1 - self.clip, 1 + (self.clip_high or self.clip)
 
 
@@ -91,7 +120,7 @@ class PolicyLoss(NamedTuple):
 
   Attributes:
     loss: what is minimised.
-    kl: to the reference, nats a token, by k2 or k3.
+    kl: to the reference, nats a token, by k2 or k3; all tokens alike, whatever the taper.
     entropy: of the policy, nats a token.
     clip_fraction: share of tokens whose ratio is outside the bounds.
     ratio_max: the largest ratio of each sample.
@@ -114,7 +143,7 @@ def policy_loss(
   kl_weight: Float[Array, ""] | float = 0.01,
   importance: Float[Array, "batch length"] | None = None,
 ) -> PolicyLoss:
-  """Clipped policy-gradient loss with KL to the reference as a loss term.
+  """Clipped policy-gradient loss, PPO's or CISPO's, with KL to the reference as a loss term.
 
   Args:
     scores: of the current policy, for the sampled tokens.
@@ -128,7 +157,10 @@ def policy_loss(
   """
   # 1. The clipped surrogate: what a token contributes to the expected reward.
   ratio = jnp.exp(scores.logprob - old_logprob)
-  surrogate = _surrogate(ratio, advantages[:, None], settings)
+  if settings.loss == "cispo":
+    surrogate = _weighted_logprob(scores.logprob, ratio, advantages[:, None], settings)
+  else:
+    surrogate = _surrogate(ratio, advantages[:, None], settings)
   if importance is not None:
     surrogate = surrogate * importance
 
@@ -136,13 +168,15 @@ def policy_loss(
   # instead, and k3 is then only reported.
   kl = _kl(scores.logprob - reference_logprob, settings.kl_kind)
   kl_term = 0.0 if settings.kl_kind == "k1" else kl_weight * kl
+  if settings.kl_taper:
+    kl_term = kl_term * position_weights(mask.shape[1], settings.kl_taper)
 
   # 3. The average over tokens and samples.
   per_token = -surrogate + kl_term - settings.entropy_weight * scores.entropy
   low, high = settings.ratio_bounds
   clipped = ((ratio < low) | (ratio > high)).astype(jnp.float32)
   loss, kl, entropy, clip_fraction = (
-    _average(x, mask, settings.average) for x in (per_token, kl, scores.entropy, clipped)
+    _average(x, mask, settings) for x in (per_token, kl, scores.entropy, clipped)
   )
   return PolicyLoss(loss, kl, entropy, clip_fraction, jnp.max(jnp.where(mask, ratio, 0.0), axis=1))
 
@@ -158,16 +192,32 @@ def _surrogate(ratio, advantages, settings: PolicySettings):
   return jnp.where(advantages < 0, bounded, surrogate)
 
 
+def _weighted_logprob(logprob, ratio, advantages, settings: PolicySettings):
+  """CISPO: sg(clip(ratio)) · advantage · log π (MiniMax-M1, arXiv 2506.13585, equations 4 and 5).
+
+  The clip bounds the weight of a token's gradient and never takes the gradient away, as PPO's does. Where the ratio is
+  1, both gradients are that of advantage · log π.
+  """
+  weight = jax.lax.stop_gradient(jnp.clip(ratio, *settings.ratio_bounds))
+  return weight * advantages * logprob
+
+
+def position_weights(length: int, taper: float) -> Float[np.ndarray, " length"]:
+  """Weight 1 / (1 + t / taper) of the token at position t: 1 at the first, a half after `taper` tokens."""
+  return (1 / (1 + np.arange(length) / taper)).astype(np.float32)
+
+
 def _kl(gap, kind: str):
   """Estimates of KL from log π − log π_ref: k2 is ½ gap², k3 is r − 1 − log r with r = π_ref/π."""
   return 0.5 * gap * gap if kind == "k2" else jnp.exp(-gap) - 1 + gap
 
 
-def _average(x, mask, average: str):
+def _average(x, mask, settings: PolicySettings):
   """The mean over all tokens alike, or over each sample's tokens and then over samples."""
-  if average == "token":
+  if settings.average == "token":
     return masked_mean(x, mask)
-  return jnp.mean(masked_mean(x, mask, axis=1))
+  of_samples = masked_mean(x, mask, axis=1)
+  return masked_mean(of_samples, mask.any(1)) if settings.drop_empty else jnp.mean(of_samples)
 
 
 def importance_weights(

@@ -29,6 +29,14 @@ def reconstruction_reward(
   return np.where(failed, FAILURE, reward).astype(np.float32)
 
 
+def best_of_groups(
+  errors: Float[np.ndarray, " samples"], fits: Bool[np.ndarray, " samples"], group: int
+) -> Integer[np.ndarray, " groups"]:
+  """The row of each group's explanation with the least error among those that fit; its first where none does."""
+  of_groups = np.where(fits, errors, np.inf).reshape(-1, group)
+  return np.arange(len(of_groups)) * group + of_groups.argmin(1)
+
+
 def repeated_share(text: str) -> float:
   """Share of a text's three-word sequences that occurred before in it, in [0, 1]."""
   words = text.split()

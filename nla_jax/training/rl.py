@@ -11,6 +11,8 @@ One step:
    sampled, and its ratio is 1 by construction.
 4. Guard. A non-finite gradient changes neither model and is counted; too many in a row stop the run.
 
+Every `watch_every` steps held-out activations are looked at before step 1, see `keeping`.
+
 The first `ar_steps` steps leave out 3: B·G different activations get one explanation each and only the AR learns. It
 has to meet the AV's own text before its judgement is worth anything.
 """
@@ -32,6 +34,7 @@ from nla_jax.progress import StepLines, say
 from nla_jax.training import losses
 from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.alarms import CollapseAlarms
+from nla_jax.training.keeping import Lookout
 from nla_jax.training.learner import Learner, ReconstructionBatch, States, frozen
 from nla_jax.training.loop import Loop, Session
 from nla_jax.training.settings import check_settings, host_seed, teacher_rows
@@ -61,12 +64,14 @@ class Examples(NamedTuple):
     baseline: variance of the normalised activations, for FVE on the (fresh, but training) batch.
     teacher_text: activations with the teacher's text as AR inputs (`tokens`, `lengths`); needed where
       `rl.ar_teacher` > 0.
+    held_out: [n, d_model] raw activations that are looked at now and then; needed where `rl.watch_every` > 0.
   """
 
   activations: StoreRows
   context: Callable[[int], str]
   baseline: float
   teacher_text: StoreRows | None = None
+  held_out: np.ndarray | None = None
 
 
 class Batch(NamedTuple):
@@ -129,16 +134,18 @@ def train(
   check_settings(settings)
   bases = {"av": split(start.av_params)[1], "ar": split(start.ar_params)[1]}
   learner = Learner(pair, settings, frozen(start.av_params, pair.verbalizer.dtype), bases)
+  lookout = Lookout(learner, start.ar_params, examples.held_out, session.seed)
   states = learner.create(*start)
   streams = _open_streams(examples, settings, session.seed)
 
   loop = Loop(session, settings.steps, streams)
-  states, values = loop.restore(states, kl_weight=settings.kl_weight)
-  kl_weight = values["kl_weight"]
+  states, kept = loop.restore(states, kl_weight=settings.kl_weight, **lookout.nothing_kept)
+  kl_weight = kept.pop("kl_weight")
   samples = StepLines(session.folder / SAMPLES, loop.start)
   alarms = CollapseAlarms()
 
   for step in loop.remaining():
+    states, kept, seen = lookout.look(step, states, kept)
     batch = _next_batch(streams, settings, av_learns=step >= settings.ar_steps)
     states, done = take_step(
       learner, states, batch, step_seeds(session.seed, step), kl_weight, examples.baseline
@@ -146,7 +153,7 @@ def train(
 
     # What a person sees: the curve, a sample now and then, and signs that something goes wrong.
     shown = {name: done.metrics[name] for name in _SHOWN if name in done.metrics}
-    loop.record(step, done.metrics, shown)
+    loop.record(step, done.metrics | seen, shown)
     if step % settings.sample_every == 0:
       _log_sample(samples, step, examples.context(int(batch.rows[0])), done)
     for alarm in alarms.alarms(done.metrics):
@@ -155,11 +162,12 @@ def train(
     # The weight is saved with the step: a resumed run goes on with it.
     if settings.kl_target and batch.av_learns:
       kl_weight = losses.adapted_kl_weight(kl_weight, float(done.metrics["kl"]), settings.kl_target)
-    loop.end_step(step, states, kl_weight=kl_weight)
+    loop.end_step(step, states, kl_weight=kl_weight, **kept)
 
+  states, kept, seen = lookout.look(settings.steps, states, kept)
   samples.close()
-  loop.close()
-  return {name: learner.params(states, name) for name in ("av", "ar")}
+  loop.close(**seen)
+  return lookout.result(states, kept)
 
 
 def take_step(
@@ -197,7 +205,9 @@ def take_step(
   read = rewards_lib.truncate(texts, pair.tokenizer, seeds.seed) if settings.truncate else texts
   inputs = pair.encode(read)
   explained = ReconstructionBatch(inputs.tokens, inputs.lengths, activations, inputs.fits)
-  states, errors, ar_norm = learner.reconstruct_and_learn(states, explained, batch.teacher)
+  states, errors, ar_norm = learner.reconstruct_and_learn(
+    states, explained, batch.teacher, batch.group
+  )
   clock.append(time.time())
   rewards, metrics = _reward(rollout, texts, errors, inputs.fits, settings)
   metrics |= {"ar_gradient_norm": ar_norm}

@@ -4,6 +4,10 @@ from nla_jax.errors import NLAError
 from nla_jax.parallel import sharding
 from nla_jax.training import losses, rewards
 
+AR_TEXTS = ("all", "best")
+KEEPS = ("last", "best")
+KEEP_BY = ("fve_fixed", "fve_held_out")
+
 
 def check_settings(rl) -> None:
   """Raises NLAError for settings that cannot work, before anything is loaded."""
@@ -36,16 +40,46 @@ def check_settings(rl) -> None:
         f"config.rl.{name}.accumulate={rl[name].accumulate} does not divide the {n} explanations of an update"
       )
 
+  if rl.ar_texts == "best" and rl.activations % rl.ar.accumulate:
+    raise NLAError(
+      f"config.rl.ar.accumulate={rl.ar.accumulate} does not divide the {rl.activations} explanations that the AR "
+      "learns from with config.rl.ar_texts=best"
+    )
+
   # 3. Choices out of a few.
   choices = {
     "reward": rewards.REWARDS,
     "kl": losses.KL_KINDS,
     "advantage": losses.ADVANTAGES,
     "average": losses.AVERAGES,
+    "loss": losses.LOSSES,
+    "ar_texts": AR_TEXTS,
+    "keep": KEEPS,
+    "keep_by": KEEP_BY,
   }
   for name, known in choices.items():
     if rl[name] not in known:
       raise NLAError(f"config.rl.{name}={rl[name]!r}: expected one of {', '.join(known)}")
+
+  _check_together(rl)
+
+
+def _check_together(rl) -> None:
+  """Settings that mean nothing by themselves, or not with one another."""
+  if rl.loss == "cispo" and rl.dual_clip:
+    raise NLAError(
+      f"config.rl.dual_clip={rl.dual_clip} bounds the ppo loss: leave it at 0 with config.rl.loss=cispo"
+    )
+  if rl.kl_taper < 0:
+    raise NLAError(f"config.rl.kl_taper={rl.kl_taper}: expected tokens, or 0 for none")
+  if rl.watch_every < 0:
+    raise NLAError(f"config.rl.watch_every={rl.watch_every}: expected steps, or 0 for never")
+  if rl.watch_every and rl.watch_rows < 2:
+    raise NLAError(f"config.rl.watch_rows={rl.watch_rows}: FVE needs at least 2 activations")
+  if rl.keep == "best" and not rl.watch_every:
+    raise NLAError(
+      "config.rl.keep=best chooses among the steps that are watched: set config.rl.watch_every as well"
+    )
 
 
 def policy_settings(rl) -> losses.PolicySettings:
@@ -58,6 +92,9 @@ def policy_settings(rl) -> losses.PolicySettings:
     kl_kind=rl.kl,
     entropy_weight=rl.entropy_weight,
     average=rl.average,
+    loss=rl.loss,
+    kl_taper=rl.kl_taper,
+    drop_empty=rl.drop_constant,
   )
 
 

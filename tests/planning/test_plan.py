@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from nla_jax.cli.main import main
@@ -13,8 +14,11 @@ from nla_jax.errors import NLAError
 from nla_jax.planning import plan
 from nla_jax.planning.chips import CHIPS
 from nla_jax.planning.collectives import collectives, shapes_of
+from nla_jax.planning.model import find_model
+from nla_jax.planning.programs import programs
 from nla_jax.planning.text import table
-from nla_jax.planning.topology import describe
+from nla_jax.planning.topology import describe, mesh_of_topology
+from nla_jax.planning.work import held_bytes
 
 ROOT = Path(__file__).parents[2]
 MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
@@ -171,3 +175,35 @@ def test_a_missing_libtpu_is_said_with_the_extra_that_brings_it(monkeypatch, cap
   monkeypatch.setitem(sys.modules, "libtpu", None)
   assert main(["plan", f"--config={ROOT / 'configs' / 'tiny.py'}", "--topology=v5e:2x4"]) == 2
   assert "nla_jax[tpu]" in capsys.readouterr().err
+
+
+def rl_programs(**changes):
+  """{name: program} of the tiny config's RL on eight planned chips; nothing is compiled."""
+  config = tiny(**changes)
+  model, key_dtype = find_model(config), jax.random.key(0).dtype
+  with jax.set_mesh(mesh_of_topology(describe("v5e:2x4"), 2, 2, 2)):
+    found = {one.name: one for one in programs(config, model, jnp.float32, key_dtype)}
+    for name in ("rl judge", "rl ar", "rl ar alone", "rl av"):
+      if name in found:
+        found[name].function.eval_shape(*found[name].arguments)
+  return {name: one for name, one in found.items() if name.startswith("rl")}
+
+
+def test_the_fixed_ar_and_the_best_parameters_are_counted_beside_every_program_of_rl():
+  pytest.importorskip("libtpu")
+  plain = rl_programs()
+  watched = rl_programs(**{"rl.watch_every": 2})
+  kept = rl_programs(**{"rl.watch_every": 2, "rl.keep": "best"})
+  av, ar = (held_bytes(plain[f"rl {name}"].arguments[0].params) for name in ("av", "ar"))
+  for name, one in plain.items():
+    before = held_bytes(one.beside)
+    assert held_bytes(watched[name].beside) == before + ar > before, name
+    assert held_bytes(kept[name].beside) == before + ar + ar + av, name
+
+
+def test_an_ar_that_learns_from_the_best_texts_judges_all_of_them():
+  pytest.importorskip("libtpu")
+  found = rl_programs(**{"rl.ar_texts": "best", "rl.drop_constant": True})
+  texts = {name: len(found[name].arguments[1].tokens) for name in ("rl ar", "rl ar alone")}
+  assert texts == {"rl ar": 4, "rl ar alone": 16} and found["rl judge"].rows == 16
+  assert [found[name].calls for name in ("rl judge", "rl ar", "rl ar alone")] == [3, 3, 1]

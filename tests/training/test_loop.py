@@ -10,6 +10,7 @@ from nla_jax.data.loader import batches
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
 from nla_jax.progress import read_metrics
+from nla_jax.training import loop as loop_lib
 from nla_jax.training.loop import Loop, Session
 from nla_jax.training.optimizer import create_state, guarded_update, make_optimizer
 
@@ -59,8 +60,24 @@ def test_a_stopped_run_goes_on_with_the_same_batches_and_numbers(tmp_path, stop_
   ):
     run(tmp_path / "cut", stop_after)
   assert run(tmp_path / "cut")[0] == whole
-  curve = read_metrics(tmp_path / "cut")
-  assert curve == read_metrics(tmp_path / "whole") and [one["step"] for one in curve] == [*range(7)]
+  curves = [read_metrics(tmp_path / name) for name in ("cut", "whole")]
+  for curve in curves:
+    seconds = [line.pop("seconds") for line in curve]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+  assert curves[0] == curves[1] and [one["step"] for one in curves[0]] == [*range(7)]
+
+
+def test_the_seconds_of_a_curve_go_on_where_the_checkpoint_left_them(tmp_path, monkeypatch):
+  """On a clock that ticks once a look; between the two runs a day passes."""
+  ticks = iter(range(10**6))
+  monkeypatch.setattr(loop_lib.time, "time", lambda: float(next(ticks)))
+  with pytest.raises(distributed.PreemptedError):
+    run(tmp_path, 2)
+  before = [line["seconds"] for line in read_metrics(tmp_path)]
+  monkeypatch.setattr(loop_lib.time, "time", lambda: 86400.0 + next(ticks))
+  run(tmp_path)
+  seconds = [line["seconds"] for line in read_metrics(tmp_path)]
+  assert seconds[:3] == before and before[-1] < seconds[3] < 1000
 
 
 def test_too_many_skipped_updates_in_a_row_stop_the_run_by_name(tmp_path):

@@ -13,7 +13,9 @@ from nla_jax.training.losses import (
   importance_weights,
   masked_mean,
   policy_loss,
+  position_weights,
   sft_loss,
+  varying,
 )
 
 RNG = np.random.default_rng(0)
@@ -167,6 +169,74 @@ def test_mean_and_leave_one_out_advantages_are_their_formulas():
   np.testing.assert_allclose(
     group_advantages(rewards, 3, "rloo"), [1 - 3, 2 - 2.5, 4 - 1.5, 0, 0, 0], atol=1e-6
   )
+
+
+def test_batch_advantages_have_one_scale_for_all_groups():
+  rewards = np.array([1.0, 2.0, 4.0, -1.0, -1.0, -1.5, 3.0, 3.0, 3.0], np.float32)
+  centred = (rewards.reshape(3, 3) - rewards.reshape(3, 3).mean(1, keepdims=True)).reshape(-1)
+  found = group_advantages(rewards, 3, "batch")
+  np.testing.assert_allclose(found, centred / (np.std(centred, ddof=1) + 1e-6), rtol=1e-5)
+
+  # Without the group that does not vary it is the deviation of the other two; of one group alone it is grpo.
+  counted = varying(rewards, 3)
+  assert counted.tolist() == [True] * 6 + [False] * 3
+  expected = centred / (np.std(centred[:6], ddof=1) + 1e-6)
+  np.testing.assert_allclose(group_advantages(rewards, 3, "batch", counted), expected, rtol=1e-5)
+  one = [group_advantages(rewards[:3], 3, kind) for kind in ("batch", "grpo")]
+  np.testing.assert_allclose(*one, rtol=1e-5)
+
+
+def test_rewards_that_differ_by_rounding_do_not_vary():
+  assert varying(np.array([0.5, 0.5 + 1e-7, 0.5, 0.51], np.float32), 2).tolist() == [
+    False,
+    False,
+    True,
+    True,
+  ]
+  assert np.isfinite(group_advantages(np.ones(4, np.float32), 2, "batch", np.zeros(4, bool))).all()
+
+
+def test_on_policy_cispo_has_the_gradient_of_ppo():
+  np.testing.assert_allclose(_gradient(loss="cispo"), _gradient(loss="ppo"), atol=1e-7)
+
+
+def test_cispo_bounds_the_weight_of_a_token_and_drops_none():
+  """The ratios of the test of PPO's clip, where three of the five tokens get no gradient."""
+  ratio = np.array([[1.5, 1.1, 0.5], [1.5, 0.5, 1.0]], np.float32)
+  options = dict(old=OLD - np.log(ratio), kl_weight=0.0, clip=0.2, clip_high=0.4)
+  weight = np.clip(ratio, 0.8, 1.4) * ADVANTAGES[:, None]
+  expected = -TOKEN_WEIGHT * weight[..., None] * DIRECTION
+  np.testing.assert_allclose(_gradient(loss="cispo", **options), expected, atol=1e-6)
+
+
+def test_the_tapered_kl_counts_a_half_after_its_tokens():
+  np.testing.assert_allclose(position_weights(5, 2.0), [1, 2 / 3, 1 / 2, 2 / 5, 1 / 3], rtol=1e-6)
+  reference = OLD - np.array([[0.3, -0.2, 0.6], [0.5, 0.1, 9.0]], np.float32)
+  options = dict(reference=reference, advantages=np.zeros(2, np.float32), kl_weight=0.25)
+  pull = 0.25 * (OLD - reference) * np.array([1, 2 / 3, 1 / 2])
+  expected = TOKEN_WEIGHT * pull[..., None] * DIRECTION
+  np.testing.assert_allclose(_gradient(kl_taper=2.0, **options), expected, atol=1e-6)
+  # What is reported stays a distance.
+  assert float(_loss(LOGITS, kl_taper=2.0, **options).kl) == float(_loss(LOGITS, **options).kl)
+
+
+@pytest.mark.parametrize("average", ["sample", "token"])
+def test_samples_without_tokens_are_left_out_of_the_average(average):
+  """The loss and the gradient are those of a batch that never had them."""
+  mask, options = MASK & np.array([[True], [False]]), dict(average=average, drop_empty=True)
+  settings = PolicySettings(**options)
+
+  def loss(logits, rows):
+    scores = TokenScores(*(x[rows] for x in _scores(logits)))
+    given = (OLD[rows], OLD[rows] - 0.1, ADVANTAGES[rows], mask[rows], settings)
+    return policy_loss(scores, *given).loss
+
+  found, alone = (
+    jax.value_and_grad(loss)(LOGITS, rows) for rows in (np.array([0, 1]), np.array([0]))
+  )
+  assert float(found[0]) == pytest.approx(float(alone[0]), rel=1e-6)
+  np.testing.assert_allclose(found[1], alone[1], atol=1e-7)
+  assert np.abs(found[1][0]).max() > 0 and not found[1][1].any()
 
 
 def test_the_upper_bound_of_the_ratio_can_be_wider_than_the_lower():

@@ -7,6 +7,7 @@ import pytest
 
 from nla_jax.training.alarms import CollapseAlarms
 from nla_jax.training.rewards import (
+  best_of_groups,
   non_ascii_share,
   reconstruction_reward,
   repeated_share,
@@ -38,6 +39,12 @@ def test_rewards_are_their_formulas():
   np.testing.assert_allclose(
     reconstruction_reward(errors, fine, "log"), -np.log([1e-8, 0.5, 2]), rtol=1e-5
   )
+
+
+def test_the_best_of_a_group_is_the_least_error_among_those_that_fit():
+  errors = np.array([0.3, 0.1, 0.2, 0.5, 0.4, 0.6, 0.0, 0.0, 0.0])
+  fits = np.array([1, 0, 1, 1, 1, 1, 0, 0, 0], bool)
+  assert best_of_groups(errors, fits, 3).tolist() == [2, 4, 6]
 
 
 def test_repetition_and_other_scripts_are_shares():
