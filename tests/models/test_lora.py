@@ -126,17 +126,16 @@ def test_an_adapted_model_equals_the_merged_one_with_its_gradients(
 def test_in_bfloat16_an_adapted_model_is_as_near_to_float32_as_a_merged_one(base_of):
   model, params = adapted_av(*base_of("qwen2"), dtype=jnp.bfloat16)
   merge = functools.partial(merged, lora=model.lora)
-  exact = loss_and_gradient(plain(model), params, whole=merge)
-  rounded = loss_and_gradient(model.clone(lora=None), params, whole=merge)
-  found = loss_and_gradient(model, params)
+  _, exact = loss_and_gradient(plain(model), params, whole=merge)
+  _, rounded = loss_and_gradient(model.clone(lora=None), params, whole=merge)
+  _, found = loss_and_gradient(model, params)
 
   def distance(gradient):
-    difference = jax.tree.map(jnp.subtract, gradient, exact[1])
-    return float(optax.global_norm(difference) / optax.global_norm(exact[1]))
+    difference = jax.tree.map(jnp.subtract, gradient, exact)
+    return float(optax.global_norm(difference) / optax.global_norm(exact))
 
   # The products that are rounded are others, so the errors are alike and not equal.
-  assert 0 < distance(found[1]) < 1.5 * distance(rounded[1]) < 0.3
-  assert float(found[0]) == pytest.approx(float(exact[0]), rel=2e-2)
+  assert 0 < distance(found) < 1.5 * distance(rounded) < 0.3
 
 
 @pytest.mark.parametrize("make", [adapted_av, adapted_ar])
