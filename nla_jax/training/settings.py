@@ -1,6 +1,7 @@
 """The settings of an RL run (`config.rl`): which of them cannot work, and what follows from them."""
 
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import Lora
 from nla_jax.parallel import sharding
 from nla_jax.training import losses, rewards
 
@@ -46,6 +47,11 @@ def check_settings(rl) -> None:
   for name, known in choices.items():
     if rl[name] not in known:
       raise NLAError(f"config.rl.{name}={rl[name]!r}: expected one of {', '.join(known)}")
+
+
+def adapters(lora) -> Lora | None:
+  """How the AV and the AR are adapted, from the config's `lora`; None where every weight is trained."""
+  return Lora(lora.rank, lora.alpha, tuple(lora.targets)) if lora.rank else None
 
 
 def policy_settings(rl) -> losses.PolicySettings:
