@@ -50,6 +50,8 @@ def complaint(capsys, *arguments: str) -> str:
     ("--config.rl.kl_taper=-1.0", "0 for none"),
     ("--config.rl.keep=best", "set config.rl.watch_every"),
     ("--config.rl.keep_by=luck", "fve_fixed, fve_held_out"),
+    ("--config.lora.rank=-1", "0 trains every weight"),
+    ("--config.lora.rank=33", "key of random:tiny is only 32 wide"),
     ("--config.teacher.provider=oracle", "readout or file"),
     ("--config.preset=gigantic", "not one of"),
     ("--config.no_such_key=1", "nla_jax/config.py lists all keys"),
@@ -59,6 +61,24 @@ def complaint(capsys, *arguments: str) -> str:
 )
 def test_a_wrong_choice_is_named_before_any_work(override, expected, capsys, tmp_path):
   assert expected in complaint(capsys, "run", TINY, f"--workdir={tmp_path}", override)
+  assert not (tmp_path / "activations" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+  "overrides, expected",
+  [
+    ({"alpha": 0.0}, "config.lora.alpha=0: expected more than 0"),
+    ({"alpha": -1.0}, "config.lora.alpha=-1: expected more than 0"),
+    ({"targets": "()"}, "none is named; expected some of query, key"),
+    ({"targets": "('query', 'q_proj')"}, "no block has 'q_proj'; expected some of query, key"),
+  ],
+)
+def test_adapters_that_cannot_be_made_are_named_before_any_work(
+  overrides, expected, capsys, tmp_path
+):
+  options = [f"--config.lora.{name}={value}" for name, value in overrides.items()]
+  said = complaint(capsys, "run", TINY, f"--workdir={tmp_path}", "--config.lora.rank=4", *options)
+  assert expected in said
   assert not (tmp_path / "activations" / "manifest.json").exists()
 
 

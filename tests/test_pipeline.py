@@ -3,10 +3,21 @@
 import json
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
-from support.run_process import command, curve, evaluation, finish, logs, reach, shards, start
+from support.run_process import (
+  command,
+  curve,
+  evaluation,
+  finish,
+  lines,
+  logs,
+  reach,
+  shards,
+  start,
+)
 
 from nla_jax.cli.main import main
 
@@ -128,6 +139,8 @@ def test_an_exported_pair_is_trained_further(uninterrupted, shared, nla):
   assert "kl" in lines[-1] and len(lines) == len(curve(uninterrupted / "rl"))
   status, printed = nla("rl", workdir, *begin, "--config.rl.group=3")
   assert status == 2 and "rl.group (made with 4, asked for 3)" in printed
+  status, printed = nla("sft", shared / "adapted", *begin, "--config.lora.rank=4")
+  assert status == 2 and "a pair of whole weights is trained further with" in printed
 
 
 def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared, nla):
@@ -201,6 +214,50 @@ def test_the_options_of_the_recipe_work_together(uninterrupted, shared, nla):
   assert all(
     np.isfinite(line["reward"]) and line["av_skipped"] == line["ar_skipped"] == 0 for line in lines
   )
+
+
+def test_adapters_stopped_on_four_devices_go_on_on_one(uninterrupted, shared, nla):
+  """As whole models do, in accumulated batches; the base is not saved, but read again in its layout on the devices."""
+  options = [
+    "--config.lora.rank=4",
+    "--config.av.steps=6",
+    "--config.ar.steps=6",
+    "--config.ar.accumulate=2",
+    "--config.rl.steps=4",
+    "--config.rl.ar_steps=1",
+    "--config.rl.ar_teacher=0.25",
+    "--config.rl.av.accumulate=2",
+    "--config.rl.length_cost=0.01",
+    "--config.checkpoint_every=100",
+  ]
+  # 1. SFT and the first steps of RL on a mesh with shards along both axes, until it is asked to stop.
+  workdir, alone = shared / "adapted on four", shared / "adapted on one"
+  for folder in (workdir, alone):
+    trained = shutil.ignore_patterns("sft", "rl", "eval", "hf", "report.html")
+    shutil.copytree(uninterrupted, folder, ignore=trained)
+  mesh = ["--config.mesh.fsdp=2", "--config.mesh.tensor=2"]
+  process = start(workdir, *TINY, *options, *mesh, JAX_NUM_CPU_DEVICES="4")
+  reach(lambda: lines(workdir / "rl" / "metrics.jsonl") >= 1, [process], workdir)
+  process.send_signal(signal.SIGTERM)
+  assert finish([process], workdir) == [0] and "rl stopped after" in logs(workdir), logs(workdir)
+  assert not (workdir / "rl" / "manifest.json").exists()
+
+  # 2. What comes of it on one device is what one device makes.
+  assert nla("sft", alone, *options)[0] == 0
+  stopped = shared / "adapted from sft"
+  shutil.copytree(workdir, stopped, ignore=shutil.ignore_patterns("rl"))
+  for folder in (workdir, stopped):
+    status, printed = nla("rl", folder, *options)
+    assert status == 0, printed[-3000:]
+  for found, expected in (
+    (curve(workdir / "sft" / "ar"), curve(alone / "sft" / "ar")),
+    (curve(workdir / "sft" / "av"), curve(alone / "sft" / "av")),
+    (curve(workdir / "rl"), curve(stopped / "rl")),
+  ):
+    assert len(found) == len(expected) > 3
+    for one, other in zip(found, expected):
+      assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+  assert curve(workdir / "rl")[-1]["av_gradient_norm"] > 0
 
 
 def test_a_finished_run_is_skipped_and_another_request_is_refused(uninterrupted, nla):

@@ -16,28 +16,46 @@ from nla_jax.parallel import precision, sharding
 
 def decode_copy(params: dict, dtype) -> dict:
   """The parameters {"transformer": …} as the token loop reads them, matrices on CPUs as bits (see `as_bits`)."""
-  leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+  leaves, tree = jax.tree.flatten(params)
   specs = jax.tree.leaves(sharding.parameter_specs(params, decode=True))
+  dtypes = jax.tree.leaves(_dtypes(params, dtype))
+  in_place = jax.tree.leaves(read_in_place(params, dtype))
+
   copies = {}
   # One after the other and the largest first, while there is room: a copy needs its memory twice while it is made.
-  for i in copy_order([leaf for _, leaf in leaves]):
-    path, leaf = leaves[i]
+  for i in copy_order(leaves):
+    copies[i] = leaves[i] if in_place[i] else leaf_copy(leaves[i], specs[i], dtypes[i])
+  return jax.tree.unflatten(tree, [copies[i] for i in range(len(leaves))])
+
+
+def _dtypes(params: dict, dtype) -> dict:
+  """The dtype of each copy, before matrices are packed."""
+
+  def of_leaf(path, leaf):
     inside = path[0].key in ("transformer", "base")
     matrix = inside and (path[-1].key in MATRICES or "_lora_" in path[-1].key)
-    copies[i] = _copy(leaf, specs[i], dtype if matrix else leaf.dtype)
-  return jax.tree.unflatten(tree, [copies[i] for i in range(len(leaves))])
+    return jnp.dtype(dtype if matrix else leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(of_leaf, params)
+
+
+def read_in_place(params: dict, dtype) -> dict:
+  """Which leaves of a tree (arrays or shapes) the token loop reads where they lie.
+
+  Those of a frozen base that have the products' dtype already and are whole over `fsdp`: there is no update that they
+  would have to be kept from.
+  """
+
+  def of_leaf(path, leaf, wanted):
+    found = jnp.dtype(jnp.bfloat16) if leaf.dtype == jnp.uint16 else leaf.dtype
+    return path[0].key == "base" and found == wanted and sharding.is_gathered(leaf)
+
+  return jax.tree_util.tree_map_with_path(of_leaf, params, _dtypes(params, dtype))
 
 
 def copy_order(leaves: list[Any]) -> list[int]:
   """In which order parameters are copied."""
   return sorted(range(len(leaves)), key=lambda i: -leaves[i].size)
-
-
-def _copy(leaf, spec, dtype):
-  # A frozen base's matrices lie on one device as the loop reads them: they are not copied.
-  if leaf.dtype == jnp.uint16 and dtype == jnp.bfloat16 and not sharding.has_mesh():
-    return leaf
-  return leaf_copy(leaf, spec, dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "dtype"))

@@ -68,7 +68,7 @@ def einsum(
     dtype: of the operands in the product.
     axes: the result's logical axes (`nla_jax.parallel.sharding`); without them jax infers the layout.
   """
-  if isinstance(b, FrozenLayer):
+  if isinstance(b, FrozenLayer) or b.dtype == jnp.uint16:
     return _frozen_einsum(subscripts, jnp.dtype(dtype), axes, a, b)
   return _rounded_einsum(subscripts, jnp.dtype(dtype), axes, a, b)
 
@@ -117,8 +117,13 @@ _rounded_einsum.defvjp(_forward, _backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _frozen_einsum(subscripts: str, dtype, axes, a, layer: FrozenLayer):
-  return _rounded_einsum(subscripts, dtype, axes, a, layer.take())
+def _frozen_einsum(subscripts: str, dtype, axes, a, frozen):
+  return _rounded_einsum(subscripts, dtype, axes, a, _taken(frozen))
+
+
+def _taken(frozen: FrozenLayer | UInt16[Array, "..."]) -> Shaped[Array, "..."]:
+  """The matrix of a frozen product."""
+  return frozen.take() if isinstance(frozen, FrozenLayer) else from_bits(frozen)
 
 
 @struct.dataclass
@@ -128,20 +133,20 @@ class _Saved:
   Neither operand is kept: without a gradient of the matrix, `a` itself is not read again.
   """
 
-  layer: FrozenLayer
+  frozen: Any
   dtype: Any = struct.field(pytree_node=False)
   layout: Any = struct.field(pytree_node=False)
 
 
-def _frozen_forward(subscripts: str, dtype, axes, a, layer: FrozenLayer):
+def _frozen_forward(subscripts: str, dtype, axes, a, frozen):
   layout = jax.typeof(a).sharding if sharding.has_mesh() else None
-  return _frozen_einsum(subscripts, dtype, axes, a, layer), _Saved(layer, a.dtype, layout)
+  return _frozen_einsum(subscripts, dtype, axes, a, frozen), _Saved(frozen, a.dtype, layout)
 
 
 def _frozen_backward(subscripts: str, dtype, axes, saved: _Saved, g):
   inputs, out = subscripts.split("->")
   left, right = inputs.split(",")
-  gathered = sharding.unshard(saved.layer.take().astype(dtype))
+  gathered = sharding.unshard(_taken(saved.frozen).astype(dtype))
   da = _product(f"{out},{right}->{left}", g.astype(dtype), gathered, saved.layout)
   return da.astype(saved.dtype), None
 

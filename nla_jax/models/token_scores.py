@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from nla_jax.arrays import Array
 from nla_jax.models.products import einsum
@@ -28,7 +28,7 @@ class TokenScores(NamedTuple):
 
 def token_scores(
   hidden: Float[Array, "batch length d_model"],
-  matrix: Float[Array, "vocabulary d_model"],
+  matrix: Shaped[Array, "vocabulary d_model"],
   targets: Int[Array, "batch length"],
   dtype=jnp.float32,
   *,
@@ -39,7 +39,7 @@ def token_scores(
 
   Args:
     hidden: the state before each target.
-    matrix: the unembedding.
+    matrix: the unembedding, perhaps packed (`products.as_bits`); then it has no gradient.
     targets: the chosen tokens.
     dtype: of the operands of the unembedding product.
     chunk: tokens whose logits exist at once on a device, or one of each row where that is more; the backward pass

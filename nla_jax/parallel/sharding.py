@@ -127,6 +127,13 @@ def unshard(x):
   return jax.sharding.reshard(x, P(*(None if axis == "fsdp" else axis for axis in spec)))
 
 
+def is_gathered(x) -> bool:
+  """Whether a parameter, or its shape with a sharding, is whole over `fsdp`."""
+  if not has_mesh() or size("fsdp") == 1:
+    return True
+  return "fsdp" not in jax.typeof(x).sharding.spec
+
+
 def round_up_rows(n: int) -> int:
   """`n` rounded up to a number of rows that the devices can share evenly."""
   shares = size(BATCH)

@@ -61,7 +61,8 @@ class Compiled(NamedTuple):
 def compile_program(program: Program, topology: Topology) -> Compiled:
   """Compiles one program in the mesh in context; for a program that is too large, the result says so."""
   begun, chip = time.perf_counter(), topology.chip
-  given, beside = work.held_bytes(program.arguments), work.held_bytes(program.beside)
+  given = work.held_bytes(program.arguments)
+  beside = work.held_bytes(program.beside, program.arguments)
 
   def refused(needed: float, why: str) -> Compiled:
     seconds = time.perf_counter() - begun

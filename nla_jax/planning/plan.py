@@ -18,12 +18,14 @@ from typing import NamedTuple
 import jax
 
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import Lora
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.parallel.precision import compute_dtype
 from nla_jax.planning.compiled import Compiled, compile_program
 from nla_jax.planning.model import find_model
 from nla_jax.planning.programs import programs
 from nla_jax.planning.topology import Topology, describe, mesh_of_topology
+from nla_jax.training.settings import adapters
 
 
 class Plan(NamedTuple):
@@ -34,12 +36,16 @@ class Plan(NamedTuple):
     mesh: sizes of the axes data, fsdp and tensor.
     compiled: the programs.
     counted: False where prompt lengths are assumed, since the model's tokenizer is not here.
+    trained: how many parameters are, by model, "av" and "ar".
+    lora: the adapters, which these then are; None where every weight is trained.
   """
 
   topology: Topology
   mesh: tuple[int, int, int]
   compiled: list[Compiled]
   counted: bool
+  trained: dict[str, int]
+  lora: Lora | None
 
   @property
   def too_large(self) -> list[Compiled]:
@@ -88,14 +94,19 @@ def make_plan(
   model, key_dtype = find_model(config), jax.random.key(0).dtype
   mesh = mesh_of_topology(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
 
-  compiled = []
+  compiled, trained = [], {}
   with jax.set_mesh(mesh), _without_cache():
     check_mesh(model.architecture, config)
     for program in programs(config, model, compute_dtype(config.compute), key_dtype):
+      # Which parameters the states of SFT hold, whether these programs are compiled or not.
+      if program.name in ("sft av", "sft ar"):
+        state = program.arguments[0]
+        trained[program.name[-2:]] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
       if not names or program.name.startswith(names):
         compiled.append(compile_program(program, topology))
         on_program(compiled[-1])
-  return Plan(topology, tuple(mesh.shape.values()), compiled, model.counted)
+  lora, shape = adapters(config.lora), tuple(mesh.shape.values())
+  return Plan(topology, shape, compiled, model.counted, trained, lora)
 
 
 @contextlib.contextmanager

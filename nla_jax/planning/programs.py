@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.data import extraction
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.parameters import init_params, lower_params
+from nla_jax.models.lora import adapter_params, joined, split
+from nla_jax.models.parameters import as_base, init_params, lower_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.planning.abstract import Program, ids, placed, rows
@@ -20,6 +21,7 @@ from nla_jax.planning.model import Model
 from nla_jax.planning.rl_programs import reinforced
 from nla_jax.training import sft
 from nla_jax.training.optimizer import create_state, make_optimizer
+from nla_jax.training.settings import adapters
 
 
 def programs(config, model: Model, dtype, key_dtype) -> list[Program]:
@@ -46,22 +48,39 @@ def programs(config, model: Model, dtype, key_dtype) -> list[Program]:
       remat=config.remat,
       temperature=config.rl.temperature,
       kernel=config.kernel,
+      lora=adapters(config.lora),
+      ar_lora=adapters(config.lora),
     ),
   )
 
   # Shapes of the three models, made by the functions that make the models.
   key = jax.ShapeDtypeStruct((), key_dtype)
   base = jax.eval_shape(functools.partial(init_params, architecture), key)
-  av = placed(
-    jax.eval_shape(lambda p: verbalizer_params(p, architecture.d_model, config.inject.map), base)
-  )
-  ar = placed(jax.eval_shape(lambda p: reconstructor_params(p, config.layer), base))
-
+  av, ar = _models(config, pair, base, key)
   return [
     _extract(config, architecture, base, dtype),
     *_supervised(config, pair, model, av, ar),
     *reinforced(config, pair, model, av, ar, key),
   ]
+
+
+def _models(config, pair: Pair, base, key) -> tuple[dict, dict]:
+  """Shapes of the AV and of the AR; with adapters the frozen base in both trees is one and the same."""
+  d_model, mode, layer = pair.verbalizer.architecture.d_model, config.inject.map, config.layer
+  if pair.verbalizer.lora is None:
+    av = jax.eval_shape(lambda p: verbalizer_params(p, d_model, mode), base)
+    ar = jax.eval_shape(lambda p: reconstructor_params(p, layer), base)
+    return placed(av), placed(ar)
+
+  def trained(model, make, *options):
+    fresh = functools.partial(adapter_params, model.architecture, model.lora)
+    whole = jax.eval_shape(lambda p, k: make(p, *options, fresh(k)), base, key)
+    return placed(split(whole)[0])
+
+  av = trained(pair.verbalizer, verbalizer_params, d_model, mode)
+  ar = trained(pair.reconstructor, reconstructor_params, layer)
+  frozen = placed(jax.eval_shape(as_base, base))
+  return joined(av, frozen), joined(ar, frozen)
 
 
 def _extract(config, architecture: Architecture, base, dtype) -> Program:
@@ -98,7 +117,8 @@ def _sft_update(name: str, loss, settings, params, columns: dict) -> Program:
   """The update that `sft.fit` compiles, of a batch with these columns beside the activations."""
   d_model = loss.keywords["pair"].verbalizer.architecture.d_model
   optimizer, n = make_optimizer(settings, settings.steps), settings.batch
-  state = placed(jax.eval_shape(functools.partial(create_state, optimizer=optimizer), params))
+  trained, base = split(params)
+  state = placed(jax.eval_shape(functools.partial(create_state, optimizer=optimizer), trained))
   batch = {"activations": rows(n, d_model), **columns}
   update = sft.make_update(loss, optimizer, settings)
-  return Program(name, update, (state, batch), rows=n, calls=settings.steps)
+  return Program(name, update, (state, batch, base), rows=n, calls=settings.steps)

@@ -10,7 +10,7 @@ from nla_jax.autoencoder.pair import Pair
 from nla_jax.decoding import loop, weights
 from nla_jax.decoding.explanations import prefill
 from nla_jax.decoding.loop import Draws, Sampling
-from nla_jax.models.lora import split
+from nla_jax.models.lora import joined, split
 from nla_jax.planning.abstract import Program, given_back, ids, placed, rows
 from nla_jax.planning.model import Model
 from nla_jax.planning.work import held_bytes
@@ -23,9 +23,10 @@ def reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
   # Everything that lies on the devices during a step: both states, the reference, a lagged AR and the best parameters
   # where there are any, and the fixed AR of the looks at held-out activations.
   copy = functools.partial(frozen, dtype=pair.verbalizer.dtype)
-  reference = placed(jax.eval_shape(copy, av))
+  trained, base = split(av)
+  reference = joined(placed(jax.eval_shape(copy, trained)), base)
   fixed = (placed(jax.eval_shape(copy, split(ar)[0])),) if config.rl.watch_every else ()
-  learner = Learner(pair, config.rl, reference)
+  learner = Learner(pair, config.rl, reference, {"av": base, "ar": split(ar)[1]})
   states = {name: placed(state) for name, state in jax.eval_shape(learner.create, av, ar).items()}
 
   # While the AV answers, the copy that it reads stands beside its own parameters; see `_rollout`.
@@ -148,6 +149,8 @@ def _rollout(rl, pair: Pair, av, key, beside: tuple) -> list[Program]:
 
   # 1. The copy in the operands' dtype, whole over `fsdp`.
   copy = given_back(functools.partial(weights.decode_copy, dtype=model.dtype), av)
+  in_place = weights.read_in_place(av, model.dtype)
+  copy = jax.tree.map(lambda own, new, same: own if same else new, av, copy, in_place)
   leaf, keywords, held = _largest_copy(av, copy)
 
   # 2. The prompts, which fill the cache that the token loop begins with.
@@ -173,7 +176,7 @@ def _largest_copy(av, copy) -> tuple[Any, dict[str, Any], tuple]:
   """The parameter during whose copying most memory is held, its keywords, and what is held beside it."""
   # The sampler's own order: largest first.
   leaves, copies = jax.tree.leaves(av), jax.tree.leaves(copy)
-  order = weights.copy_order(leaves)
+  order = [i for i in weights.copy_order(leaves) if copies[i] is not leaves[i]]
 
   def copied_before(i: int) -> list:
     return [copies[j] for j in order[: order.index(i)]]

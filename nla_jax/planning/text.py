@@ -35,7 +35,19 @@ def table(plan: Plan) -> str:
     f"{plan.topology.name}: {plan.topology.count} chips of {size(limit)}, mesh (data, fsdp, tensor) = "
     f"{plan.mesh}; bytes and Tflop a device and call, `an hour`: activations or explanations of the whole slice"
   )
-  return "\n".join([title, *rows, *_conclusions(plan)])
+  return "\n".join([title, _trained(plan), *rows, *_conclusions(plan)])
+
+
+def _trained(plan: Plan) -> str:
+  """What is trained, and how many parameters of each model that is."""
+  counts = ", ".join(f"{name.upper()} {n:,} parameters" for name, n in plan.trained.items())
+  if plan.lora is None:
+    return f"trained: every weight ({counts})"
+  targets = ", ".join(plan.lora.targets)
+  return (
+    f"trained: adapters of rank {plan.lora.rank} on {targets}, and the AR's head ({counts}); their base is frozen in "
+    "bfloat16 and lies on the devices once"
+  )
 
 
 def _line(one: Compiled, limit: float) -> tuple[str, ...]:
@@ -110,6 +122,8 @@ def summary(plan: Plan) -> dict:
     "chips": plan.topology.count,
     "mesh": plan.mesh,
     "fits": plan.fits,
+    "trained": plan.trained,
+    "rank": plan.lora.rank if plan.lora else 0,
     "memory_of_chip": plan.topology.chip.memory,
     "step_seconds": plan.step_seconds,
     "chip_hours": plan.chip_hours,

@@ -115,10 +115,18 @@ def _local_bytes(aval) -> int:
   return math.prod(shape) * aval.dtype.itemsize
 
 
-def held_bytes(tree) -> int:
-  """Bytes that one device holds of a tree of arrays or of shapes with shardings."""
+def held_bytes(tree, beside=()) -> int:
+  """Bytes that one device holds of a tree of arrays or of shapes with shardings, each leaf counted once.
+
+  Args:
+    tree: the leaves.
+    beside: a tree whose leaves are counted elsewhere: one that is in both is not counted here.
+  """
+  elsewhere = {id(leaf) for leaf in jax.tree.leaves(beside)}
+  # A frozen base is a part of several models' trees and lies on the devices once.
+  own = {id(leaf): leaf for leaf in jax.tree.leaves(tree) if id(leaf) not in elsewhere}
 
   def local_shape(x):
     return x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
 
-  return sum(math.prod(local_shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+  return sum(math.prod(local_shape(x)) * x.dtype.itemsize for x in own.values())

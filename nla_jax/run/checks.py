@@ -1,10 +1,12 @@
 """What can be known of a run before its first expensive step: one rule an owner of settings, each a small function."""
 
+import math
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.run.run import Run
 from nla_jax.training.settings import check_settings
@@ -29,6 +31,7 @@ def check(run: Run) -> None:
 
   # From here on the base model is looked at.
   check_layer(run)
+  check_lora(run)
   check_lengths(run)
   check_mesh(run.pretrained.architecture, config)
   check_pair(run)
@@ -89,6 +92,37 @@ def check_layer(run: Run) -> None:
   layer, layers = run.config.layer, run.pretrained.architecture.n_layers
   if not 0 <= layer < layers:
     raise NLAError(f"config.layer={layer}: {run.config.model} has blocks 0..{layers - 1}")
+
+
+def check_lora(run: Run) -> None:
+  """The adapters can be made."""
+  c = run.config.lora
+  if c.rank < 0:
+    raise NLAError(
+      f"config.lora.rank={c.rank}: 1 or more trains adapters of this rank, 0 trains every weight"
+    )
+  if not c.rank:
+    return
+
+  # 1. What they are.
+  if not c.alpha > 0:
+    raise NLAError(
+      f"config.lora.alpha={c.alpha:g}: expected more than 0, since an adapter's product is multiplied by alpha / rank"
+    )
+  unknown = [name for name in c.targets if name not in TARGETS]
+  if unknown or not c.targets:
+    given = f"no block has {', '.join(map(repr, unknown))}" if unknown else "none is named"
+    raise NLAError(f"config.lora.targets: {given}; expected some of {', '.join(TARGETS)}")
+
+  # 2. Whether the matrices are large enough: above its narrower side a product of two is no longer of low rank.
+  matrices = run.pretrained.architecture.matrices
+  widths = {name: min(map(math.prod, matrices[name])) for name in c.targets}
+  narrowest = min(widths, key=widths.get)
+  if c.rank > widths[narrowest]:
+    raise NLAError(
+      f"config.lora.rank={c.rank}: {narrowest} of {run.config.model} is only {widths[narrowest]} wide; lower it, or "
+      f"leave {narrowest} out of --config.lora.targets"
+    )
 
 
 def check_lengths(run: Run) -> None:

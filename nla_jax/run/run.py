@@ -22,6 +22,7 @@ from nla_jax.run.facts import Extracted, Reinforced, Supervised, read_facts
 from nla_jax.run.sections import PARENTS, request
 from nla_jax.run.stage import Stage, closed_stage, open_stage
 from nla_jax.run.warm_start import adopt
+from nla_jax.training.settings import adapters
 from nla_jax.workdir import COMPILED, CONFIG, FOLDERS, STORE, TEXTS, read_config, write_config
 
 
@@ -80,8 +81,7 @@ class Run:
   @functools.cached_property
   def lora(self) -> Lora | None:
     """How the AV and the AR are adapted; None where all of them is trained."""
-    c = self.config.lora
-    return Lora(c.rank, c.alpha, tuple(c.targets)) if c.rank else None
+    return adapters(self.config.lora)
 
   @functools.cached_property
   def frozen_base(self):

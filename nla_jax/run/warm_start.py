@@ -31,6 +31,12 @@ def adopt(config: ConfigDict) -> None:
     base = adapted.base_of(av, config.model)
     lora = read_adapter(av_folder, base.architecture).lora
     config.lora.update(rank=lora.rank, alpha=float(lora.alpha), targets=lora.targets)
+  elif config.lora.rank:
+    # Adapters start on the target's own weights, and those of a pair that was trained whole are others.
+    raise NLAError(
+      f"config.lora.rank={config.lora.rank} and config.init={config.init}: a pair of whole weights is trained further "
+      "with --config.lora.rank=0"
+    )
   config.model = config.model or av.base_checkpoint
   config.layer = ar.layer_index
   config.prompts.update(av=av.av_template, ar=ar.ar_template, marker=av.tokens.injection_char)

@@ -1,6 +1,7 @@
 """The settings of an RL run (`config.rl`): which of them cannot work, and what follows from them."""
 
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import Lora
 from nla_jax.parallel import sharding
 from nla_jax.training import losses, rewards
 
@@ -80,6 +81,11 @@ def _check_together(rl) -> None:
     raise NLAError(
       "config.rl.keep=best chooses among the steps that are watched: set config.rl.watch_every as well"
     )
+
+
+def adapters(lora) -> Lora | None:
+  """How the AV and the AR are adapted, from the config's `lora`; None where every weight is trained."""
+  return Lora(lora.rank, lora.alpha, tuple(lora.targets)) if lora.rank else None
 
 
 def policy_settings(rl) -> losses.PolicySettings:

@@ -1,5 +1,7 @@
 """Draws are the model's own distribution, one stream a sample, and their log-probabilities are the trainer's."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,10 @@ from nla_jax.decoding.draw import draw
 from nla_jax.decoding.explanations import prefill, sample
 from nla_jax.decoding.loop import Draws, Sampling
 from nla_jax.decoding.weights import decode_copy
-from nla_jax.models.parameters import unembedding
+from nla_jax.models.lora import Lora, adapter_params, variables
+from nla_jax.models.parameters import as_base, transformer, unembedding
 from nla_jax.models.token_scores import token_scores
-from nla_jax.models.verbalizer import Verbalizer
+from nla_jax.models.verbalizer import Verbalizer, verbalizer_params
 
 BEFORE, AFTER = jnp.array([7, 8, 9], jnp.int32), jnp.array([42, 3, 4], jnp.int32)
 NEVER = -1  # a stop token that is no word, so that answers run to the cap
@@ -40,10 +43,10 @@ def _sample(av, vectors, ids, *, stop_id=NEVER, max_new_tokens=6, temperature=1.
 def _states(av, vectors, tokens):
   """Hidden state before each answered token, by the trainer's forward."""
   model, params = av
-  hidden = jax.jit(lambda *arguments: model.apply({"params": params}, *arguments))(
+  hidden = jax.jit(lambda *arguments: model.apply(variables(params), *arguments))(
     BEFORE, AFTER, vectors, tokens
   )
-  return hidden, unembedding(params["transformer"])
+  return hidden, unembedding(transformer(params))
 
 
 def _far_from(counts, probabilities):
@@ -58,8 +61,27 @@ def _far_from(counts, probabilities):
   return (np.sum((counts - expected) ** 2 / expected) - freedom) / np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_samplers_logprobs_are_the_trainers(av, vectors, temperature):
+def _adapted(av, dtype):
+  """The AV with trained adapters on it as a frozen base, in which nothing is copied for the loop."""
+  (model, params), lora = av, Lora(4, 8.0)
+  adapters = adapter_params(model.architecture, lora, jax.random.key(0))
+  adapters = jax.tree.map(lambda x: x + 0.1, adapters)
+  base = as_base(jax.tree.map(jnp.copy, params["transformer"]))
+  return model.clone(lora=lora, dtype=dtype), verbalizer_params(base, 32, "scalar", adapters)
+
+
+def test_of_a_frozen_base_the_token_loop_copies_nothing(av):
+  _, params = _adapted(av, jnp.bfloat16)
+  copies = decode_copy(params, jnp.bfloat16)
+  assert all(map(operator.is_, jax.tree.leaves(copies["base"]), jax.tree.leaves(params["base"])))
+  # An update donates the adapters, so they are.
+  adapters = jax.tree.leaves(params["transformer"])
+  assert not any(map(operator.is_, jax.tree.leaves(copies["transformer"]), adapters))
+
+
+@pytest.mark.parametrize(("temperature", "adapted"), [(1.0, False), (0.7, False), (0.7, True)])
+def test_the_samplers_logprobs_are_the_trainers(av, vectors, temperature, adapted):
+  av = _adapted(av, jnp.float32) if adapted else av
   rollout = _sample(av, vectors, range(8), temperature=temperature)
   hidden, matrix = _states(av, vectors, rollout.tokens)
   scores = token_scores(hidden / temperature, matrix, rollout.tokens)

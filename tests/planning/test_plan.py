@@ -11,6 +11,7 @@ import pytest
 from nla_jax.cli.main import main
 from nla_jax.config import load_config
 from nla_jax.errors import NLAError
+from nla_jax.models.lora import TARGETS
 from nla_jax.planning import plan
 from nla_jax.planning.chips import CHIPS
 from nla_jax.planning.collectives import collectives, shapes_of
@@ -101,6 +102,44 @@ def test_what_a_plan_says(compiled):
   assert av.beside > 0 and av.results < av.arguments / 4
   said = table(made)
   assert "fits" in said and "all-reduce" in said and "rl tokens" in said
+
+
+@pytest.mark.slow
+def test_adapters_are_planned_on_a_base_that_lies_there_once():
+  """The AR reads three of the base's four blocks where they lie: they are neither gathered at once nor copied."""
+  pytest.importorskip("libtpu")
+  made = plan.make_plan(
+    tiny(**{"lora.rank": 8, "compute": "auto"}), describe("v5e:2x4"), ("rl copy", "rl ar")
+  )
+  copy, ar = made.compiled
+  state, _, base = ar.program.arguments
+  assert not {id(leaf) for leaf in jax.tree.leaves(base)} & {id(x) for x in jax.tree.leaves(state)}
+  matrices = [base["layers"][name] for name in TARGETS]
+  assert {leaf.dtype for leaf in matrices} == {"bfloat16"}
+
+  # 1. Beside the copying lies one base, of which the reference, the AV and the AR are made.
+  one_base = held_bytes(base)
+  assert one_base < copy.memory.beside < 2 * one_base
+  assert made.trained["av"] == 4 * 8 * sum(map(sum, _widths(base))) and made.lora.rank == 8
+  assert "trained: adapters of rank 8 on query, key, value, output, gate, up, down" in table(made)
+
+  # 2. No array of the program is a stack but the base's own, nor larger than a device's part of it.
+  shapes = {shape for _, shape in shapes_of(ar.text)}
+  lower = {(3, *leaf.sharding.shard_shape(leaf.shape)[1:]) for leaf in matrices}
+  whole = {leaf.shape for leaf in matrices} | {(3, *leaf.shape[1:]) for leaf in matrices}
+  assert {leaf.sharding.shard_shape(leaf.shape) for leaf in matrices} <= shapes
+  assert not shapes & (lower | whole)
+
+
+def _widths(base) -> list[tuple[int, int]]:
+  """What each matrix sums over and what it gives."""
+  inputs = {"output": 3}  # axes of the stack before the result's
+  found = []
+  for name in TARGETS:
+    shape = base["layers"][name].shape
+    cut = inputs.get(name, 2)
+    found.append((math.prod(shape[1:cut]), math.prod(shape[cut:])))
+  return found
 
 
 @pytest.mark.slow

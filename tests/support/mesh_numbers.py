@@ -1,6 +1,8 @@
 """Run as a process of its own with 8 CPU devices: a family's numbers without and on the first N meshes, as JSON.
 
-JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/support/mesh_numbers.py FAMILY N
+JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8 python tests/support/mesh_numbers.py FAMILY N [RANK]
+
+With a rank, adapters of it are trained on a frozen base.
 """
 
 import functools
@@ -16,9 +18,10 @@ from nla_jax.decoding.explanations import sample
 from nla_jax.decoding.loop import Draws, Sampling
 from nla_jax.models import token_scores
 from nla_jax.models.architectures import Architecture, RopeScaling
-from nla_jax.models.parameters import init_params, unembedding
+from nla_jax.models.lora import Lora, adapter_params, joined, split, variables
+from nla_jax.models.parameters import as_base, init_params, transformer, unembedding
 from nla_jax.models.reconstructor import Reconstructor, reconstructor_params
-from nla_jax.models.verbalizer import Verbalizer
+from nla_jax.models.verbalizer import Verbalizer, verbalizer_params
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
 from nla_jax.training import losses
@@ -63,7 +66,7 @@ def parameters(architecture: Architecture):
   return jax.tree.map(lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
 
 
-def run(family: str) -> dict:
+def run(family: str, lora: Lora | None = None) -> dict:
   """Losses of both supervised trainings, sampled tokens, and the losses of a policy update, in the mesh in context."""
   architecture = Architecture(family=family, **COMMON, **FAMILIES[family])
   base = parameters(architecture)
@@ -73,17 +76,25 @@ def run(family: str) -> dict:
   lengths = random.integers(1, ANSWER + 1, BATCH).astype(np.int32)
   before, after = np.arange(7, dtype=np.int32), np.array([50, 51, 52], np.int32)
   av, ar = (
-    Verbalizer(architecture, 3.0, remat=True),
-    Reconstructor(architecture.lower(2), remat=True),
+    Verbalizer(architecture, 3.0, remat=True, lora=lora),
+    Reconstructor(architecture.lower(2), remat=True, lora=lora),
   )
+  adapters = {"av": None, "ar": None}
+  if lora:
+    # Laid out before it is rounded, as a base that was read from a file is.
+    base = as_base(sharding.shard_params(base))
+    adapters = {
+      name: jax.tree.map(np.asarray, adapter_params(model.architecture, lora, jax.random.key(2)))
+      for name, model in (("av", av), ("ar", ar))
+    }
   optimizer = optax.adam(1e-2)
   create = jax.jit(lambda params: create_state(params, optimizer))
   found = {}
 
   def scores(params, batch):
-    hidden = av.apply({"params": params}, before, after, batch["vectors"], batch["tokens"])
+    hidden = av.apply(variables(params), before, after, batch["vectors"], batch["tokens"])
     return token_scores.token_scores(
-      hidden, unembedding(params["transformer"]), batch["tokens"], chunk=32
+      hidden, unembedding(transformer(params)), batch["tokens"], chunk=32
     )
 
   def av_loss(params, batch):
@@ -96,16 +107,17 @@ def run(family: str) -> dict:
     return jnp.where(batch["is_policy"], policy, losses.sft_loss(of, batch["mask"]))
 
   def ar_loss(params, batch):
-    predicted = ar.apply({"params": params}, before, batch["tokens"], batch["lengths"])
+    predicted = ar.apply(variables(params), before, batch["tokens"], batch["lengths"])
     return jnp.mean((predicted / 10 - batch["vectors"]) ** 2)
 
   @functools.partial(jax.jit, static_argnums=0)
-  def update(loss, state, batch):
-    value, grads = jax.value_and_grad(loss)(state.params, batch)
+  def update(loss, state, batch, frozen):
+    value, grads = jax.value_and_grad(lambda own: loss(joined(own, frozen), batch))(state.params)
     return guarded_update(state, grads, optimizer, 1.0)[0], value
 
   def train(name, params, loss, batch):
-    state = create(sharding.shard_params(params))
+    own, frozen = split(sharding.shard_params(params))
+    state = create(own)
     for tree in (state.opt_state[0].mu, state.opt_state[0].nu):
       same = jax.tree.map(
         lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim), tree, state.params
@@ -114,11 +126,11 @@ def run(family: str) -> dict:
     curve = []
     for _ in range(STEPS):
       state, value = update(
-        loss, state, {**sharding.shard_rows(batch), "is_policy": name == "rl_av"}
+        loss, state, {**sharding.shard_rows(batch), "is_policy": name == "rl_av"}, frozen
       )
       curve.append(float(value))
     found[name] = curve
-    return state.params
+    return joined(state.params, frozen)
 
   mask = np.arange(ANSWER)[None] < lengths[:, None]
   batch = {
@@ -129,8 +141,9 @@ def run(family: str) -> dict:
     "old": np.zeros((BATCH, ANSWER), np.float32),
     "advantages": random.normal(size=BATCH).astype(np.float32),
   }
-  trained = train("sft_av", {"transformer": base}, av_loss, batch)
-  train("sft_ar", jax.tree.map(np.asarray, reconstructor_params(base, 1)), ar_loss, batch)
+  trained = train("sft_av", verbalizer_params(base, 32, "scalar", adapters["av"]), av_loss, batch)
+  fresh = reconstructor_params(base, 1, adapters["ar"])
+  train("sft_ar", fresh if lora else jax.tree.map(np.asarray, fresh), ar_loss, batch)
   few = vectors[: BATCH // GROUP]  # on some meshes fewer than the devices that share rows
   rollout = sample(
     trained,
@@ -151,16 +164,18 @@ def run(family: str) -> dict:
     "old": sharding.fetch(rollout.logprobs),
     "vectors": np.repeat(few, GROUP, axis=0),
   }
-  train("rl_av", jax.tree.map(np.asarray, trained), av_loss, rolled)
+  own, frozen = split(trained)
+  train("rl_av", joined(jax.tree.map(np.asarray, own), frozen), av_loss, rolled)
   return found
 
 
 def main() -> None:
-  family, count = sys.argv[1], int(sys.argv[2])
-  out = {"none": run(family)}
+  family, count, rank = sys.argv[1], int(sys.argv[2]), int((*sys.argv, "0")[3])
+  lora = Lora(rank, 2.0 * rank) if rank else None
+  out = {"none": run(family, lora)}
   for shape in MESHES[:count]:
     with jax.set_mesh(make_mesh(*shape)):
-      out[str(shape)] = run(family)
+      out[str(shape)] = run(family, lora)
   json.dump(out, sys.stdout)
 
 
