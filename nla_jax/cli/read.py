@@ -19,7 +19,10 @@ def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError where there is nothing to read or nothing to read it with."""
   parser = Parser(prog="nla read", description=__doc__)
   parser.add_argument(
-    "text", nargs="?", help="what the target reads; standard input where it is left out"
+    "text",
+    nargs="?",
+    metavar="TEXT",
+    help="what the target reads; standard input where it is left out",
   )
   parser.add_argument(
     "--nla",

@@ -10,6 +10,7 @@ OF_A_STAGE = ("--config=FILE.py", "--workdir", "--distributed", "(default 60)")
 MENTIONED = {  # what must be found in a command's help, beside its summary
   **{name: OF_A_STAGE for name in ("run", *STAGES)},
   "inspect": ("PATH", ".gguf"),
+  "read": ("TEXT", "--nla", "--positions", "--best-of", "(default 4)"),
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),
   "plan": ("--topology", "--suggest", "--config.KEY=VALUE", "(default 6)"),
@@ -48,6 +49,10 @@ def test_help_is_answered_before_anything_else_is_looked_at(capsys):
     ["convert", "one", "two", "--kind=sft"],
     ["push", "one"],
     ["plan"],
+    ["read", "no pair is named"],
+    ["read", "--nla=/nowhere", "text"],
+    ["read", "--nla=package:nla_of_nobody", "text"],
+    ["read", "--nla=/nowhere", ""],
     ["plan", "--topology=v5p:2x2x1", "--no_such_flag"],
     ["run", "--no_such_flag"],
     ["--workdir=/tmp/unused_by_nla"],

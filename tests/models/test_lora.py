@@ -9,14 +9,15 @@ import optax
 import pytest
 from support.mesh_numbers import COMMON, FAMILIES
 
+from nla_jax.interop.adapters.merge import without_adapters
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.injection import ADD, REPLACE
 from nla_jax.models.lora import (
   TARGETS,
   Lora,
   adapter_params,
+  delta,
   joined,
-  merged,
   names,
   split,
   variables,
@@ -70,6 +71,21 @@ def adapted_ar(architecture, base, lora=LORA, fresh=False, **options):
 def inputs(model) -> tuple:
   given = (VECTORS, TOKENS) if isinstance(model, Verbalizer) else (TOKENS, LENGTHS)
   return (BEFORE, AFTER, *given) if isinstance(model, Verbalizer) else (BEFORE, *given)
+
+
+def merged(params, lora):
+  """The model's tree with every adapter added to its matrix, as one differentiable expression."""
+  tree, base = split(params)
+  adapters = tree["transformer"]["layers"]
+  n_layers = len(next(iter(adapters.values())))
+  base = jax.tree.map(lambda leaf: from_bits(leaf).astype(jnp.float32), base)
+  layers = {name: leaf[:n_layers] for name, leaf in base["layers"].items()}
+  for target in lora.targets:
+    a, b = (adapters[name] for name in names(target))
+    layers[target] += jax.vmap(functools.partial(delta, lora))(a, b)
+  if n_layers < len(base["layers"]["query"]):
+    base = {"embedding": base["embedding"]}
+  return {**tree, "transformer": {**base, "layers": layers}}
 
 
 def plain(model):
@@ -165,7 +181,7 @@ def test_only_the_targets_have_adapters_of_the_rank(base_of):
 def test_merging_adds_the_scaled_product_and_leaves_the_rest(base_of):
   architecture, base = base_of("qwen2")
   model, params = adapted_av(architecture, base, Lora(4, 8.0, ("output",)))
-  found = merged(params, model.lora)["transformer"]
+  found = without_adapters(params, model)["transformer"]
   untouched = jax.tree.map(from_bits, base["layers"])
   a, b = (np.asarray(params["transformer"]["layers"][name], np.float64) for name in names("output"))
   added = np.einsum("lhkr,lrd->lhkd", a, b) * 2.0
@@ -176,8 +192,8 @@ def test_merging_adds_the_scaled_product_and_leaves_the_rest(base_of):
 
 
 def test_merging_an_ar_leaves_the_blocks_above_it_out(base_of):
-  _, params = adapted_ar(*base_of("llama"))
-  found = merged(params, LORA)
+  model, params = adapted_ar(*base_of("llama"))
+  found = without_adapters(params, model)
   assert found.keys() == {"transformer", "head"}
   assert found["transformer"].keys() == {"embedding", "layers"}
   assert {len(leaf) for leaf in found["transformer"]["layers"].values()} == {2}
@@ -185,13 +201,13 @@ def test_merging_an_ar_leaves_the_blocks_above_it_out(base_of):
 
 
 def test_what_is_taken_apart_is_put_together_again(base_of):
-  _, params = adapted_ar(*base_of("llama"))
+  model, params = adapted_ar(*base_of("llama"))
   tree, base = split(params)
   assert base is params["base"] and tree.keys() == {"transformer", "head"}
   assert joined(tree, base) == params
   # Where every weight is trained there is no base, and nothing to merge.
   assert split(tree) == (tree, None) and joined(tree, None) is tree
-  assert merged(tree, None) is tree
+  assert without_adapters(tree, plain(model)) is tree
 
 
 def test_both_models_stand_on_the_same_buffers(base_of):
