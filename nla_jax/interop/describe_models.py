@@ -11,10 +11,11 @@ import numpy as np
 
 from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
+from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models import gguf, huggingface, parameter_names, tensor_files
 from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
 from nla_jax.interop.base_models.tokenizers import emits_bos
-from nla_jax.interop.pairs import directories, sidecar
+from nla_jax.interop.pairs import adapted, directories, sidecar
 from nla_jax.models.architectures import Architecture
 
 
@@ -67,6 +68,8 @@ def describe_model(path: Path) -> Description:
         "ar": "an activation reconstructor (AR)",
       }[side.role]
       found.facts |= _of_sidecar(side)
+  if side is not None and adapted.is_adapted(path):
+    return _describe_adapted(path, side, found)
   with found.noting():
     architecture = huggingface.architecture_from_config(huggingface.read_config(path))
     found.facts |= _of_architecture(architecture)
@@ -100,6 +103,27 @@ def describe_model(path: Path) -> Description:
       f"{directories.INJECTION_FILE}, the learned injection map that the sidecar names: copy it from the "
       "export"
     )
+  return found
+
+
+def _describe_adapted(path: Path, side: sidecar.ModelSidecar, found: Description) -> Description:
+  """Adds what an AV or AR of adapters has: they are read, and checked against their base where it is here."""
+  found.kind += " as adapters on its base model"
+  with found.noting():
+    base = adapted.base_of(side)
+    architecture = adapted.architecture_of(base, side)
+    found.facts |= _of_architecture(architecture)
+    side.verify(base.tokenizer)
+
+    adapter = read_adapter(path, architecture)
+    lora = adapter.lora
+    found.facts["adapters"] = (
+      f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"
+    )
+    sizes = (leaf.size for leaf in adapter.params["layers"].values())
+    found.facts["parameters of the adapters"] = _count(sum(sizes))
+  if side.role == "ar":
+    _check_ar(path, side, None, found)
   return found
 
 

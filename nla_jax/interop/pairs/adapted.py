@@ -27,7 +27,7 @@ from nla_jax.parallel import sharding
 
 HEAD_FILE = "value_head.safetensors"
 INJECTION_FILE = "injection.safetensors"
-_HASH = "base_hash"  # in the sidecar's `training`
+BASE_HASH = "base_hash"  # in the sidecar's `training`
 
 
 def is_adapted(directory: Path) -> bool:
@@ -58,7 +58,7 @@ def base_of(side: ModelSidecar, base: str | None = None) -> Pretrained:
       "nla_jax.load(…, base=…)"
     )
 
-  found, expected = find_base(name), side.training.get(_HASH)
+  found, expected = find_base(name), side.training.get(BASE_HASH)
   if expected and found.model_hash != expected:
     raise NLAError(
       f"these adapters were trained on {side.base_checkpoint} with the hash {expected[:12]}…, and {name} has "
@@ -89,7 +89,7 @@ def write_adapted(
   Raises:
     NLAError: the parts do not belong together, a value is not finite, or the disk is full.
   """
-  noted = {**model_sidecar.training, _HASH: base.model_hash}
+  noted = {**model_sidecar.training, BASE_HASH: base.model_hash}
   side = dataclasses.replace(model_sidecar, training=noted)
   # Every process takes part in bringing the arrays together.
   head = params["head"]["weight"] if "head" in params else None

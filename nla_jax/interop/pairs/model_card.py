@@ -16,6 +16,7 @@ from nla_jax import quantities
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import gguf
 from nla_jax.interop.base_models.find import cached_directory, is_hub_id, locate
+from nla_jax.interop.pairs.adapted import BASE_HASH
 from nla_jax.interop.pairs.sidecar import ModelSidecar, read_model_sidecar
 
 README = "README.md"
@@ -111,7 +112,7 @@ def card(
 
   # The hub finds models by these fields; a base model that is no hub id would be a broken link.
   front: dict[str, Any] = {
-    "library_name": "transformers",
+    "library_name": "peft" if BASE_HASH in side.training else "transformers",
     "tags": ["natural-language-autoencoder", role.replace(" ", "-"), "interpretability", "jax"],
   }
   if is_hub_id(side.base_checkpoint):
@@ -226,6 +227,12 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
 ```
 
 """
+
+  if BASE_HASH in side.training:
+    return common + (
+      f"The weights are adapters in PEFT's format on `{side.base_checkpoint}`, which `nla_jax.load` finds by that name "
+      "and compares by its hash (`base_hash` in the sidecar).\n"
+    )
 
   if side.role == "av":
     injection = f"{side.injection_scale:g} · h / ‖h‖"
