@@ -72,6 +72,7 @@ def default_config() -> ConfigDict:
 
   # The target, and what it reads. The AV starts as a copy of it, the AR as a copy of its blocks 0..K.
   c.model = ""  # package:NAME, a .gguf, a Hugging Face directory or hub id, or random:tiny
+  c.model_adapter = ""  # a LoRA of PEFT on the target alone, a directory: what a fine-tune thinks
   c.layer = 20  # K, 0-based: the output of block K is read
   c.init = ""  # a pair to train further, in place of SFT: a folder with av/ and ar/, an AV's directory or hub id
   # wikipedia-sample, chitchat-sample, a .txt, .jsonl or .parquet file, hf://dataset, or several: one+another.

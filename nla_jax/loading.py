@@ -1,5 +1,6 @@
 """`nla_jax.load`: a trained pair from wherever it lies."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -15,15 +16,19 @@ def load(
   *,
   compute: str = "auto",
   base: str | None = None,
+  model_adapter: str | None = None,
 ) -> NLA:
   """Loads an AV and an AR.
 
   Args:
-    path: a workdir of `nla run`; a folder with `av/` and `ar/`; an AV's directory or hub id (`org/nla-…-av`).
+    path: `package:NAME`, an installed pair; a workdir of `nla run`; a folder with `av/` and `ar/`; an AV's directory or
+      hub id (`org/nla-…-av`).
     ar: the AR's directory or hub id. Left out beside an AV whose name ends in `-av` or `/av`, it is the same name
       with `ar`.
     compute: `float32`, `bfloat16` or `auto`, as `config.compute`; a workdir keeps its own.
     base: the base model that `read` takes, named as for `config.model`, in place of the sidecar's.
+    model_adapter: directory of a LoRA of PEFT that is added to the target in `read`: what a fine-tune thinks. A workdir
+      that was extracted with one keeps it.
 
   Raises:
     NLAError: nothing is found under a name; or the files, the sidecars and the tokenizers do not agree; or another
@@ -34,6 +39,8 @@ def load(
   # done, so that what is missing is said by name.
   config = folder / workdir.CONFIG
   if ar is None and config.is_file() and workdir.is_run_config(files.read_json(config)):
-    return load_run(folder)
+    nla = load_run(folder)
+    return nla if model_adapter is None else dataclasses.replace(nla, model_adapter=model_adapter)
 
-  return load_directories(path, ar, compute=compute, base=base)
+  adapter = model_adapter or ""
+  return load_directories(path, ar, compute=compute, base=base, model_adapter=adapter)

@@ -46,7 +46,8 @@ class NLA:
     ar_params: the AR's parameters.
     base: name of the base model, from which the target is loaded when text is read; empty where not known.
     baseline: variance of the normalised activations of its evaluation, for FVE; None where not known.
-    load_target: from (base, layer) to (architecture, parameters of blocks 0..layer), for `read`.
+    load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer), for `read`.
+    model_adapter: a LoRA of PEFT that `read` adds to the target, a directory; empty for none.
   """
 
   pair: Pair
@@ -54,7 +55,8 @@ class NLA:
   ar_params: Any
   base: str
   baseline: float | None = None
-  load_target: Callable[[str, int], tuple[Architecture, Any]] | None = None
+  load_target: Callable[[str, int, str], tuple[Architecture, Any]] | None = None
+  model_adapter: str = ""
 
   def explain(
     self, activations, *, greedy: bool = False, seed: int = 0, batch: int = 64, best_of: int = 1
@@ -143,7 +145,7 @@ class NLA:
     """The target's architecture and its blocks 0..K, loaded when they are first asked for; see `target.read`."""
     # Of adapters the frozen base is the target, and it is here.
     _, base = split(self.av_params)
-    if base is not None:
+    if base is not None and not self.model_adapter:
       return self.pair.verbalizer.architecture, {"base": base}
 
     if not self.base or self.load_target is None:
@@ -151,7 +153,7 @@ class NLA:
         "the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
         "a folder, a .gguf file, package:NAME or a hub id"
       )
-    architecture, params = self.load_target(self.base, self.pair.layer)
+    architecture, params = self.load_target(self.base, self.pair.layer, self.model_adapter)
     ours = self.pair.reconstructor.architecture
     if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
       raise NLAError(

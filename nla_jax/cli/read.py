@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
   )
   parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
+  parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
   parser.add_argument("--json", action="store_true", help="one JSON object a position")
   options = parser.parse_args(arguments)
 
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
   process.keep_compiled_programs(_cache())
-  nla = load(options.nla, base=options.base)
+  nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
   ids = encode(nla.pair.tokenizer, text, special=True)
   positions = _positions(options.positions, len(ids))
 

@@ -31,6 +31,7 @@ def check(run: Run) -> None:
 
   # From here on the base model is looked at.
   check_layer(run)
+  check_model_adapter(run)
   check_lora(run)
   check_lengths(run)
   check_mesh(run.pretrained.architecture, config)
@@ -92,6 +93,22 @@ def check_layer(run: Run) -> None:
   layer, layers = run.config.layer, run.pretrained.architecture.n_layers
   if not 0 <= layer < layers:
     raise NLAError(f"config.layer={layer}: {run.config.model} has blocks 0..{layers - 1}")
+
+
+def check_model_adapter(run: Run) -> None:
+  """The adapter on the target belongs to it, and changes what is read."""
+  if run.model_adapter is None:
+    return
+  # Read here, whole: it is small, and every mistake in it is named before the model's weights are loaded.
+  below = {
+    name: stack[: run.config.layer + 1]
+    for name, stack in run.model_adapter.params["layers"].items()
+  }
+  if not any(stack.any() for name, stack in below.items() if name.endswith("_lora_b")):
+    raise NLAError(
+      f"config.model_adapter={run.config.model_adapter} changes no block up to config.layer={run.config.layer}: its "
+      "activations would be the base model's; read a higher layer"
+    )
 
 
 def check_lora(run: Run) -> None:

@@ -32,4 +32,4 @@ def load_run(folder: Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
 
   folders = (workdir.params_of(run.path(stage), model) for model in ("av", "ar"))
   av, ar = (run.whole(load_params(folder)) for folder in folders)
-  return NLA(pair, av, ar, run.config.model, baseline, load_target)
+  return NLA(pair, av, ar, run.config.model, baseline, load_target, run.config.model_adapter)

@@ -9,8 +9,11 @@ from ml_collections import ConfigDict
 
 from nla_jax.autoencoder import prompts as prompts_lib
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
+from nla_jax.config import default_config
 from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
+from nla_jax.interop.adapters.merge import with_adapter
+from nla_jax.interop.adapters.read import Adapter, read_adapter
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.models.lora import Lora, joined
@@ -52,7 +55,8 @@ class Run:
       NLAError: a stage before it is not finished, or its folder was made from something else.
     """
     digests = {parent: self.parent(parent).digest for parent in PARENTS[stage]}
-    return open_stage(self.path(stage), request(self.config, stage, digests))
+    defaults = request(default_config(), stage, {})
+    return open_stage(self.path(stage), request(self.config, stage, digests), defaults)
 
   def parent(self, stage: str) -> Stage:
     """A finished stage to read from. Raises NLAError where it is not finished."""
@@ -91,6 +95,27 @@ class Run:
   def whole(self, params: dict) -> dict:
     """Parameters as a stage saved them, with the frozen base of adapters."""
     return joined(params, self.frozen_base)
+
+  @functools.cached_property
+  def model_adapter(self) -> Adapter | None:
+    """The adapter on the target, on the host; None where the target is the base model itself."""
+    directory = self.config.model_adapter
+    return read_adapter(directory, self.pretrained.architecture) if directory else None
+
+  @property
+  def target(self) -> Pretrained:
+    """The target without its weights: the base model, whose hash tells the adapter on it."""
+    if self.model_adapter is None:
+      return self.pretrained
+    both = f"{self.pretrained.model_hash}+{self.model_adapter.hash}"
+    return dataclasses.replace(self.pretrained, model_hash=both)
+
+  def target_params(self, stop_layer: int | None = None):
+    """The target's parameters: the base model's, with the adapter added; arguments as of `base_params`."""
+    params = self.base_params(stop_layer)
+    if self.model_adapter is None:
+      return params
+    return with_adapter(params, self.model_adapter)
 
   def base_params(self, stop_layer: int | None = None):
     """The base model's parameters, read anew: the caller may donate them.

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from nla_jax.config import section
 
 SECTIONS = {
-  "extract": ("model", "layer", "corpus", "seed", "compute", "data"),
+  "extract": ("model", "model_adapter", "layer", "corpus", "seed", "compute", "data"),
   "teach": ("teacher",),
   "sft": ("init", "prompts", "inject", "lora", "av", "ar", "remat"),
   "rl": ("rl",),

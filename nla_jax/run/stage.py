@@ -97,8 +97,14 @@ class Stage:
     return digest(self.request)
 
 
-def open_stage(path: Path, request: dict) -> Stage:
+def open_stage(path: Path, request: dict, defaults: dict | None = None) -> Stage:
   """The stage at `path`, to be made from `request` or continued.
+
+  Args:
+    path: the stage's folder.
+    request: what it is to be made from, as JSON values.
+    defaults: such a request with every key at its default. A key that an earlier version did not have counts as if it
+      had been at its default, which is what that version did.
 
   Raises:
     NLAError: the folder holds something that was made from another request.
@@ -106,19 +112,32 @@ def open_stage(path: Path, request: dict) -> Stage:
   request = json.loads(json.dumps(request))  # as it will be read back: tuples become lists
   path.mkdir(parents=True, exist_ok=True)
   manifest, begun = files.read_json(path / MANIFEST), files.read_json(path / REQUEST)
-  for found in (manifest and manifest["request"], begun):
-    if found is not None and found != request:
-      raise NLAError(
-        f"{path} was made from something else: {'; '.join(_differences(request, found))}. Give another "
-        "--workdir, ask for what was made, or delete that folder and those of the stages after it"
-      )
+  made = manifest["request"] if manifest else begun
+  found = made and _completed(made, json.loads(json.dumps(defaults or {})))
+  if found is not None and found != request:
+    raise NLAError(
+      f"{path} was made from something else: {'; '.join(_differences(request, found))}. Give another "
+      "--workdir, ask for what was made, or delete that folder and those of the stages after it"
+    )
 
   # All processes have looked before one writes, so that all come to the same answer.
   distributed.wait(f"opened {path.name}")
   if begun is None:
     write_json(path / REQUEST, request)
   distributed.wait(f"begun {path.name}")
-  return Stage(path, request, done=manifest is not None, _begun=time.time())
+  # As it was first asked for: later stages name it by the digest of that.
+  return Stage(path, made or request, done=manifest is not None, _begun=time.time())
+
+
+def _completed(found: dict, defaults: dict) -> dict:
+  """A request with the defaults of the keys that it lacks."""
+  both = defaults | found
+  return {
+    key: _completed(value, defaults[key])
+    if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    else value
+    for key, value in both.items()
+  }
 
 
 def closed_stage(path: Path, made_by: str) -> Stage:

@@ -34,7 +34,7 @@ def extract(run: Run) -> None:
     return
 
   path = str(run.workdir / STORE)
-  facts = extraction.extract(run.config, run.pretrained, run.base_params, path, run.dtype)
+  facts = extraction.extract(run.config, run.target, run.target_params, path, run.dtype)
   stage.finish(**facts)
 
 

@@ -69,3 +69,18 @@ def test_facts_have_names_and_one_that_is_missing_is_named(tmp_path):
   assert facts == Supervised(injection_scale=2.5, av_examples=4, ar_examples=6)
   with pytest.raises(NLAError, match="does not say samples"):
     read_facts(stage, Reinforced)
+
+
+def test_a_key_that_an_earlier_version_lacked_counts_as_its_default(tmp_path):
+  old = open_stage(tmp_path, REQUESTED)
+  old.finish()
+  defaults = {"layer": 9, "data": {"rows": 9, "kind": "plain"}, "adapter": ""}
+  asked = {**REQUESTED, "data": {**REQUESTED["data"], "kind": "plain"}, "adapter": ""}
+  now = open_stage(tmp_path, asked, defaults)
+  assert now.done and now.digest == old.digest  # so stages made from it before still know it
+
+  with pytest.raises(NLAError, match=r"adapter \(made with '', asked for 'x'\)"):
+    open_stage(tmp_path, {**asked, "adapter": "x"}, defaults)
+  other = {**asked, "data": {**asked["data"], "rows": 9}}
+  with pytest.raises(NLAError, match=r"data\.rows \(made with 3, asked for 9\)"):
+    open_stage(tmp_path, other, defaults)

@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nla_jax.errors import NLAError
+from nla_jax.interop.adapters.read import Adapter
 from nla_jax.models.lora import Lora, delta, split
 from nla_jax.models.parameters import lower_params
 from nla_jax.models.products import from_bits
@@ -54,6 +55,13 @@ def merged(
     weights = layers[name] if overwrite else jnp.copy(layers[name])
     layers[name] = _add(lora, weights, *_placed(weights, a, b))
   return {**params, "layers": layers}
+
+
+def with_adapter(params: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
+  """A base model's tree, of all its blocks or of its first, with an adapter added; the tree's matrices are donated."""
+  n_layers = len(params["layers"]["query"])
+  first = {name: stack[:n_layers] for name, stack in adapter.params["layers"].items()}
+  return merged(params, adapter.lora, {"layers": first}, overwrite=True)
 
 
 def without_adapters(params: dict[str, Any], model: Verbalizer | Reconstructor) -> dict[str, Any]:

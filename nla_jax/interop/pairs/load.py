@@ -6,7 +6,10 @@ from typing import Any
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.interop.adapters.merge import with_adapter
+from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.load import load_pretrained
+from nla_jax.interop.pairs.adapted import find_base
 from nla_jax.interop.pairs.directories import read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.models.architectures import Architecture
@@ -16,18 +19,22 @@ from nla_jax.parallel import sharding
 from nla_jax.parallel.precision import compute_dtype
 
 
-def load_target(base: str, layer: int) -> tuple[Architecture, Any]:
+def load_target(base: str, layer: int, adapter: str = "") -> tuple[Architecture, Any]:
   """Loads the target that `NLA.read` reads with.
 
   Args:
     base: its name, as for `config.model`.
     layer: K, 0-based; blocks 0..K are loaded.
+    adapter: directory of a LoRA on it; empty for none.
 
   Returns:
     The architecture and the parameters.
   """
+  # The adapter is checked, against the whole model, before any weight is read.
+  added = read_adapter(adapter, find_base(base).architecture, layers=layer + 1) if adapter else None
   found = load_pretrained(base, stop_layer=layer)
-  return found.architecture, found.params
+  params = found.params if added is None else with_adapter(found.params, added)
+  return found.architecture, params
 
 
 def load_directories(
@@ -36,6 +43,7 @@ def load_directories(
   *,
   compute: str = "auto",
   base: str | None = None,
+  model_adapter: str = "",
 ) -> NLA:
   """Loads the pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
   # 1. The two halves, found and checked against each other before any weight is read.
@@ -82,4 +90,4 @@ def load_directories(
     ar_params = joined(ar_params, shared if rebuilder.lora else None)
   # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
   baseline = training.get("baseline_variance")
-  return NLA(pair, av_params, ar_params, base, baseline, load_target)
+  return NLA(pair, av_params, ar_params, base, baseline, load_target, model_adapter)
