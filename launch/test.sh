@@ -2,6 +2,7 @@
 # The whole test suite, slow tests on the real model included. Arguments are passed on to pytest.
 #   bash launch/test.sh
 #   bash launch/test.sh -m "not slow" tests/models
+#   bash launch/test.sh --long     # with the tests that take minutes each and rarely break
 # A file of tests at a time on each of up to four cores (`-n 0`: one after the other in one process).
 # NLA_TEST_EXTRAS="demo test" leaves out the comparison with torch (several GB where only its CUDA build is to be had).
 set -euo pipefail

@@ -49,6 +49,19 @@ VERSIONS = (
 )
 
 
+def pytest_addoption(parser):
+  parser.addoption("--long", action="store_true", help="also the tests that take minutes each")
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves the long tests out, unless they are asked for."""
+  if config.getoption("--long"):
+    return
+  left_out = [item for item in items if item.get_closest_marker("long")]
+  items[:] = [item for item in items if not item.get_closest_marker("long")]
+  config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_terminal_summary(terminalreporter):
   """The last lines say which versions passed or failed."""
   found = [f"Python {platform.python_version()}"]

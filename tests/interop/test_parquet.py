@@ -260,6 +260,7 @@ print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) >> 10)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("one_group", [False, True])
 def test_rows_past_four_gibibytes_are_right_in_bounded_memory(tmp_path, one_group):
   """540,000 rows of width 2048 (4.1 GiB): in our row groups, and in one single group as another writer might."""

@@ -132,6 +132,7 @@ def _assert_equal(found: dict, expected: dict) -> None:
   assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)  # the sampler's gap is rounding alone
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["av", "ar"])
 def test_a_run_disturbed_in_every_stage_gives_the_sft_curves_of_an_undisturbed_one(
   disturbed, alone, name
@@ -154,6 +155,7 @@ def alone_from_rl(disturbed, begin, folder):
   return workdir
 
 
+@pytest.mark.long
 def test_its_rl_curve_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
   found, expected = curve(disturbed / "rl"), curve(alone_from_rl / "rl")
   assert [line["step"] for line in found] == [*range(6)]
@@ -163,6 +165,7 @@ def test_its_rl_curve_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
   assert found[-1]["av_gradient_norm"] > 0
 
 
+@pytest.mark.long
 def test_its_evaluation_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
   found, expected = evaluation(disturbed), evaluation(alone_from_rl)
   assert found["av"] == pytest.approx(expected["av"], rel=1e-2)

@@ -318,6 +318,7 @@ def test_offline_the_shards_up_to_the_layer_are_enough(cached):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_gigabytes_load_in_the_memory_that_they_need(loading, tmp_path):
   """Peak of resident memory over what was resident before, mapped pages included, by the kernel's own mark."""
   architecture = loading.qwen2(
