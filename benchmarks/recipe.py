@@ -42,6 +42,7 @@ from nla_jax.workdir import CHECKPOINTS, COMPILED, FOLDERS
 
 PHASES = ("seconds_rollout", "seconds_ar", "seconds_av")
 TIMED = 3  # steps behind a variant's seconds a step
+WHOLE = ("steps", "seconds", "at step")  # columns without decimals
 SPEED, RESULT = "speed.json", "result.json"
 
 
@@ -188,15 +189,26 @@ def reinforce(options, name: str, seed: int) -> None:
   files.write_json(folder / RESULT, {"steps": steps, "common": common, "texts": texts[:8]})
 
 
+def charged_seconds(steps: list[dict], speed: dict[str, float]) -> list[float]:
+  """What each step of a run counts; the first of its kind, which compiles, counts what the variant's speed says."""
+  charged = [step_seconds(line) for line in steps]
+  kinds = ["both" if "kl" in line else "alone" for line in steps]
+  for kind in set(kinds):
+    charged[kinds.index(kind)] = speed[kind]
+  return charged
+
+
 def looks_of(folder: Path) -> list[dict]:
   """The looks of a run, each with the training seconds before it."""
-  found, seconds = [], 0.0
-  for line in read_metrics(folder):
-    if "fve_fixed" in line:
-      found.append(line | {"seconds_training": seconds})
-    # The last line is a look without a step.
-    seconds += step_seconds(line) if PHASES[0] in line else 0.0
-  return found
+  lines = read_metrics(folder)
+  # The last line of a finished run is a look without a step.
+  steps = [line for line in lines if PHASES[0] in line]
+  charged = charged_seconds(steps, files.read_json(folder.parent / SPEED))
+  return [
+    line | {"seconds_training": sum(charged[:i])}
+    for i, line in enumerate(lines)
+    if "fve_fixed" in line
+  ]
 
 
 def row_of(folder: Path) -> dict[str, float]:
@@ -229,15 +241,14 @@ def table(options, names: list[str]) -> str:
       continue
     if not lines:
       lines += [f"| variant | seeds | {' | '.join(rows[0])} |", "|---" * (len(rows[0]) + 2) + "|"]
-    cells = [_cell([row[key] for row in rows]) for key in rows[0]]
+    cells = [_cell([row[key] for row in rows], key in WHOLE) for key in rows[0]]
     lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
   return "\n".join(lines)
 
 
-def _cell(values: list[float]) -> str:
+def _cell(values: list[float], whole: bool) -> str:
   mean, half = statistics.mean(values), (max(values) - min(values)) / 2
-  counted = all(float(value).is_integer() for value in values) and max(values) > 1
-  if counted or mean > 20:
+  if whole:
     return f"{mean:.0f}" if half < 0.5 else f"{mean:.0f} ± {half:.0f}"
   return f"{mean:.3f} ± {half:.3f}" if len(values) > 1 else f"{mean:.3f}"
 
