@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "results" / "plans"
 RL = ("--programs=rl",)
 TOKENS = "--programs=rl tokens"  # enough to show that a slice is too small
+LORA = "--config.preset=lora"
 PARTS = ("--config.rl.av.accumulate=16", "--config.rl.ar.accumulate=4")
+FINER = ("--config.rl.av.accumulate=32", "--config.rl.ar.accumulate=8")
 # Name: config, topology, mesh (data, fsdp, tensor), further arguments.
 PLANS = {
   "qwen2_5_7b-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), ("--config.rl.av.accumulate=4",)),
@@ -33,6 +35,10 @@ PLANS = {
   "llama3_3_70b-v5p-32": ("llama3_3_70b", "v5p:2x4x4", (1, 8, 4), PARTS),
   "llama3_3_70b-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (TOKENS,)),
   "llama3_3_70b-v6e-128": ("llama3_3_70b", "v6e:8x16", (1, 16, 8), (*RL, *PARTS)),
+  "qwen2_5_7b-lora-v5p-4": ("qwen2_5_7b", "v5p:2x2x1", (1, 4, 1), (LORA,)),
+  "llama3_3_70b-lora-v5p-8": ("llama3_3_70b", "v5p:2x2x2", (1, 2, 4), (*RL, LORA, *FINER)),
+  "llama3_3_70b-lora-v5p-16": ("llama3_3_70b", "v5p:2x2x4", (1, 4, 4), (LORA,)),
+  "llama3_3_70b-lora-v6e-64": ("llama3_3_70b", "v6e:8x8", (1, 8, 8), (*RL, LORA)),
 }
 # Weak scaling: as many explanations a chip, RL alone. Two tensor shards, the rest fsdp.
 SLICES = {8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 128: "4x4x8", 256: "4x8x8"}

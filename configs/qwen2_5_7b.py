@@ -9,6 +9,20 @@ reaches. The config was never run.
 
 from nla_jax.config import reference_config
 
+PRESETS = {
+  # Ten times the learning rates of whole models, as adapters need (Schulman et al. 2025, LoRA Without Regret).
+  "lora": {
+    "lora.rank": 64,
+    "lora.alpha": 128.0,
+    "av.lr": 2e-4,
+    "av.lr_end": 2e-5,
+    "ar.lr": 2e-4,
+    "ar.lr_end": 2e-5,
+    "rl.av.lr": 1.41e-4,
+    "rl.ar.lr": 1.41e-4,
+  },
+}
+
 
 def get_config():
   c = reference_config()
