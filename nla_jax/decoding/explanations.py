@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from nla_jax.arrays import Array
 from nla_jax.decoding import loop
 from nla_jax.decoding.loop import Draws, Rollout, Sampling, State
-from nla_jax.decoding.weights import decode_copy
+from nla_jax.decoding.weights import decodable
 from nla_jax.models.cache import empty_cache
 from nla_jax.models.lora import variables
 from nla_jax.models.verbalizer import Verbalizer
@@ -43,7 +43,7 @@ def sample(
   Returns:
     The answers, [n·group, …].
   """
-  params = decode_copy(params, model.dtype)
+  params, model = decodable(params, model)
   prompt, fixed = (before, after, vectors), {"model": model, "sampling": sampling}
   state = prefill(params, prompt, draws, room=sampling.cache_sizes[0], **fixed)
   return loop.run(params, state, draws, **fixed)
@@ -56,7 +56,7 @@ def prefill(
   """Every prompt in the cache, with room for `room` tokens of each answer, and each answer's first token.
 
   Args:
-    params: from `decode_copy`.
+    params: from `decodable`.
     prompt: (before, after, vectors), as in `sample`.
     draws: as in `sample`.
     model: the AV.

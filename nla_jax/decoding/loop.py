@@ -143,7 +143,7 @@ def begin(
   """The state after the first token of every answer; called inside a jitted function.
 
   Args:
-    params: from `decode_copy`.
+    params: from `weights.py`.
     hidden: state after each prompt.
     cache: holds the prompts and nothing else.
     draws: one stream for each answer.

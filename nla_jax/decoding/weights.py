@@ -9,9 +9,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nla_jax.models.merge import without_adapters
 from nla_jax.models.parameters import MATRICES
 from nla_jax.models.products import as_bits, from_bits
+from nla_jax.models.verbalizer import Verbalizer
 from nla_jax.parallel import precision, sharding
+
+
+def decodable(params: dict, model: Verbalizer) -> tuple[dict, Verbalizer]:
+  """An AV's parameters as the token loop reads them, and the AV that reads them.
+
+  In float32 on one device adapters are added to the copy: nothing is rounded, and a token has no narrow products.
+  """
+  if model.lora is None or model.dtype != jnp.float32 or sharding.has_mesh():
+    return decode_copy(params, model.dtype), model
+  return without_adapters(params, model), model.clone(lora=None)
 
 
 def decode_copy(params: dict, dtype) -> dict:

@@ -16,7 +16,7 @@ from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.attention import attend, rotate
 from nla_jax.models.injection import EMBEDDING, Injection
-from nla_jax.models.lora import Lora, entries, low_rank, names
+from nla_jax.models.lora import Lora, adapted, entries, names
 from nla_jax.models.products import FrozenLayer, einsum
 
 INIT = nn.initializers.normal(0.02)
@@ -195,11 +195,10 @@ class Block(nn.Module):
   def _product(self, w, form: str, x, name: str, *axes):
     """x times a matrix of the block, and its adapter's product where it has one."""
     axes = ("batch", None, *axes)
-    y = einsum(form, x, w[name], self.dtype, *axes)
     if self.lora is None or name not in self.lora.targets:
-      return y
+      return einsum(form, x, w[name], self.dtype, *axes)
     a, b = (w[one] for one in names(name))
-    return y + self.lora.scale * low_rank(form, x, a, b, self.dtype, *axes)
+    return adapted(form, x, w[name], a, b, self.lora.scale, self.dtype, *axes)
 
   def _project(self, w, x, cos, sin):
     """Rotated queries, keys and values: [batch, length, heads, head_dim]."""

@@ -9,7 +9,6 @@ import optax
 import pytest
 from support.mesh_numbers import COMMON, FAMILIES
 
-from nla_jax.interop.adapters.merge import without_adapters
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.injection import ADD, REPLACE
 from nla_jax.models.lora import (
@@ -22,6 +21,7 @@ from nla_jax.models.lora import (
   split,
   variables,
 )
+from nla_jax.models.merge import without_adapters
 from nla_jax.models.parameters import as_base, transformer, unembedding
 from nla_jax.models.products import from_bits
 from nla_jax.models.reconstructor import Reconstructor, reconstructor_params

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import Pair
-from nla_jax.interop.adapters.merge import without_adapters
 from nla_jax.interop.base_models import huggingface
 from nla_jax.interop.base_models.find import cached_directory
 from nla_jax.interop.base_models.record import Pretrained
@@ -13,6 +12,7 @@ from nla_jax.interop.pairs import model_card, sidecar
 from nla_jax.interop.pairs.adapted import write_adapted
 from nla_jax.interop.pairs.write import write_ar, write_av
 from nla_jax.models.lora import split
+from nla_jax.models.merge import without_adapters
 from nla_jax.parallel import distributed
 
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nla_jax.interop.adapters.merge import merged
 from nla_jax.interop.adapters.tensors import adapted_leaves, our_shapes
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import Lora
+from nla_jax.models.merge import merged
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh
 

@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.adapters.merge import merged
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.adapters.settings import CONFIG_FILE
 from nla_jax.interop.adapters.tensors import WEIGHTS_FILE
 from nla_jax.interop.adapters.write import write_adapter
 from nla_jax.models.lora import TARGETS, Lora, delta
+from nla_jax.models.merge import merged
 
 LORA = Lora(3, 6.0)
 PREFIX = "base_model.model.model.layers."

@@ -11,12 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.adapters import settings
-from nla_jax.interop.adapters.merge import merged
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.adapters.tensors import WEIGHTS_FILE
 from nla_jax.interop.adapters.write import write_adapter
 from nla_jax.interop.base_models import huggingface
 from nla_jax.models.lora import TARGETS
+from nla_jax.models.merge import merged
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.transformer import Transformer
 
