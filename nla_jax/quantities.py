@@ -69,7 +69,7 @@ class Quantity:
 # ruff: noqa: E501
 # fmt: off
 TABLE = (
-  Quantity("round_trip", "result", "reconstruction", "Round trip, sampled", "Activation to AV to AR, the explanation sampled at temperature 1 from the AV's own distribution. The headline.", text="Explanation"),
+  Quantity("round_trip", "result", "reconstruction", "Round trip, sampled", "Activation to AV to AR, the explanation sampled from the AV's own distribution, at config.rl.temperature (1 by default). The headline.", text="Explanation"),
   Quantity("greedy", "result", "reconstruction", "Round trip, greedy", "The same with the likeliest token at every step.", text="Greedy"),
   Quantity("round_trip_sft", "result", "reconstruction", "Round trip before RL", "The same, sampled, with the supervised checkpoints that reinforcement learning started from.", text="Before RL"),
   Quantity("fixed_critic", "result", "fixed_critic", "Round trip, AR before RL", "The trained AV's explanations, read by the frozen AR that reinforcement learning started from: what the AV gained without a private code between the two."),

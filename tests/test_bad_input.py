@@ -36,6 +36,7 @@ def complaint(capsys, *arguments: str) -> str:
     ("--config.inject.mode=somewhere", "replace, add"),
     ("--config.kernel=maybe", "auto, on, off"),
     ("--config.rl.group=1", "at least 2"),
+    ("--config.rl.temperature=0.0", "more than 0"),
     ("--config.rl.minibatches=3", "does not divide"),
     ("--config.rl.reward=luck", "mse, cosine, log"),
     ("--config.rl.max_new_tokens=20", "cannot hold the teacher's explanations"),

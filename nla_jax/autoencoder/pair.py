@@ -119,10 +119,19 @@ class Pair:
       on_batch(len(rows))
     return texts, np.concatenate(lengths)
 
-  def score_answers(self, av_params, vectors, tokens) -> TokenScores:
-    """The AV's scores of answers [n, length], given activations [n, d_model]; differentiable."""
+  def score_answers(self, av_params, vectors, tokens, temperature: float = 1.0) -> TokenScores:
+    """The AV's scores of answers [n, length], given activations [n, d_model]; differentiable.
+
+    Args:
+      av_params: the AV's.
+      vectors: raw activations.
+      tokens: int32.
+      temperature: divides the logits, as in sampling; 1 for the model's own distribution.
+    """
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
     hidden = self.verbalizer.apply(variables(av_params), before, after, vectors, tokens)
+    if temperature != 1:
+      hidden = hidden / temperature  # the logits are linear in it
     matrix, dtype = unembedding(transformer(av_params)), self.verbalizer.dtype
     return token_scores(hidden, matrix, tokens, dtype, kernel=self.kernel)
 

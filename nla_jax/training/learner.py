@@ -109,7 +109,9 @@ class Learner:
     self.ar_optimizer = make_optimizer(settings.ar, settings.steps)
 
     self.bases = bases or {"av": None, "ar": None}
-    self.scores = jax.jit(pair.score_answers)
+    # The sampler's temperature: policy, reference and sampler are one kind of distribution, in ratio, KL and entropy.
+    self._score = functools.partial(pair.score_answers, temperature=pair.temperature)
+    self.scores = jax.jit(self._score)
     self.update_av = jax.jit(self._update_av, donate_argnums=0)
     self.update_ar = jax.jit(self._update_ar, donate_argnums=0)
     self.judge = jax.jit(self._errors)
@@ -313,7 +315,7 @@ class Learner:
 
   def _policy_loss(self, params, batch: PolicyBatch, kl_weight):
     """The loss of a batch as `gradient` takes it: (mean, (further means, values of each row))."""
-    scores = self.pair.score_answers(params, batch.activations, batch.tokens)
+    scores = self._score(params, batch.activations, batch.tokens)
 
     # On policy the ratio is 1 by construction; its gradient is not 0, since only the numerator is differentiated.
     old = batch.old_logprob

@@ -120,7 +120,7 @@ class PolicyLoss(NamedTuple):
 
   Attributes:
     loss: what is minimised.
-    kl: to the reference, nats a token, by k2 or k3; all tokens alike, whatever the taper.
+    kl: to the reference, nats a token, by k3 whatever is trained with; all tokens alike, whatever the taper.
     entropy: of the policy, nats a token.
     clip_fraction: share of tokens whose ratio is outside the bounds.
     ratio_max: the largest ratio of each sample.
@@ -165,9 +165,10 @@ def policy_loss(
     surrogate = surrogate * importance
 
   # 2. KL to the reference. k1 as a loss has zero expected gradient on policy: it is subtracted from the reward
-  # instead, and k3 is then only reported.
-  kl = _kl(scores.logprob - reference_logprob, settings.kl_kind)
-  kl_term = 0.0 if settings.kl_kind == "k1" else kl_weight * kl
+  # instead. Whatever is trained with, k3 is reported: runs are compared by one estimator.
+  gap = scores.logprob - reference_logprob
+  kl = _kl(gap, "k3")
+  kl_term = 0.0 if settings.kl_kind == "k1" else kl_weight * _kl(gap, settings.kl_kind)
   if settings.kl_taper:
     kl_term = kl_term * position_weights(mask.shape[1], settings.kl_taper)
 

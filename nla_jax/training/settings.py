@@ -1,5 +1,7 @@
 """The settings of an RL run (`config.rl`): which of them cannot work, and what follows from them."""
 
+import math
+
 from nla_jax.errors import NLAError
 from nla_jax.models.lora import Lora
 from nla_jax.parallel import sharding
@@ -15,6 +17,10 @@ def check_settings(rl) -> None:
   samples = rl.activations * rl.group
 
   # 1. Numbers that have a least value.
+  if not 0 < rl.temperature < math.inf:
+    raise NLAError(
+      f"config.rl.temperature={rl.temperature:g}: it divides the logits, so expected more than 0 and finite"
+    )
   if rl.group < 2 and rl.steps > rl.ar_steps:
     raise NLAError(
       f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations"

@@ -133,13 +133,22 @@ def test_the_k2_gradient_pulls_by_the_gap_to_the_reference():
 
 
 @pytest.mark.parametrize(
-  ("kind", "formula"), [("k2", lambda gap: gap**2 / 2), ("k3", lambda gap: np.exp(-gap) - 1 + gap)]
+  ("kind", "formula"),
+  [
+    ("k1", lambda gap: 0 * gap),
+    ("k2", lambda gap: gap**2 / 2),
+    ("k3", lambda gap: np.exp(-gap) - 1 + gap),
+  ],
 )
-def test_kl_is_its_formula_and_zero_at_the_reference(kind, formula):
+def test_kl_is_its_formula_in_the_loss_and_k3_in_the_log(kind, formula):
+  """k1 is taken from the reward, so that the loss has none of it."""
   gap = np.array([[0.3, -0.2, 0.7], [-0.5, 0.1, 9.0]], np.float32)
   out = _loss(LOGITS, reference=OLD - gap, advantages=ADVANTAGES * 0, kl_weight=2.0, kl_kind=kind)
-  assert float(out.kl) == pytest.approx(np.sum(TOKEN_WEIGHT[..., 0] * formula(gap)), rel=1e-4)
-  assert float(out.loss) == pytest.approx(2 * float(out.kl), rel=1e-4)
+  expected, logged = (
+    np.sum(TOKEN_WEIGHT[..., 0] * values) for values in (formula(gap), np.exp(-gap) - 1 + gap)
+  )
+  assert float(out.loss) == pytest.approx(2 * expected, rel=1e-4)
+  assert float(out.kl) == pytest.approx(logged, rel=1e-4)
   assert float(_loss(LOGITS, kl_kind=kind).kl) == 0
 
 
