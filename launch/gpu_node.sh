@@ -13,4 +13,4 @@ parse "$@"
 if [[ -z "$DRY" ]]; then
   prepare_environment gpu
 fi
-run env XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 "$VENV/bin/nla" run "${NLA_ARGS[@]}"
+run exec env XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 "$VENV/bin/nla" run "${NLA_ARGS[@]}"

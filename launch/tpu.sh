@@ -17,7 +17,7 @@ type="$(option type)"
 spot="$(option spot "")"
 tpu() { run gcloud compute tpus tpu-vm "$1" "$name" --zone="$zone" "${@:2}"; }
 remote="cd nla_jax && source launch/environment.sh && prepare_environment tpu"
-remote+=" && .venv/bin/nla run --distributed $(quoted "${NLA_ARGS[@]}")"
+remote+=" && { .venv/bin/nla run --distributed $(quoted "${NLA_ARGS[@]}"); status=\$?; echo \$status >status; exit \$status; }"
 
 attempt() {
   if [[ -n "$DRY" ]] || ! gcloud compute tpus tpu-vm describe "$name" --zone="$zone" >/dev/null 2>&1; then
@@ -31,6 +31,11 @@ until attempt; do
   echo "the run stopped; looking whether the slice is still there" >&2
   state="$(gcloud compute tpus tpu-vm describe "$name" --zone="$zone" --format='value(state)' 2>/dev/null || true)"
   if [[ "$state" == READY ]]; then
+    # 75: it was told to stop, as before maintenance, and has saved.
+    if [[ "$(tpu ssh --worker=0 --command="cat nla_jax/status" || true)" == 75 ]]; then
+      sleep 60
+      continue
+    fi
     echo "the slice is there: the run itself failed, see above" >&2
     exit 1
   fi

@@ -2,7 +2,7 @@
 
 A workdir's config.json says which layout it has (`FORMAT`) and which version made it; one of another layout is refused.
 
-  config.json  report.html  compiled/
+  config.json  report.html  compiled/  lock  owner.json (while a run is at work)
   activations/store   explanations/texts   sft/{av,ar}/params   rl/{av,ar}/params
   eval/{metrics,rows,examples}.json   hf/{av,ar}
 
@@ -31,6 +31,7 @@ FOLDERS = {
   "export": "hf",
 }
 CONFIG, REPORT, COMPILED = "config.json", "report.html", "compiled"
+LOCK, OWNER = "lock", "owner.json"
 MANIFEST, REQUEST, SECONDS = "manifest.json", "request.json", "seconds.json"
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
 PARAMS, CHECKPOINTS = "params", "checkpoints"

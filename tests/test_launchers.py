@@ -1,5 +1,6 @@
 """The launchers print exactly what they would do, and say what is missing."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -74,3 +75,61 @@ def test_shellcheck_has_nothing_to_say():
   scripts = sorted(map(str, LAUNCH.glob("*.sh")))
   done = subprocess.run(["shellcheck", "-x", *scripts], capture_output=True, text=True, timeout=60)
   assert done.returncode == 0, done.stdout
+
+
+GCLOUD = """#!/usr/bin/env bash
+# Stands in for gcloud: the first run of the command ends with the status $FIRST, the second with 0.
+echo "$*" >>"$LOG"
+case "$*" in
+  *--format=*state*) echo "$STATE" ;;
+  *"cat nla_jax/status"*) echo "$FIRST" ;;
+  *ssh*--worker=all*) [[ "$(grep -c -- --worker=all.*--command "$LOG")" -gt 1 ]] || exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+  ("first", "state", "status", "runs"),
+  [
+    (75, "READY", 0, 2),  # told to stop, as before maintenance: saved, so it goes on
+    (2, "READY", 1, 1),  # a mistake: again would be the same
+    (75, "PREEMPTED", 0, 2),  # made again
+    (1, "PREEMPTED", 0, 2),  # taken away before it could save
+  ],
+)
+def test_a_slice_whose_run_was_stopped_is_used_again(tmp_path, first, state, status, runs):
+  for name, text in (("gcloud", GCLOUD), ("sleep", "#!/bin/sh\n")):
+    (tmp_path / name).write_text(text)
+    (tmp_path / name).chmod(0o755)
+  log = tmp_path / "log"
+  environment = {"LOG": str(log), "FIRST": str(first), "STATE": state}
+  done = subprocess.run(
+    ["bash", str(LAUNCH / "tpu.sh"), *OPTIONS["tpu.sh"], "--", *NLA],
+    env={**os.environ, **environment, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == status, done.stderr
+  assert sum("nla run" in line for line in log.read_text().splitlines()) == runs
+  assert ("delete" in log.read_text()) == (state == "PREEMPTED")
+
+
+def test_a_worker_of_a_slice_leaves_its_status(tmp_path):
+  """The command that every worker runs, with another program in nla's place."""
+  words = shlex.split(launch("tpu.sh", *OPTIONS["tpu.sh"], "--dry-run", "--", *NLA).stdout)
+  remote = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
+  ending = remote[remote.index("{") :].replace(".venv/bin/nla", "sh -c 'exit 75'")
+  done = subprocess.run(["bash", "-c", ending], cwd=tmp_path, timeout=60)
+  assert done.returncode == 75 and (tmp_path / "status").read_text() == "75\n"
+
+
+def test_a_slurm_job_signals_its_tasks_and_is_queued_again_on_the_status_of_a_stopped_run():
+  """tests/test_slurm.py runs it under a real SLURM."""
+  printed = launch("slurm.sh", *OPTIONS["slurm.sh"], "--dry-run", "--", *NLA).stdout
+  assert "--signal=TERM@120" in printed and "B:" not in printed
+  job = printed[: printed.index("sbatch --job-name")]
+  for status, queued in ((0, False), (75, True), (2, False), (137, False)):
+    stubs = f'srun() {{ return {status}; }}; scontrol() {{ echo queued "$@"; }}; SLURM_JOB_ID=7\n'
+    done = subprocess.run(["bash", "-c", stubs + job], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status and (done.stdout == "queued requeue 7\n") == queued

@@ -73,6 +73,7 @@ def usage() -> str:
       "stages, in order:",
       *map(_line, stages),
       "A stage that is done is skipped; one that was stopped (SIGTERM saves first) continues where it was.",
+      "Exit status: 0 done, 2 a mistake, 75 stopped and saved: the same command continues.",
       "",
       "other commands:",
       *map(_line, others),

@@ -113,21 +113,25 @@ def _to_workdir(options: argparse.Namespace) -> dict:
       f"set config.layer = {side.layer_index} in a copy of the config"
     )
 
-  # 2. The store, as what `extract` would have made.
-  run = begin(config, Path(options.target))
+  with begin(config, Path(options.target)) as run:
+    return _close_stages(options, run)
+
+
+def _close_stages(options: argparse.Namespace, run) -> dict:
+  # 1. The store, as what `extract` would have made.
   stage = run.open("extract")
   facts = to_store.to_store(
     options.source,
     options.target,
-    model=options.model or config.model,
+    model=options.model or run.config.model,
     texts_from=options.texts,
-    held_out=config.data.held_out,
-    seed=config.seed,
+    held_out=run.config.data.held_out,
+    seed=run.config.seed,
   )
   if not stage.done:
     stage.finish(**facts)
 
-  # 3. The explanations, as what `teach` would have made. Held-out rows without one could not be evaluated.
+  # 2. The explanations, as what `teach` would have made. Held-out rows without one could not be evaluated.
   teach = run.open("teach")
   texts = from_store.open_source(options.target).texts
   unexplained = [row for row in run.store.rows("held_out").tolist() if row not in texts]

@@ -11,9 +11,17 @@ from nla_jax.cli.commands import COMMANDS, usage
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed, process
 
+# Of a run that was stopped and saved: EX_TEMPFAIL of sysexits.h, so that `nla rl … && next` does not go on and a
+# launcher can tell it from an end and from a failure.
+STOPPED = 75
+
 
 def main(arguments: list[str] | None = None) -> int:
-  """Runs one command; returns the exit status: 0, or 2 for a mistake that one line explains."""
+  """Runs one command; returns the exit status.
+
+  0 is a finished command, 2 a mistake that one line explains, `STOPPED` a run that SIGTERM stopped and that the same
+  command continues, and 130 what a person interrupted.
+  """
   arguments = sys.argv[1:] if arguments is None else arguments
   if not arguments or arguments[0] in (*HELP, "help"):
     print(usage(), end="")
@@ -27,7 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
   except distributed.PreemptedError as stop:
     print(f"nla: {stop}; the same command continues from there", file=sys.stderr)
-    return 0
+    return STOPPED
+  except KeyboardInterrupt:
+    print(
+      "nla: interrupted; the same command continues from what was saved last (SIGTERM saves first)",
+      file=sys.stderr,
+    )
+    return 130
   except OSError as error:
     if error.errno is None:  # raised by a library, not by the system: a traceback says more
       raise

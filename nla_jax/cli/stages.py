@@ -61,11 +61,11 @@ def main(arguments: list[str]) -> int:
   from nla_jax.run.run import begin
 
   distributed.watch_for_preemption()
-  run = begin(line.config, Path(options.workdir))
-  if name == "run":
-    stages.run_all(run)
-  elif name == "rl" and line.config.init:
-    stages.run_stages(run, ("sft", "rl"))  # a pair to begin with takes the place of SFT
-  else:
-    stages.run_stages(run, (name,))
+  with begin(line.config, Path(options.workdir)) as run:
+    if name == "run":
+      stages.run_all(run)
+    elif name == "rl" and line.config.init:
+      stages.run_stages(run, ("sft", "rl"))  # a pair to begin with takes the place of SFT
+    else:
+      stages.run_stages(run, (name,))
   return 0

@@ -153,11 +153,6 @@ def _write_shards(
     columns = _compute_shard(writer.shard_range(shard), arrays, corpus, read, config, progress)
     if shard % processes == process:
       writer.write_shard(shard, columns)
-
-    if distributed.preempted():
-      raise distributed.PreemptedError(
-        f"extract stopped after shard {shard + 1} of {writer.n_shards}"
-      )
   progress.close()
 
 
@@ -169,7 +164,12 @@ def _compute_shard(
   config,
   progress: Progress,
 ) -> dict[str, np.ndarray]:
-  """Returns {array: [rows of the shard, …]}. Raises NLAError where an activation is not finite."""
+  """Returns {array: [rows of the shard, …]}.
+
+  Raises:
+    NLAError: an activation is not finite.
+    PreemptedError: the process was asked to stop.
+  """
   rows = np.array(shard)
   columns = {
     name: np.empty((len(rows), *row_shape), dtype) for name, (row_shape, dtype) in arrays.items()
@@ -177,6 +177,9 @@ def _compute_shard(
   columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
 
   for batch in _batches(corpus, rows, config.data):
+    # Asked at every batch: on a slow machine a shard takes longer than a cluster waits.
+    if distributed.preempted():
+      raise distributed.PreemptedError("extract stopped; the shards that are written are kept")
     reading = read(sharding.shard_rows(batch.tokens), batch.row, batch.position)
 
     # The slots after the first `count` only fill the compiled shape.

@@ -1,8 +1,10 @@
 """One config in one workdir: what every stage reads, each part loaded when it is first asked for."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -21,6 +23,7 @@ from nla_jax.models.parameters import as_base
 from nla_jax.parallel import distributed, process
 from nla_jax.parallel.precision import compute_dtype
 from nla_jax.progress import say
+from nla_jax.run.claim import claimed
 from nla_jax.run.facts import Extracted, Reinforced, Supervised, read_facts
 from nla_jax.run.sections import PARENTS, request
 from nla_jax.run.stage import Stage, closed_stage, open_stage
@@ -179,23 +182,25 @@ class Run:
     return self.pretrained.tokenizer.decode(document.tokens[max(end - tokens, 0) : end])
 
 
-def begin(config: ConfigDict, workdir: Path) -> Run:
-  """Makes the workdir, keeps the config in it, and tells jax to keep compiled programs there.
+@contextlib.contextmanager
+def begin(config: ConfigDict, workdir: Path) -> Iterator[Run]:
+  """A run that is at work: makes the workdir, holds it, keeps the config in it, and compiled programs.
 
   Raises:
-    NLAError: the workdir was made by a version with another layout; or `config.init` names no pair.
+    NLAError: the workdir was made by a version with another layout, or another run holds it; or `config.init` names
+      no pair.
   """
+  # 1. What is refused before anything is written: a workdir of another layout.
   run = Run(config, workdir)
-  read_config(
-    run.workdir / CONFIG
-  )  # refuses a workdir of another layout before anything is written
+  read_config(run.workdir / CONFIG)
 
   # Before the config is kept: the pair to begin from decides some of its keys.
   if config.init:
     adopt(config)
 
-  run.workdir.mkdir(parents=True, exist_ok=True)
-  if distributed.is_first():
-    write_config(run.workdir, json.loads(config.to_json()))
+  # 2. The workdir is ours. Several processes compile something to agree on that, so the cache comes first.
   process.keep_compiled_programs(run.workdir / COMPILED)
-  return run
+  with claimed(run.workdir):
+    if distributed.is_first():
+      write_config(run.workdir, json.loads(config.to_json()))
+    yield run

@@ -120,6 +120,8 @@ class Loop:
 
     if stop:
       self._checkpoints.close()
+      # All have saved before one ends: a launcher may take the others away with it.
+      distributed.wait(f"{self.session.name} stopped")
       raise distributed.PreemptedError(
         f"{self.session.name} stopped after step {done} of {self.steps}"
       )

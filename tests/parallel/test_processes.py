@@ -122,7 +122,7 @@ def disturbed(begin, begin_two, folder):
     if number == signal.SIGKILL:
       assert statuses[0] != 0, "the other process went on"
     else:
-      assert statuses == [0, 0] and f"{stage} stopped after" in logs(workdir), logs(workdir)
+      assert statuses == [75, 75] and f"{stage} stopped" in logs(workdir), logs(workdir)
   rest = begin(workdir, 4, "--config.mesh.data=2", "--config.mesh.fsdp=1", "--config.mesh.tensor=2")
   assert finish([rest], workdir) == [0], logs(workdir)
   return workdir

@@ -1,0 +1,97 @@
+"""Under a real SLURM a job that is told to stop saves, is queued again, and ends with an undisturbed job's numbers."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.run_process import curve, evaluation, lines
+from support.slurm import cluster, command, missing, state, until
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = [
+  "--config.av.steps=12",
+  "--config.ar.steps=12",
+  "--config.rl.steps=6",
+  "--config.rl.ar_steps=1",
+  "--config.rl.group=2",
+  "--config.rl.length_cost=0.01",
+  "--config.rl.length_target=0",
+  "--config.evaluation.rows=16",
+  "--config.checkpoint_every=100",  # only being told to stop saves
+  "--config.mesh.data=2",
+]
+MINUTES = 15
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(missing() is not None, reason=f"no SLURM to start here: {missing()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+  with cluster(tmp_path_factory.mktemp("slurm")) as found:
+    yield found | {"JAX_PLATFORMS": "cpu"}
+
+
+def submit(workdir: Path, environment: dict[str, str]) -> str:
+  """The number of the job that the launcher queues for a run of two tasks on two nodes."""
+  options = ["--nodes=2", "--gpus=1", "--time=00:30:00", "--"]
+  run = [f"--config={ROOT}/configs/tiny.py", f"--workdir={workdir}", "--heartbeat=20", *OPTIONS]
+  words = ["bash", str(ROOT / "launch" / "slurm.sh"), *options, *run]
+  done = subprocess.run(
+    words, env=environment, cwd=workdir.parent, capture_output=True, text=True, timeout=120
+  )
+  found = re.search(r"Submitted batch job (\d+)", done.stdout)
+  assert found, done.stdout + done.stderr
+  return found[1]
+
+
+def said(workdir: Path, job: str) -> str:
+  return (workdir.parent / f"nla-{job}.log").read_text()[-4000:]
+
+
+def stop_in(stage: str, least: int, workdir: Path, job: str, environment: dict[str, str]) -> None:
+  """Sends the job's tasks SIGTERM once a curve has so many lines; returns when the job is queued or runs again."""
+
+  def reached() -> bool:
+    assert state(job, environment) in ("PENDING", "RUNNING", "COMPLETING"), said(workdir, job)
+    return lines(workdir / stage / "metrics.jsonl") >= least
+
+  until(reached, f"{stage} is at step {least}", 60 * MINUTES)
+  command(["scancel", "--signal=TERM", job], environment)
+  until(lambda: state(job, environment) == "PENDING", "the job is queued again", 120)
+
+
+def ended(job: str, environment: dict[str, str]) -> bool:
+  return state(job, environment) not in ("PENDING", "RUNNING", "COMPLETING")
+
+
+def test_a_job_stopped_in_sft_and_in_rl_goes_on_by_itself(environment, tmp_path):
+  stopped, alone = tmp_path / "stopped", tmp_path / "alone"
+
+  # 1. Stopped twice; each time the launcher's own job puts itself into the queue again.
+  job = submit(stopped, environment)
+  stop_in("sft/av", 3, stopped, job, environment)
+  stop_in("rl", 2, stopped, job, environment)
+  until(lambda: ended(job, environment), "the job has ended", 60 * MINUTES)
+  assert state(job, environment) == "COMPLETED", said(stopped, job)
+  log = (tmp_path / f"nla-{job}.log").read_text()
+  assert "sft av stopped after" in log and "rl stopped after" in log, said(stopped, job)
+
+  # 2. The same job, left alone.
+  job = submit(alone, environment)
+  until(lambda: ended(job, environment), "the undisturbed job has ended", 60 * MINUTES)
+  assert state(job, environment) == "COMPLETED", said(alone, job)
+  for stage in ("sft/ar", "sft/av", "rl"):
+    assert curve(stopped / stage) == curve(alone / stage)
+  assert evaluation(stopped) == evaluation(alone)
+
+
+def test_a_job_that_a_person_cancels_is_not_queued_again(environment, tmp_path):
+  job = submit(tmp_path / "cancelled", environment)
+  log = tmp_path / f"nla-{job}.log"
+  until(lambda: log.exists() and "extract" in log.read_text(), "the run has begun", 60 * MINUTES)
+  command(["scancel", job], environment)
+  until(lambda: ended(job, environment), "the job has ended", 120)
+  assert state(job, environment) == "CANCELLED"
