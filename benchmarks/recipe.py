@@ -77,6 +77,8 @@ VARIANTS = {
   "ar_first": Variant({"ar_steps": 16}),
   "ar_teacher": Variant({"ar_teacher": 0.25}),
   "ar_lagged": Variant({"ar_ema": 0.98}),
+  "extremes": Variant({"extremes": 4}),
+  "extremes_best": Variant({"extremes": 4, "ar_texts": "best"}),
   "group_16": Variant({"activations": 4, "group": 16}),
   "group_4": Variant({"activations": 16, "group": 4}),
   "av_rate_x3": Variant({"av.lr": 6e-5}),
@@ -124,9 +126,9 @@ def supervise(options, name: str) -> None:
       if not link.exists():
         link.symlink_to((shared / FOLDERS[stage]).resolve())
 
-  run = begin(config_of(options, Variant(sft=VARIANTS[name].sft)), workdir)
-  for stage in (stages.extract, stages.teach, stages.sft):
-    stage(run)
+  with begin(config_of(options, Variant(sft=VARIANTS[name].sft)), workdir) as run:
+    for stage in (stages.extract, stages.teach, stages.sft):
+      stage(run)
 
 
 def train(run: Run, folder: Path, seed: int) -> tuple[Pair, dict[str, Any], rl_lib.Examples]:

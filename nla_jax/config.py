@@ -161,6 +161,7 @@ def default_config() -> ConfigDict:
       "steps": 1000,
       "activations": 128,  # a step
       "group": 8,  # explanations an activation
+      "extremes": 0,  # of each group the AV learns from so many, half the most and half the least rewarded; 0: all
       "ar_steps": 0,  # first steps in which only the AR learns, from one explanation of each of more activations
       "max_new_tokens": 150,
       "temperature": 1.0,

@@ -38,6 +38,7 @@ def complaint(capsys, *arguments: str) -> str:
     ("--config.rl.group=1", "at least 2"),
     ("--config.rl.temperature=0.0", "more than 0"),
     ("--config.rl.minibatches=3", "does not divide"),
+    ("--config.rl.extremes=3", "expected an even number up to config.rl.group="),
     ("--config.rl.reward=luck", "mse, cosine, log"),
     ("--config.rl.max_new_tokens=20", "cannot hold the teacher's explanations"),
     ("--config.rl.max_new_tokens=2040", "the 2048 positions"),

@@ -199,6 +199,7 @@ def test_the_options_of_the_recipe_work_together(uninterrupted, shared, nla):
     "loss": "cispo",
     "advantage": "batch",
     "drop_constant": "true",
+    "extremes": 2,
     "ar_texts": "best",
     "kl_taper": 8.0,
     "reward": "log",

@@ -15,7 +15,7 @@ from nla_jax.planning.abstract import Program, given_back, ids, placed, rows
 from nla_jax.planning.model import Model
 from nla_jax.planning.work import held_bytes
 from nla_jax.training.learner import Learner, PolicyBatch, ReconstructionBatch, frozen
-from nla_jax.training.settings import teacher_rows
+from nla_jax.training.settings import learned_samples, teacher_rows
 
 
 def reinforced(config, pair: Pair, model: Model, av, ar, key) -> list[Program]:
@@ -90,7 +90,7 @@ def _texts(learner: Learner, n: int, length: int) -> ReconstructionBatch:
 
 def _scores(rl, learner: Learner, states: dict) -> Program:
   """The reference's log-probabilities of the answers, or those of the policy before its updates."""
-  n = rl.activations * rl.group
+  n = learned_samples(rl)
   answers = (rows(n, _d_model(learner)), rows(n, rl.max_new_tokens, dtype=jnp.int32))
   return Program(
     "rl scores",
@@ -104,7 +104,7 @@ def _scores(rl, learner: Learner, states: dict) -> Program:
 
 def _av_update(rl, learner: Learner, states: dict) -> Program:
   """The AV's update on a minibatch."""
-  n, cap = rl.activations * rl.group // rl.minibatches, rl.max_new_tokens
+  n, cap = learned_samples(rl) // rl.minibatches, rl.max_new_tokens
   batch = PolicyBatch(
     activations=rows(n, _d_model(learner)),
     tokens=rows(n, cap, dtype=jnp.int32),

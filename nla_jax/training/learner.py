@@ -213,11 +213,15 @@ class Learner:
       kl_weight: of the KL, in the loss or (k1) in the reward.
       seed: of the order in which samples are cut into minibatches.
     """
-    # 1. Advantages, and the log-probabilities that the loss compares with.
+    # 1. What is learned from: advantages, and the log-probabilities that the loss compares with.
+    rollout, rewards = jax.tree.map(sharding.fetch, rollout), rewards.astype(np.float32)
+    if self.settings.extremes:
+      chosen = losses.extremes(rewards, self.settings.group, self.settings.extremes)
+      rollout, activations, rewards = _take((rollout, activations, rewards), chosen)
     batch = self._policy_batch(state, rollout, activations, rewards, kl_weight)
 
     # 2. Epochs of minibatches. A whole batch is not permuted: it is one update, whatever the order of its rows.
-    order, n = np.random.default_rng(seed), len(activations)
+    order, n = np.random.default_rng(seed), len(rewards)
     logprob = None
     for _ in range(self.settings.epochs):
       for rows in np.split(order.permutation(n), self.settings.minibatches):
@@ -236,10 +240,8 @@ class Learner:
   def _policy_batch(
     self, state: TrainState, rollout: Rollout, activations, rewards, kl_weight: float
   ) -> PolicyBatch:
-    tokens, lengths, sampled = map(
-      sharding.fetch, (rollout.tokens, rollout.lengths, rollout.logprobs)
-    )
-    mask = np.arange(tokens.shape[1])[None] < lengths[:, None]
+    tokens, sampled = rollout.tokens, rollout.logprobs
+    mask = np.arange(tokens.shape[1])[None] < rollout.lengths[:, None]
 
     def score(params):
       return sharding.fetch(
@@ -249,7 +251,7 @@ class Learner:
     reference = score(self.reference)
     if self.settings.kl == "k1":
       rewards = rewards - kl_weight * self._answers_kl(sampled - reference, mask)
-    rewards, group = rewards.astype(np.float32), self.settings.group
+    rewards, group = rewards.astype(np.float32), self.settings.extremes or self.settings.group
     counted = losses.varying(rewards, group) if self.settings.drop_constant else None
     kind = self.settings.advantage
     advantages = np.asarray(losses.group_advantages(rewards, group, kind, counted))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from nla_jax.arrays import Array
 from nla_jax.models.token_scores import TokenScores
@@ -44,6 +44,24 @@ def varying(rewards: Float[np.ndarray, " samples"], group: int) -> Bool[np.ndarr
   r = rewards.reshape(-1, group)
   # Equal texts may differ in the last bits of their errors.
   return np.repeat(r.max(1) - r.min(1) > _CONSTANT, group)
+
+
+def extremes(
+  rewards: Float[np.ndarray, " samples"], group: int, kept: int
+) -> Integer[np.ndarray, " chosen"]:
+  """The samples with the highest and the lowest rewards of each group, as many of both, in their order.
+
+  Their rewards vary most, and advantages between them carry most of what the group says (down-sampled rollouts,
+  Xu et al. 2025, arXiv 2504.13818).
+
+  Args:
+    rewards: the members of a group stand side by side.
+    group: members of each group.
+    kept: of each group, even.
+  """
+  order = np.argsort(rewards.reshape(-1, group), axis=1, kind="stable")
+  ends = np.concatenate([order[:, : kept // 2], order[:, group - kept // 2 :]], axis=1)
+  return (np.sort(ends, axis=1) + np.arange(len(ends))[:, None] * group).reshape(-1)
 
 
 def group_advantages(

@@ -14,7 +14,7 @@ KEEP_BY = ("fve_fixed", "fve_held_out")
 
 def check_settings(rl) -> None:
   """Raises NLAError for settings that cannot work, before anything is loaded."""
-  samples = rl.activations * rl.group
+  samples, learned = rl.activations * rl.group, learned_samples(rl)
 
   # 1. Numbers that have a least value.
   if not 0 < rl.temperature < math.inf:
@@ -35,13 +35,18 @@ def check_settings(rl) -> None:
     if n < 1:
       raise NLAError(f"config.rl.{name}={n}: at least 1 is needed")
 
-  # 2. Numbers that have to divide: every minibatch and every micro-batch is compiled for one shape.
-  if samples % rl.minibatches:
+  if rl.extremes % 2 or not 0 <= rl.extremes <= rl.group:
     raise NLAError(
-      f"config.rl.minibatches={rl.minibatches} does not divide the {samples} samples "
-      "of a step (activations × group)"
+      f"config.rl.extremes={rl.extremes}: expected an even number up to config.rl.group={rl.group}, or 0 for all"
     )
-  for name, n in (("av", samples // rl.minibatches), ("ar", samples)):
+
+  # 2. Numbers that have to divide: every minibatch and every micro-batch is compiled for one shape.
+  if learned % rl.minibatches:
+    raise NLAError(
+      f"config.rl.minibatches={rl.minibatches} does not divide the {learned} samples "
+      "of a step that the AV learns from (activations × group, or × extremes)"
+    )
+  for name, n in (("av", learned // rl.minibatches), ("ar", samples)):
     if n % rl[name].accumulate:
       raise NLAError(
         f"config.rl.{name}.accumulate={rl[name].accumulate} does not divide the {n} explanations of an update"
@@ -108,6 +113,11 @@ def policy_settings(rl) -> losses.PolicySettings:
     kl_taper=rl.kl_taper,
     drop_empty=rl.drop_constant,
   )
+
+
+def learned_samples(rl) -> int:
+  """How many of a step's explanations the AV learns from."""
+  return rl.activations * (rl.extremes or rl.group)
 
 
 def teacher_rows(rl) -> int:

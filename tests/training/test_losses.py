@@ -9,6 +9,7 @@ from nla_jax.models.token_scores import TokenScores, token_scores
 from nla_jax.training.losses import (
   PolicySettings,
   adapted_kl_weight,
+  extremes,
   group_advantages,
   importance_weights,
   masked_mean,
@@ -286,6 +287,13 @@ def test_k1_is_left_to_the_reward():
   np.testing.assert_allclose(
     _gradient(reference=reference, kl_weight=9.0, kl_kind="k1"), _gradient(kl_weight=0.0), atol=1e-6
   )
+
+
+def test_extremes_are_the_most_and_the_least_rewarded_of_each_group():
+  rewards = np.array([0.1, 0.9, 0.5, 0.4, 0.8, 0.2, 3.0, 3.0, 3.0, 3.0, 2.0, 4.0], np.float32)
+  assert extremes(rewards, 6, 2).tolist() == [0, 1, 10, 11]
+  assert extremes(rewards, 6, 4).tolist() == [0, 1, 4, 5, 6, 9, 10, 11]
+  assert extremes(rewards, 6, 6).tolist() == [*range(12)]
 
 
 def test_the_kl_weight_goes_towards_its_target_a_little_at_a_time():
