@@ -74,8 +74,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
   started = []
   try:
     _start_munge(folder, started)
-    for command in (["slurmctld", "-D"], *(["slurmd", "-D", "-N", name] for name in NAMES)):
-      started.append(subprocess.Popen(command, env=environment))
+    for daemon in (["slurmctld", "-D"], *(["slurmd", "-D", "-N", name] for name in NAMES)):
+      started.append(subprocess.Popen(daemon, env=environment))
     until(lambda: _idle(environment) == 2, "the nodes are idle", 60)
     yield environment
     # No job outlives its cluster.
