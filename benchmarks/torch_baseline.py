@@ -7,13 +7,17 @@ serves, micro-batches where a batch would not fit, no gradient where none is use
 
 import contextlib
 import copy
+import tempfile
+from typing import Any
 
 import numpy as np
+import peft
 import torch
 import transformers
 from torch.nn import functional
 
 from nla_jax.autoencoder.pair import Pair
+from nla_jax.interop.adapters.write import write_adapter
 from nla_jax.interop.base_models.config_json import config_from_architecture
 from nla_jax.interop.base_models.huggingface import tensors_of
 
@@ -30,6 +34,13 @@ def language_model(params, architecture) -> transformers.PreTrainedModel:
     model.load_state_dict({tensor.name: torch.tensor(np.asarray(tensor.make()))}, strict=False)
   model.tie_weights()
   return model
+
+
+def with_adapter(model, architecture, lora, params) -> peft.PeftModel:
+  """The model with our adapter as PEFT trains it; the model's own weights are frozen."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = write_adapter(f"{folder}/adapter", architecture, lora, params, base="")
+    return peft.PeftModel.from_pretrained(model, path, is_trainable=True)
 
 
 def explanations(pair, tokens):
@@ -74,18 +85,39 @@ class TorchNLA:
     pair: prompts, sizes, tokenizer.
     rates: learning rates {"av", "ar"}.
     parts: which models are needed: any of "av", "ar", "reference".
+    adapters: of each model, as ours begin; None where all weights are trained.
   """
 
-  def __init__(self, params, pair: Pair, rates: dict[str, float], parts):
+  def __init__(
+    self,
+    params,
+    pair: Pair,
+    rates: dict[str, float],
+    parts,
+    adapters: dict[str, Any] | None = None,
+  ):
     self.pair, self.layer = pair, pair.layer
-    self.av = language_model(params, pair.verbalizer.architecture)
+    architecture, lora = pair.verbalizer.architecture, pair.verbalizer.lora
+    self.av, self.adapted = language_model(params, architecture), None
     self.models = {"av": self.av}
     if "ar" in parts:
-      self.models["ar"] = Reconstructor(self.av, self.layer)
-    self.reference = copy.deepcopy(self.av).requires_grad_(False) if "reference" in parts else None
+      whole = self.av
+      if adapters is not None:
+        own = language_model(params, architecture)
+        whole = with_adapter(own, architecture, lora, adapters["ar"]).base_model.model
+      self.models["ar"] = Reconstructor(whole, self.layer)
+    if adapters is not None and "av" in parts:
+      self.adapted = with_adapter(self.av, architecture, lora, adapters["av"])
+    # With adapters the base is here: it is the reference, without a copy.
+    copied = "reference" in parts and self.adapted is None
+    self.reference = copy.deepcopy(self.av).requires_grad_(False) if copied else self.av
     self.optimizers = {
       name: torch.optim.AdamW(
-        self.models[name].parameters(), lr=rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0
+        [one for one in self.models[name].parameters() if one.requires_grad],
+        lr=rate,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        weight_decay=0.0,
       )
       for name, rate in rates.items()
       if name in parts
@@ -98,6 +130,22 @@ class TorchNLA:
   @staticmethod
   def precision(bfloat16: bool):
     return torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+
+  def as_reference(self):
+    """A context in which `reference` is the AV as RL begins."""
+    return contextlib.nullcontext() if self.adapted is None else self.adapted.disable_adapter()
+
+  @contextlib.contextmanager
+  def merged(self):
+    """A context in which the adapters are added to their matrices: what generates has no further products."""
+    if self.adapted is None:
+      yield
+      return
+    self.adapted.merge_adapter()
+    try:
+      yield
+    finally:
+      self.adapted.unmerge_adapter()
 
   def extract(self, tokens, position, bfloat16: bool):
     """Residuals after block K, [documents · positions, d], of tokens [documents, length]."""
@@ -166,7 +214,7 @@ class TorchNLA:
     draw = (
       dict(do_sample=False) if greedy else dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
     )
-    with torch.no_grad(), self.precision(bfloat16):
+    with torch.no_grad(), self.merged(), self.precision(bfloat16):
       embedded = self.prompt_embeddings(self.av, torch.tensor(vectors))
       tokens = self.av.generate(
         inputs_embeds=embedded,
@@ -199,7 +247,7 @@ class TorchNLA:
     kl = 0.0
     for part in torch.arange(len(given)).split(MICRO_BATCH):
       with self.precision(bfloat16):
-        with torch.no_grad():
+        with torch.no_grad(), self.as_reference():
           before = self.logprobs(self.reference, all_vectors[part], answers[part])
         now = self.logprobs(self.av, all_vectors[part], answers[part])
       ratio, gap = torch.exp(now - now.detach()), now - before
