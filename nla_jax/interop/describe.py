@@ -1,6 +1,6 @@
 """`nla inspect PATH`: what a model, an AV or AR, a workdir, an activation store, a GGUF or a parquet file is.
 
-Only headers, manifests and sidecars are read, never a weight.
+Only headers, manifests, sidecars and the head of an AR are read, no other weight.
 """
 
 import json

@@ -24,6 +24,7 @@ from nla_jax.interop.adapters.tensors import (
   parse_names,
 )
 from nla_jax.interop.base_models import tensor_files
+from nla_jax.interop.base_models.numbers import check_largest, largest_of
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import TARGETS, Lora
 
@@ -179,17 +180,13 @@ def _opened(path: Path) -> Iterator[Callable[[str], np.ndarray]]:
   """Gives a function of a name that reads one matrix as float32.
 
   Raises:
-    NLAError: the file cannot be read, or a value is not finite.
+    NLAError: the file cannot be read, or holds a number that no trained model has.
   """
 
   def read(key: str) -> np.ndarray:
     array = np.asarray(file.get_tensor(key), np.float32)
-    if np.isfinite(array).all():
-      return array
-    raise NLAError(
-      f"{path}: {key} holds NaN or infinity: the file is damaged or its training failed; fetch it again or "
-      "take another checkpoint"
-    )
+    check_largest(largest_of(array), f"{path}: {key}")
+    return array
 
   try:
     with safe_open(path, "np") as file:

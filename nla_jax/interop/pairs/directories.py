@@ -17,7 +17,8 @@ from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.find import is_hub_id
 from nla_jax.interop.pairs import adapted, sidecar
-from nla_jax.interop.pairs.adapted import HEAD_FILE, INJECTION_FILE
+from nla_jax.interop.pairs.adapted import INJECTION_FILE
+from nla_jax.interop.pairs.head import read_head
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import Lora
@@ -74,7 +75,7 @@ def read_checkpoint(
   model_sidecar, architecture, tokenizer = _read_parts(directory, role, base)
 
   # The small files come first: where one is missing, no weights have been read.
-  head = _read_head(directory, architecture) if role == "ar" else None
+  head = read_head(directory, architecture.d_model) if role == "ar" else None
   injection = _read_injection(directory, architecture, model_sidecar) if role == "av" else None
   lora = None
   if adapted.is_adapted(directory):
@@ -91,15 +92,6 @@ def read_checkpoint(
     injection=injection,
     lora=lora,
   )
-
-
-def _read_head(directory: Path, architecture: Architecture) -> np.ndarray:
-  """An AR's value head, [in, out]."""
-  shape = (architecture.d_model, architecture.d_model)
-  weight = tensor_files.read_file(directory / HEAD_FILE, {"weight": shape})["weight"]
-
-  # torch's linear layers keep [out, in].
-  return np.ascontiguousarray(weight.T)
 
 
 def _read_injection(

@@ -16,8 +16,8 @@ from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.tokenizers import emits_bos, save_tokenizer
 from nla_jax.interop.pairs import sidecar
+from nla_jax.interop.pairs.adapted import HEAD_FILE
 from nla_jax.interop.pairs.directories import (
-  HEAD_FILE,
   INJECTION_FILE,
   INJECTION_NOTE,
   check_parts,
