@@ -143,10 +143,10 @@ class Pair:
     """
     rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
     limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
-    if rows.tokens.shape[1] > limit:
+    # The rows themselves may be longer: what fills them up is never read.
+    if (longest := int(rows.lengths.max())) > limit:
       raise NLAError(
-        f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
-        "shorten it"
+        f"an explanation takes {longest} tokens and the AR's model was made for {limit}; shorten it"
       )
 
     out, batch = [], sharding.round_up_rows(batch)

@@ -310,12 +310,15 @@ def write_file(path: Path, arrays: dict[str, np.ndarray], *, dtype: str = "float
     ) from error
 
 
-def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def read_file(
+  path: Path, shapes: dict[str, tuple[int, ...]], *, others: bool = False
+) -> dict[str, np.ndarray]:
   """Reads the named tensors of one file as float32.
 
   Args:
     path: the file.
     shapes: {name: shape}, of all tensors in it.
+    others: there may be more in it.
 
   Raises:
     NLAError: the file holds other tensors, or one has another shape or a number that no trained model has.
@@ -323,7 +326,7 @@ def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nd
   try:
     with safe_open(path, "np") as file:
       names = set(file.keys())
-      if names != set(shapes):
+      if not names >= set(shapes) or (names != set(shapes) and not others):
         raise NLAError(
           f"{path} holds the keys {sorted(names)}, expected {sorted(shapes)}: take the file "
           "from the checkpoint that it belongs to"

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import tensor_files
 from nla_jax.interop.base_models.numbers import check_largest, largest_of
+from nla_jax.interop.base_models.strays import AR_FILE, has_whole_weights
+from nla_jax.interop.pairs import lora_files
 from nla_jax.interop.pairs.adapted import HEAD_FILE
 from nla_jax.progress import say
 
@@ -61,13 +64,51 @@ def row_norms(weight: np.ndarray) -> RowNorms:
   )
 
 
+def check_other_heads(directory: Path, weight: np.ndarray | None) -> None:
+  """Raises NLAError where a directory's model files hold a head that is not the one in the head's own file.
+
+  Args:
+    directory: an AR's.
+    weight: of the head's own file, None where there is none: then it is said how to make it.
+  """
+  if not has_whole_weights(directory):
+    return
+  files = tensor_files.TensorFiles(directory)
+  for name in sorted(name for name in files.names if name.endswith("head.weight")):
+    shape = files.entry(name).shape
+    # A square one has the form of a value head; that of a vocabulary is a language model's, which no AR has.
+    if len(shape) != 2 or shape[0] != shape[1]:
+      continue
+    if weight is None:
+      raise NLAError(
+        f"{directory} has no {HEAD_FILE}, and its model files hold {name} of that form: where it is the head, save it "
+        f"alone, under the name weight, as {HEAD_FILE}"
+      )
+    if not np.array_equal(files.view(name).astype(np.float32), weight):
+      raise NLAError(
+        f"{directory} holds two heads, {HEAD_FILE} and another one as {name} in its model files: remove the tensor "
+        "that is not the AR's head"
+      )
+
+
 def read_weight(path: Path, d_model: int) -> np.ndarray:
   """The head's matrix as its file has it, [out, in] float32.
 
   Raises:
     NLAError: there is none, it is another model's, or no reconstruction could come of it.
   """
-  weight = tensor_files.read_file(path, {"weight": (d_model, d_model)})["weight"]
+  other = path.with_name(AR_FILE)
+  if path.is_file() and other.is_file():
+    raise NLAError(
+      f"{path.parent} holds a head in {path.name} and in {other.name}: leave the AR's own"
+    )
+  if not path.is_file():
+    check_other_heads(path.parent, None)
+
+  if other.is_file():
+    weight = lora_files.read_head(path.parent, d_model)
+  else:
+    weight = tensor_files.read_file(path, {"weight": (d_model, d_model)})["weight"]
   check_largest(largest_of(weight), f"{path}: weight", zero=False)
   return weight
 
@@ -76,6 +117,7 @@ def read_head(directory: Path, d_model: int) -> np.ndarray:
   """An AR's value head, [in, out]; rows that are zero are said in a line. Raises NLAError as `read_weight` does."""
   path = directory / HEAD_FILE
   weight = read_weight(path, d_model)
+  check_other_heads(directory, weight)
   complaint = row_norms(weight).complaint
   if complaint:
     say(f"{path}: {complaint}")
