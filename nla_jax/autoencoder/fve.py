@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nla_jax.arrays import halved_to_one, namespace
+from nla_jax.autoencoder import given
 from nla_jax.errors import NLAError
 
 _SMALLEST_SQUARED_NORM = 1e-24
@@ -69,7 +70,7 @@ def mse_nrm(predictions: Any, activations: Any) -> Any:
 
 
 def _unit_rows(activations: Any) -> np.ndarray:
-  activations = np.asarray(activations)
+  activations = given.numbers(activations)
   if activations.ndim != 2 or activations.shape[0] < 2:
     raise NLAError(
       f"the FVE baseline needs activations [n, d] with n of 2 or more, got shape {activations.shape}; "
