@@ -23,6 +23,9 @@ _ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bi
 # Constants of the rotary embedding, which older files keep beside the weights.
 _CONSTANTS = re.compile(r"(^|\.)rotary_emb\.\w+$")
 _HEAD = re.compile(r"(^|\.)lm_head\.")
+# In GGUF: what the decoder's tensors begin with, and what is read as the rope's scaling.
+_GGUF_DECODER = ("blk.", "output", "token_embd", "rope_")
+_ROPE_DIVISORS = "rope_freqs.weight"
 _ROWS = 4096  # of a vocabulary, compared at once
 
 
@@ -97,6 +100,20 @@ def _changes(name: str, root: str, is_ar: bool) -> bool:
   if _HEAD.search(name):
     return not is_ar and not name.endswith("lm_head.weight")
   return name.startswith(root)
+
+
+def passed_over_gguf(names: Iterable[str], architecture: Architecture, path: Path) -> list[str]:
+  """As `passed_over`, of a whole model's tensors in a GGUF file."""
+  leaves = parameter_names.all_leaves(architecture, headless=False)
+  read = {leaf.gguf.format(layer=layer) for leaf, layer in leaves}
+  others = sorted(set(names) - read - {_ROPE_DIVISORS})
+  harmful = [name for name in others if name.startswith(_GGUF_DECODER)]
+  if harmful:
+    raise NLAError(
+      f"{path.name} holds {len(harmful)} tensor(s) that a {architecture.family} decoder here does not have, the first "
+      f"is {harmful[0]}: without them it would be another model; use the model's Hugging Face directory instead"
+    )
+  return others
 
 
 def check_tied(files: TensorFiles, architecture: Architecture, root: str, *, whole: bool) -> None:
