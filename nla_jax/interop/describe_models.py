@@ -56,18 +56,10 @@ def describe_model(path: Path) -> Description:
     All that could be read; an error in one part does not hide the others.
   """
   found = Description(str(path), "a Hugging Face model (no NLA: it has no nla_meta.yaml)")
-  side = architecture = tokenizer = None
+  architecture = tokenizer = None
 
   # 1. Each part by itself.
-  if (path / sidecar.MODEL_FILE).is_file():
-    found.kind = "an AV or AR whose sidecar cannot be used"
-    with found.noting():
-      side = sidecar.read_model_sidecar(path)
-      found.kind = {
-        "av": "an activation verbalizer (AV)",
-        "ar": "an activation reconstructor (AR)",
-      }[side.role]
-      found.facts |= _of_sidecar(side)
+  side = _noted_sidecar(path, found)
   adapters = bool(strays.adapter_files(path)) and not strays.has_whole_weights(path)
   if side is not None and adapters:
     return _describe_adapted(path, side, found)
@@ -111,6 +103,19 @@ def describe_model(path: Path) -> Description:
       f"{INJECTION_FILE}, the learned injection map that the sidecar names: copy it from the export"
     )
   return found
+
+
+def _noted_sidecar(path: Path, found: Description) -> sidecar.ModelSidecar | None:
+  """The directory's sidecar, whose facts are noted in `found`; None where there is none that can be used."""
+  if not (path / sidecar.MODEL_FILE).is_file():
+    return None
+  found.kind, side = "an AV or AR whose sidecar cannot be used", None
+  with found.noting():
+    side = sidecar.read_model_sidecar(path)
+    kinds = {"av": "an activation verbalizer (AV)", "ar": "an activation reconstructor (AR)"}
+    found.kind = kinds[side.role]
+    found.facts |= _of_sidecar(side)
+  return side
 
 
 def _describe_adapted(path: Path, side: sidecar.ModelSidecar, found: Description) -> Description:

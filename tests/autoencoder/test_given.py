@@ -13,6 +13,7 @@ from nla_jax.autoencoder import fve, given
 from nla_jax.autoencoder.nla import NLA, Explanation
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.cli import convert
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.loading import load
@@ -223,3 +224,9 @@ def test_the_api_says_what_it_does_not_take(nla, call, said):
 def test_loading_says_what_is_no_name(arguments, said):
   with pytest.raises(NLAError, match=said):
     load(**arguments)
+
+
+def test_arrays_in_files_are_no_store(tmp_path):
+  np.savez(tmp_path / "acts.npz", activations=np.ones((2, D)))
+  with pytest.raises(NLAError, match=r"is a file and no \.parquet"):
+    convert.main([str(tmp_path / "acts.npz"), str(tmp_path / "store")])

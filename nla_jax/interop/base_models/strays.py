@@ -44,12 +44,14 @@ def refuse_adapter(directory: Path) -> None:
 
   `transformers` adds such an adapter to the weights beside it, or to its base, without being asked.
   """
+  # Which of the two is the model cannot be told: a merge may have left the adapter behind, or never happened.
   found = adapter_files(directory)
   if found and has_whole_weights(directory):
     raise NLAError(
       f"{directory} holds whole weights and a LoRA adapter ({found[0]}), and does not say whether the one is in the "
       "other: move the adapter to a directory of its own, or merge it (merge_and_unload) and leave the merged weights"
     )
+
   if found:
     config = files.read_json(directory / ADAPTER_CONFIG)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
@@ -77,6 +79,8 @@ def passed_over(
   leaves = parameter_names.all_leaves(architecture, headless=is_ar)
   read = {root + leaf.hf.format(layer=layer).removeprefix("model.") for leaf, layer in leaves}
   others = sorted(set(names) - read)
+
+  # The one of them that a person can mend has a message of its own.
   harmful = [name for name in others if _changes(name, root, is_ar)]
 
   if is_ar and f"{root}norm.weight" in harmful:
@@ -107,6 +111,8 @@ def passed_over_gguf(names: Iterable[str], architecture: Architecture, path: Pat
   leaves = parameter_names.all_leaves(architecture, headless=False)
   read = {leaf.gguf.format(layer=layer) for leaf, layer in leaves}
   others = sorted(set(names) - read - {_ROPE_DIVISORS})
+
+  # Images and the like come under other names.
   harmful = [name for name in others if name.startswith(_GGUF_DECODER)]
   if harmful:
     raise NLAError(
@@ -131,6 +137,7 @@ def check_tied(files: TensorFiles, architecture: Architecture, root: str, *, who
 
   head, embedding = heads[0], f"{root}embed_tokens.weight"
   same = files.entry(head).shape == files.entry(embedding).shape
+  # Files keep the two in the same kind of number, so samples of their bytes can be compared.
   if same and whole:
     pair = files.view(head), files.view(embedding)
     same = all(_equal_rows(*pair, start) for start in range(0, len(pair[0]), _ROWS))
@@ -160,6 +167,7 @@ def check_one_form(directory: Path) -> None:
       )
     return
 
+  # Without an index, whichever file is read last would win.
   holders: dict[str, Path] = {}
   for path in tensor_files.weight_files(directory):
     for name in tensor_files.read_header(path):

@@ -100,7 +100,8 @@ def _read_injection(
     return tensor_files.read_file(path, injection_shapes(architecture))
 
   # Without its map such an AV would be injected with other vectors than it was trained on.
-  if model_sidecar.training.get("injection") == INJECTION_NOTE:
+  training = model_sidecar.training
+  if training.get("injection") == INJECTION_NOTE or training.get("inject_map") == "affine":
     raise NLAError(
       f"{directory} lacks {INJECTION_FILE}, which its sidecar names: copy it from the export"
     )

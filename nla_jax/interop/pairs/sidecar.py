@@ -161,18 +161,10 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   wanted, directory = role, Path(directory)
   _refuse_absent(directory)
   reader = YamlReader(directory / MODEL_FILE)
-  kind = reader.get("kind", kind=str)
-  if kind == "nla_dataset" and _holds_model(directory):
+  if reader.get("kind", kind=str) == "nla_dataset" and _holds_model(directory):
     return _copied(reader, directory, wanted)
-  if kind != "nla_model":
-    raise NLAError(
-      f"{reader.path} is of kind {kind!r}, expected nla_model: give the directory of an AV or AR"
-    )
-  role_there = reader.get("role", kind=str)
-  if role_there not in _ROLES:
-    raise NLAError(
-      f"{reader.path} has role {role_there!r}, expected one of {', '.join(_ROLES)}: correct it"
-    )
+  role = _role(reader)
+  check_role(role, wanted or role)
 
   # 2. Settings under which the same weights would compute something else.
   reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
@@ -181,8 +173,6 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   )
 
   # 3. The rest. What the other role needs may be missing: each half is useful by itself.
-  role = _ROLES[role_there]
-  check_role(role, wanted or role)
   av, training = role == "av", reader.get("training", kind=dict, required=False) or {}
   mode = injection_mode(reader.data, reader.path)
   if mode is not None:
@@ -209,6 +199,21 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
     created_by=str(reader.get("created_by", required=False) or ""),
     training=training,
   )
+
+
+def _role(reader: YamlReader) -> str:
+  """`av` or `ar`, as a model's sidecar says it. Raises NLAError where it is no model's, or says another role."""
+  kind = reader.get("kind", kind=str)
+  if kind != "nla_model":
+    raise NLAError(
+      f"{reader.path} is of kind {kind!r}, expected nla_model: give the directory of an AV or AR"
+    )
+  role = reader.get("role", kind=str)
+  if role not in _ROLES:
+    raise NLAError(
+      f"{reader.path} has role {role!r}, expected one of {', '.join(_ROLES)}: correct it"
+    )
+  return _ROLES[role]
 
 
 def _refuse_absent(directory: Path) -> None:
