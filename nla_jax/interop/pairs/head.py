@@ -13,8 +13,8 @@ from nla_jax.interop.pairs import lora_files
 from nla_jax.interop.pairs.adapted import HEAD_FILE
 from nla_jax.progress import say
 
-# Rows shorter than this share of the median row say nothing.
-_SMALL = 1e-6
+# Rows shorter than this share of the median row say nothing; one that is so many times a short row says all there is.
+_SMALL, _LARGE = 1e-6, 1e3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class RowNorms:
     median: likewise.
     longest: likewise.
     empty: how many are zero, or so short beside the median that they may as well be.
+    loud: how many outweigh the others so far that every reconstruction points along them.
     rows: how many there are.
   """
 
@@ -33,6 +34,7 @@ class RowNorms:
   median: float
   longest: float
   empty: int
+  loud: int
   rows: int
 
   def __str__(self) -> str:
@@ -40,7 +42,12 @@ class RowNorms:
 
   @property
   def complaint(self) -> str | None:
-    """What to say of rows that make nothing; None where all do."""
+    """What to say of rows that make nothing, or all; None where there are none."""
+    if self.loud:
+      return (
+        f"{self.loud} of the value head's {self.rows} rows outweigh the others (row norms {self}): every "
+        "reconstruction points along them, whatever the text; a part of the file may be damaged, fetch it again"
+      )
     if not self.empty:
       return None
     return (
@@ -55,11 +62,14 @@ def row_norms(weight: np.ndarray) -> RowNorms:
   # The median of the rows that are there: half a head of zeros would make zero the measure.
   there = norms[norms > 0]
   least = _SMALL * np.median(there) if len(there) else np.inf
+  # Against a short row that is no outlier itself: half the rows may be loud.
+  most = _LARGE * np.quantile(norms[norms > least], 0.1) if (norms > least).any() else np.inf
   return RowNorms(
     shortest=float(norms.min()),
     median=float(np.median(norms)),
     longest=float(norms.max()),
     empty=int((norms <= least).sum()),
+    loud=int((norms > most).sum()),
     rows=len(norms),
   )
 

@@ -46,7 +46,19 @@ _FREE = {
   "dataset_id",
 }
 _ABOUT = {"steer", "steering", "steered", "karvonen"}
-_ADDS = {"add", "adds", "added", "adding", "addition", "additive", "additively", "karvonen", "plus"}
+_ADDS = {
+  "add",
+  "adds",
+  "added",
+  "adding",
+  "addition",
+  "additive",
+  "additively",
+  "karvonen",
+  "plus",
+  "sum",
+  "summed",
+}
 _REPLACES = {
   "replace",
   "replaces",
@@ -59,6 +71,7 @@ _REPLACES = {
 _PLAIN = {"raw", "plain", "unnormalised", "unnormalized", "unscaled", "unmatched"}
 _LAYERS = {"layer", "layers", "block", "blocks", "after", "depth"}
 _MANNERS = {"mode", "method", "operation", "op", "how", "style", "combine", "mechanism"}
+_EMBEDDING = {"embed", "embedding", "embeddings"}
 _STRENGTHS = {"strength", "coefficient", "multiplier", "gain", "factor"}
 _TOKENS = {"bos", "eos", "special", "generation", "token", "tokens", "prefix", "space"}
 
@@ -146,7 +159,8 @@ def _speaks(words: list[str], value: Any, said: list[str]) -> bool:
   """Whether a key that does not name the injection speaks of it all the same."""
   manner = any(word in _MANNERS for word in words) and _ADDS & set(said)
   matched = {"norm", "matched"} <= set(said) or {"norm", "matched"} <= set(words)
-  switched = isinstance(value, bool) and bool(_ADDS & set(words)) and not _TOKENS & set(words)
+  names = bool(_ADDS & set(words)) or bool(_REPLACES & set(words) and _EMBEDDING & set(words))
+  switched = isinstance(value, bool) and names and not _TOKENS & set(words)
   # A sentence is a note, not a setting.
   return len(said) <= 8 and bool(manner or matched or switched)
 
@@ -170,7 +184,7 @@ def _layer(words: list[str], value: Any, said: list[str]) -> int | None:
     return None
   if isinstance(value, int | float):
     return int(value) if _LAYERS & set(words) and value == int(value) else None
-  if {"embed", "embedding", "embeddings"} & set(said):
+  if _EMBEDDING & set(said):
     return EMBEDDING
 
   numbers = [int(word) for word in said if word.lstrip("-").isdigit()]

@@ -60,6 +60,14 @@ def test_rows_that_are_nearly_zero_count_as_empty():
   assert head.row_norms(np.eye(8, dtype=np.float32) * 1e-9).empty == 0
 
 
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 16)])
+def test_rows_that_outweigh_the_others_are_said(rows):
+  weight = np.eye(32, dtype=np.float32)
+  assert head.row_norms(weight).complaint is None
+  weight[rows] *= 1e5
+  assert "outweigh the others" in head.row_norms(weight).complaint
+
+
 @pytest.mark.parametrize(
   "value, kind", [(0.0, "zero"), (np.nan, "not finite"), (np.inf, "not finite")]
 )

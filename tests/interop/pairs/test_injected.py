@@ -24,6 +24,7 @@ PLAIN = {
     "max_new_tokens": 24,
     "add_bos_token": True,
     "optimizer": "adamw",
+    "overwrite_output_dir": False,
     "notes": "the rows that were added last are those of the second corpus, at layer 1 of the tree",
   },
 }
@@ -76,6 +77,8 @@ def test_replacement_of_the_embedding_is_read_too(keys):
     ({"injection": {"mode": "cross_attention"}}, "cross_attention"),
     ({"injection": {"mode": "add", "layer": 1, "norm_matched": False}}, "norm_matched: False"),
     ({"injection_mode": "add", "training": {"inject_mode": "replace"}}, "contradicts itself"),
+    ({"vector": {"combine": "sum"}}, "does not say after which block"),
+    ({"replace_embedding": False}, "replace_embedding: False"),
     ({"injection": {"layer": 1}, "injection_layer": 2, "inject_mode": "add"}, "contradicts itself"),
   ],
 )
