@@ -199,12 +199,8 @@ def open_model(
       f"{len(found)}: set num_hidden_layers to the files' number or fetch the model again"
     )
 
-  # 2. Tensors that no table names. Before blocks are left out, since all of them are the model.
-  strays.passed_over(files.names, root, architecture, directory, is_ar=headless)
-  if not headless and stop_layer is None:
-    strays.check_tied(files, architecture, root, whole=True)
-
-  # 3. What is wanted of it.
+  # 2. What is wanted of it.
+  whole, is_ar = architecture, headless
   if stop_layer is not None:
     if not 0 <= stop_layer < architecture.n_layers:
       raise NLAError(
@@ -213,7 +209,7 @@ def open_model(
       )
     architecture, headless = architecture.lower(stop_layer + 1), True
 
-  # 4. Its tensors, by the names that these files give them.
+  # 3. Its tensors, by the names that these files give them.
   rename = names_in(files.names, directory)
 
   def name_of(leaf: parameter_names.Leaf, layer: int | None) -> str:
@@ -221,6 +217,11 @@ def open_model(
 
   model = ModelFiles(files, architecture, headless, name_of)
   files.check(model.shapes)
+
+  # 4. Tensors that no table names, of all blocks: those that are left out are of the same model.
+  strays.passed_over(files.names, root, whole, directory, is_ar=is_ar)
+  if not headless:
+    strays.check_tied(files, architecture, root, whole=True)
   return model
 
 
