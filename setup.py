@@ -66,6 +66,7 @@ setup(
     "test": [
       *DEMO,
       "beartype>=0.20",
+      "hypothesis>=6.100",
       "pytest>=8.0",
       "pytest-timeout>=2.3",
       "pytest-xdist>=3.5",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nla_jax import files, workdir
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.errors import NLAError
 from nla_jax.interop.pairs.load import load_directories
 from nla_jax.run.load import load_run
 
@@ -15,8 +16,8 @@ def load(
   ar: str | os.PathLike | None = None,
   *,
   compute: str = "auto",
-  base: str | None = None,
-  model_adapter: str | None = None,
+  base: str | os.PathLike | None = None,
+  model_adapter: str | os.PathLike | None = None,
 ) -> NLA:
   """Loads an AV and an AR.
 
@@ -34,7 +35,18 @@ def load(
     NLAError: nothing is found under a name; or the files, the sidecars and the tokenizers do not agree; or another
       version of nla_jax made the workdir (what it exported to `hf` still loads).
   """
-  folder = Path(path).expanduser()
+  path, ar, base, model_adapter = (
+    _name(what, value)
+    for what, value in (
+      ("path", path),
+      ("ar", ar),
+      ("base", base),
+      ("model_adapter", model_adapter),
+    )
+  )
+  if path is None:
+    raise NLAError("path=None: expected a folder, package:NAME or a hub id")
+  folder = _folder(path)
   # A language model's folder has a config.json too, but none of a run's keys. A workdir is known before its stages are
   # done, so that what is missing is said by name.
   config = folder / workdir.CONFIG
@@ -44,3 +56,19 @@ def load(
 
   adapter = model_adapter or ""
   return load_directories(path, ar, compute=compute, base=base, model_adapter=adapter)
+
+
+def _name(what: str, value: str | os.PathLike | None) -> str | None:
+  """A path or a name as text. Raises NLAError where it is neither."""
+  name = os.fspath(value) if isinstance(value, os.PathLike) else value
+  if name is not None and not (isinstance(name, str) and name):
+    raise NLAError(f"{what}={value!r}: expected the name of a folder, package:NAME or a hub id")
+  return name
+
+
+def _folder(path: str) -> Path:
+  """The path with `~` as the home folder. Raises NLAError where there is no such user."""
+  try:
+    return Path(path).expanduser()
+  except RuntimeError as error:
+    raise NLAError(f"path={path!r}: {error}; give the whole path") from error

@@ -16,23 +16,20 @@ in kind: training and evaluation share them. The baselines are computed on the h
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from nla_jax.arrays import halved_to_one, namespace
+from nla_jax.autoencoder import given
 from nla_jax.errors import NLAError
 
 _SMALLEST_SQUARED_NORM = 1e-24
 
 
-def _namespace(*arrays: Any) -> Any:
-  return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
-
-
 def normalise(vectors: Any, scale: float = 1.0) -> Any:
-  """Scales each vector to norm `scale`: v / max(||v||, 1e-12) * scale, computed in float32 or better.
+  """Scales each vector to norm `scale`: v / ||v|| * scale, computed in float32 or better.
 
-  A zero vector stays zero, and the gradient there is finite: the floor is applied below the square root.
+  Vectors of any finite size have their direction: the largest entry is brought near 1 first, exactly. A zero vector
+  stays zero, and the gradient there is finite: a floor is applied below the square root.
 
   Args:
     vectors: [..., d], any floating dtype.
@@ -41,9 +38,9 @@ def normalise(vectors: Any, scale: float = 1.0) -> Any:
   Returns:
     [..., d] in float32, or float64 where the input was.
   """
-  xp = _namespace(vectors)
+  xp = namespace(vectors)
   vectors = xp.asarray(vectors)
-  vectors = vectors.astype(xp.promote_types(vectors.dtype, xp.float32))
+  vectors = halved_to_one(vectors.astype(xp.promote_types(vectors.dtype, xp.float32)))
 
   # The floor stands below the root: the gradient of the root of 0 is infinite.
   squared = xp.sum(vectors * vectors, axis=-1, keepdims=True)
@@ -55,7 +52,7 @@ def cosine(predictions: Any, activations: Any) -> Any:
 
   Never report it alone: where the baseline is 0.04 (Gemma), a constant answer already has cosine 0.98.
   """
-  xp = _namespace(predictions, activations)
+  xp = namespace(predictions, activations)
   return xp.sum(normalise(predictions) * normalise(activations), axis=-1)
 
 
@@ -65,7 +62,7 @@ def mse_nrm(predictions: Any, activations: Any) -> Any:
   Summed from the difference rather than from the cosine: float32 loses half its digits in 1 - cos near 1. A
   zero prediction scores 1 (it has no direction, and lies at distance one from every unit vector).
   """
-  xp = _namespace(predictions, activations)
+  xp = namespace(predictions, activations)
 
   # Not 2 - 2 cos: of two directions that nearly agree, float32 would keep half of the digits.
   difference = normalise(predictions) - normalise(activations)
@@ -73,7 +70,7 @@ def mse_nrm(predictions: Any, activations: Any) -> Any:
 
 
 def _unit_rows(activations: Any) -> np.ndarray:
-  activations = np.asarray(activations)
+  activations = given.numbers(activations)
   if activations.ndim != 2 or activations.shape[0] < 2:
     raise NLAError(
       f"the FVE baseline needs activations [n, d] with n of 2 or more, got shape {activations.shape}; "
@@ -122,7 +119,7 @@ def fve(errors: Any, baseline: float) -> Any:
   Returns:
     A scalar of the array library and dtype of `errors`.
   """
-  return fve_per_activation(_namespace(errors).mean(errors), baseline)
+  return fve_per_activation(namespace(errors).mean(errors), baseline)
 
 
 def fve_per_activation(errors: Any, baseline: float) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nla_jax.autoencoder import given
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.prompts import encode
@@ -64,13 +65,20 @@ class NLA:
     """Explanations of raw activations [n, d_model], each judged by the AR.
 
     Args:
-      activations: array-like; only their directions matter to the AV.
+      activations: an array of numpy, JAX or torch, or a list; only their directions matter.
       greedy: the likeliest words instead of a draw.
       seed: of the draws.
       batch: activations explained at once.
       best_of: draw so many and keep the one that the AR rebuilds best.
+
+    Raises:
+      NLAError: something that is no finite activations [n, d_model], or what the AR rebuilds is no direction.
     """
-    vectors = self._checked(activations)
+    vectors = given.vectors(activations, self.pair.verbalizer.architecture.d_model)
+    best_of, batch = given.count("best_of", best_of), given.count("batch", batch)
+    seed = given.seed(seed)
+    if not len(vectors):
+      return []
 
     # 1. Draw `best_of` explanations of each activation, adjacent.
     repeated = np.repeat(vectors, best_of, axis=0)
@@ -88,18 +96,6 @@ class NLA:
     best = first + errors.reshape(-1, best_of).argmin(axis=1)
     return [self._explanation(texts[i], cosines[i], errors[i]) for i in best]
 
-  def _checked(self, activations: Any) -> np.ndarray:
-    """Activations [n, d_model] float32. Raises NLAError where they are not this pair's."""
-    vectors = np.asarray(activations, np.float32)
-    d = self.pair.verbalizer.architecture.d_model
-    finite = np.isfinite(vectors).all()
-    if vectors.ndim != 2 or vectors.shape[1] != d or not finite:
-      raise NLAError(
-        f"expected finite activations of shape [n, {d}], got {vectors.shape}"
-        + ("" if finite else " with NaN or infinity in it")
-      )
-    return vectors
-
   def _explanation(self, text: str | None, similarity, error) -> Explanation:
     # Without the variance of an evaluation's activations an FVE would be a guess.
     known = self.baseline is not None
@@ -107,28 +103,41 @@ class NLA:
     return Explanation(text, float(similarity), float(error), fve)
 
   def reconstruct(self, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
-    """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning."""
+    """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning.
+
+    Args:
+      texts: a list of texts, or what `explain` returned; None reads as an empty explanation.
+      batch: texts read at once.
+
+    Raises:
+      NLAError: something that is no list of texts, a text too long for the AR, or what is rebuilt is no direction.
+    """
+    texts, batch = given.texts(texts), given.count("batch", batch)
+    if not texts:
+      return np.zeros((0, self.pair.verbalizer.architecture.d_model), np.float32)
     return self.pair.reconstruct(self.ar_params, texts, batch=batch)
 
-  def read(self, text: str, positions: Sequence[int] = (-1,), **options) -> list[Explanation]:
+  def read(self, text: str, positions: int | Sequence[int] = (-1,), **options) -> list[Explanation]:
     """What the target thinks at token positions of `text`.
 
     Args:
       text: what the target reads.
-      positions: indices of its tokens; negative ones count from the end.
+      positions: indices of its tokens, or one; negative ones count from the end.
       options: as for `explain`.
 
     Raises:
-      NLAError: a position outside of the text, or no base model to read with.
+      NLAError: a position outside of the text, a text longer than the model was made for, or no base model to read
+        with.
     """
-    ids = encode(self.pair.tokenizer, text, special=True)
-    places = [p if p >= 0 else len(ids) + p for p in positions]
-    if any(not 0 <= place < len(ids) for place in places):
-      raise NLAError(
-        f"positions {list(positions)} are not all inside this text of {len(ids)} tokens"
-      )
+    # What can be wrong is said before the target is loaded, which may take minutes.
+    ids = encode(self.pair.tokenizer, given.text(text), special=True)
+    places = given.positions(positions, len(ids))
+    _check_length(ids, self.pair.verbalizer.architecture)
+    if not places:
+      return []
 
     architecture, params = self._target
+    _check_length(ids, architecture)
     found = target.read(
       params,
       jnp.array([ids], jnp.int32),
@@ -162,3 +171,12 @@ class NLA:
         "the right one with nla_jax.load(…, base=…)"
       )
     return architecture, params
+
+
+def _check_length(ids: Sequence[int], architecture: Architecture) -> None:
+  """Raises NLAError where a text has more tokens than a model has learned positions: its states there mean nothing."""
+  if len(ids) > architecture.max_positions:
+    raise NLAError(
+      f"this text takes {len(ids)} tokens and the model was made for {architecture.max_positions}: give a shorter one, "
+      "which ends where you want to read"
+    )

@@ -148,14 +148,14 @@ class Pair:
     """Reconstructions [n, d_model] float32 of texts of any length; None reads as an empty explanation.
 
     Raises:
-      NLAError: a text is longer than the AR's model was made for.
+      NLAError: a text is longer than the AR's model was made for, or what is rebuilt from one is no direction.
     """
     rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
     limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
-    if rows.tokens.shape[1] > limit:
+    # The rows themselves may be longer: what fills them up is never read.
+    if (longest := int(rows.lengths.max())) > limit:
       raise NLAError(
-        f"an explanation takes {int(rows.lengths.max())} tokens and the AR's model was made for {limit}; "
-        "shorten it"
+        f"an explanation takes {longest} tokens and the AR's model was made for {limit}; shorten it"
       )
 
     out, batch = [], sharding.round_up_rows(batch)
@@ -165,7 +165,21 @@ class Pair:
       tokens, lengths = sharding.shard_rows((rows.tokens[index], rows.lengths[index]))
       predicted = _reconstruct(ar_params, before, tokens, lengths, model=self.reconstructor)
       out.append(sharding.fetch(predicted)[: len(texts) - start])
-    return np.concatenate(out)
+    rebuilt = np.concatenate(out)
+    _check_directions(rebuilt, texts)
+    return rebuilt
+
+
+def _check_directions(rebuilt: np.ndarray, texts: Sequence[str | None]) -> None:
+  """Raises NLAError where a reconstruction is zero or not finite: a score of it would look like any other."""
+  largest = np.abs(rebuilt).max(axis=1)
+  bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
+  if len(bad):
+    kind = "zero" if largest[bad[0]] == 0 else "not finite"
+    raise NLAError(
+      f"what the AR rebuilds is {kind} for {len(bad)} of {len(rebuilt)} texts, the first is number {bad[0]}, "
+      f"{(texts[bad[0]] or '')[:40]!r}: its weights are damaged or its training failed; take another checkpoint"
+    )
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -60,6 +60,12 @@ def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError for what a person can mend."""
   options = _parse(arguments)
   parquet = [path for path in options.source if path.endswith(".parquet")]
+  for path in options.source:
+    if path not in parquet and Path(path).is_file():
+      raise NLAError(
+        f"{path} is a file and no .parquet: give parquet files of the reference pipeline or a store; arrays of "
+        "activations are explained by nla_jax.load(…).explain"
+      )
   if not parquet:
     _to_parquet(options)
     return 0

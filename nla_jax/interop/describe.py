@@ -1,6 +1,6 @@
 """`nla inspect PATH`: what a model, an AV or AR, a workdir, an activation store, a GGUF or a parquet file is.
 
-Only headers, manifests and sidecars are read, never a weight.
+Only headers, manifests, sidecars and the head of an AR are read, no other weight.
 """
 
 import json
@@ -15,9 +15,9 @@ from nla_jax.data.store import layout
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.find import cached_directory, locate
+from nla_jax.interop.describe_gguf import describe_gguf
 from nla_jax.interop.describe_models import (
   Description,
-  describe_gguf,
   describe_model,
   is_model,
   size_in_words,

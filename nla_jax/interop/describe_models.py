@@ -1,4 +1,4 @@
-"""Describes a Hugging Face directory, an AV, an AR or a GGUF file without reading its weights."""
+"""Describes a Hugging Face directory, an AV or an AR without reading its weights, but an AR's head."""
 
 import contextlib
 import dataclasses
@@ -11,11 +11,11 @@ import numpy as np
 
 from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
-from nla_jax.interop.adapters.read import read_adapter
-from nla_jax.interop.base_models import gguf, huggingface, parameter_names, tensor_files
-from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
+from nla_jax.interop.base_models import huggingface, parameter_names, strays, tensor_files
 from nla_jax.interop.base_models.tokenizers import emits_bos
-from nla_jax.interop.pairs import adapted, directories, sidecar
+from nla_jax.interop.pairs import adapted, head, sidecar
+from nla_jax.interop.pairs.injected import INJECTION_FILE
+from nla_jax.interop.pairs.lora_files import read_adapters
 from nla_jax.models.architectures import Architecture
 
 
@@ -56,26 +56,26 @@ def describe_model(path: Path) -> Description:
     All that could be read; an error in one part does not hide the others.
   """
   found = Description(str(path), "a Hugging Face model (no NLA: it has no nla_meta.yaml)")
-  side = architecture = tokenizer = None
+  architecture = tokenizer = None
 
   # 1. Each part by itself.
-  if (path / sidecar.MODEL_FILE).is_file():
-    found.kind = "an AV or AR whose sidecar cannot be used"
-    with found.noting():
-      side = sidecar.read_model_sidecar(path)
-      found.kind = {
-        "av": "an activation verbalizer (AV)",
-        "ar": "an activation reconstructor (AR)",
-      }[side.role]
-      found.facts |= _of_sidecar(side)
-  if side is not None and adapted.is_adapted(path):
+  side = _noted_sidecar(path, found)
+  adapters = bool(strays.adapter_files(path)) and not strays.has_whole_weights(path)
+  if side is not None and adapters:
     return _describe_adapted(path, side, found)
+  if adapters and side is None and not found.missing:
+    found.kind = "a LoRA adapter (PEFT)"
+    with found.noting():
+      strays.refuse_adapter(path)
+    return found
+  with found.noting():
+    strays.refuse_adapter(path)
   with found.noting():
     architecture = huggingface.architecture_from_config(huggingface.read_config(path))
-    found.facts |= _of_architecture(architecture)
+    found.facts |= of_architecture(architecture)
   with found.noting():
     tokenizer = huggingface.read_tokenizer(path)
-    found.facts |= _of_tokenizer(tokenizer, found, needs_chat=side is None or side.role == "av")
+    found.facts |= of_tokenizer(tokenizer, found, needs_chat=side is None or side.role == "av")
   with found.noting():
     found.facts |= _of_tensors(
       path, architecture, found, headless=side is not None and side.role == "ar"
@@ -96,14 +96,26 @@ def describe_model(path: Path) -> Description:
   # 3. What only one of the two halves has.
   if side.role == "ar":
     _check_ar(path, side, architecture, found)
-  elif (path / directories.INJECTION_FILE).is_file():
-    found.facts["injection map"] = f"affine, in {directories.INJECTION_FILE}"
+  elif (path / INJECTION_FILE).is_file():
+    found.facts["injection map"] = f"affine, in {INJECTION_FILE}"
   elif "injection" in side.training:
     found.missing.append(
-      f"{directories.INJECTION_FILE}, the learned injection map that the sidecar names: copy it from the "
-      "export"
+      f"{INJECTION_FILE}, the learned injection map that the sidecar names: copy it from the export"
     )
   return found
+
+
+def _noted_sidecar(path: Path, found: Description) -> sidecar.ModelSidecar | None:
+  """The directory's sidecar, whose facts are noted in `found`; None where there is none that can be used."""
+  if not (path / sidecar.MODEL_FILE).is_file():
+    return None
+  found.kind, side = "an AV or AR whose sidecar cannot be used", None
+  with found.noting():
+    side = sidecar.read_model_sidecar(path)
+    kinds = {"av": "an activation verbalizer (AV)", "ar": "an activation reconstructor (AR)"}
+    found.kind = kinds[side.role]
+    found.facts |= _of_sidecar(side)
+  return side
 
 
 def _describe_adapted(path: Path, side: sidecar.ModelSidecar, found: Description) -> Description:
@@ -112,16 +124,16 @@ def _describe_adapted(path: Path, side: sidecar.ModelSidecar, found: Description
   with found.noting():
     base = adapted.base_of(side)
     architecture = adapted.architecture_of(base, side)
-    found.facts |= _of_architecture(architecture)
+    found.facts |= of_architecture(architecture)
     side.verify(base.tokenizer)
 
-    adapter = read_adapter(path, architecture)
+    adapter = read_adapters(path, architecture)
     lora = adapter.lora
     found.facts["adapters"] = (
       f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"
     )
     sizes = (leaf.size for leaf in adapter.params["layers"].values())
-    found.facts["parameters of the adapters"] = _count(sum(sizes))
+    found.facts["parameters of the adapters"] = count(sum(sizes))
   if side.role == "ar":
     _check_ar(path, side, None, found)
   return found
@@ -138,50 +150,22 @@ def _check_ar(
       f"one has {architecture.n_layers}: cut it to blocks 0..{side.layer_index}"
     )
 
-  head = path / directories.HEAD_FILE
-  if not head.is_file():
+  file = path / adapted.HEAD_FILE
+  if not file.is_file() and not file.with_name(strays.AR_FILE).is_file():
     found.missing.append(
-      f"{directories.HEAD_FILE}, the value head: fetch it, nothing can be reconstructed without it"
+      f"{adapted.HEAD_FILE}, the value head: fetch it, nothing can be reconstructed without it"
     )
+    with found.noting():
+      head.check_other_heads(path, None)
     return
 
   with found.noting():
-    shapes = {name: entry.shape for name, entry in tensor_files.read_header(head).items()}
-    if shapes != {"weight": (side.d_model, side.d_model)}:
-      raise NLAError(f"{head} holds {shapes}, expected weight of ({side.d_model}, {side.d_model})")
-    found.facts["value head"] = f"{side.d_model} × {side.d_model}"
-
-
-def describe_gguf(path: Path) -> Description:
-  """Describes a GGUF file from its header."""
-  found = Description(str(path), "a GGUF file")
-  with found.noting():
-    # 1. What the header says of the file.
-    reader = gguf.open_reader(path)
-    header = {name: field.contents() for name, field in reader.fields.items()}
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    found.facts["name"] = header.get("general.name")
-    found.facts["family"] = header.get("general.architecture")
-    kinds = Counter(tensor.tensor_type.name for tensor in tensors.values())
-    found.facts["stored as"] = ", ".join(f"{n} tensors {kind}" for kind, n in kinds.most_common())
-    found.facts["parameters"] = _count(
-      sum(int(np.prod(tensor.shape)) for tensor in tensors.values())
-    )
-    found.facts["size"] = size_in_words(path.stat().st_size)
-    found.facts["licence"] = header.get("general.license")
-
-    # 2. What it says of the model, and whether the model's tensors are there.
-    with found.noting():
-      architecture = gguf.architecture_from_header(header, tensors, path)
-      found.facts |= _of_architecture(architecture)
-      leaves = parameter_names.all_leaves(architecture, headless=False)
-      wanted = [leaf.gguf.format(layer=layer) for leaf, layer in leaves]
-      _note_absent(found, [name for name in wanted if name not in tensors])
-
-    # 3. The tokenizer: a model of a family that is not known may still have one that is.
-    with found.noting():
-      found.facts |= _of_tokenizer(tokenizer_from_header(header), found, needs_chat=True)
-  return found
+    # The one matrix that is read here: it is small, and no header says whether it can rebuild anything.
+    weight = head.read_weight(file, side.d_model)
+    norms = head.row_norms(weight)
+    found.facts["value head"] = f"{side.d_model} × {side.d_model}, row norms {norms}"
+    found.missing += filter(None, [norms.complaint])
+    head.check_other_heads(path, weight)
 
 
 def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
@@ -211,7 +195,7 @@ def _of_sidecar(side: sidecar.ModelSidecar) -> dict[str, object]:
   return facts | {f"training.{name}": value for name, value in side.training.items()}
 
 
-def _of_architecture(architecture: Architecture) -> dict[str, object]:
+def of_architecture(architecture: Architecture) -> dict[str, object]:
   """Facts that an architecture gives."""
   a = architecture
   scaling = f", {a.rope_scaling.kind} × {a.rope_scaling.factor:g}" if a.rope_scaling else ""
@@ -235,7 +219,7 @@ def _of_architecture(architecture: Architecture) -> dict[str, object]:
   return facts
 
 
-def _of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[str, object]:
+def of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[str, object]:
   """Facts that a tokenizer gives; notes in `found` where a chat template is needed and missing."""
   facts = {
     "tokenizer": f"{len(tokenizer)} tokens, pads on the {tokenizer.padding_side}, "
@@ -275,7 +259,7 @@ def _of_tensors(
   facts = {
     "weights": f"{len(headers)} tensors in {len(files)} file(s), {size}",
     "stored as": ", ".join(f"{n} tensors {kind}" for kind, n in kinds.most_common()),
-    "parameters": _count(sum(int(np.prod(shape)) for shape, _ in headers.values())),
+    "parameters": count(sum(int(np.prod(shape)) for shape, _ in headers.values())),
   }
   if architecture is None:
     return facts
@@ -284,7 +268,7 @@ def _of_tensors(
   there = huggingface.names_in(headers, path)
   leaves = parameter_names.all_leaves(architecture, headless=headless)
   wanted = [(leaf.hf.format(layer=layer), leaf) for leaf, layer in leaves]
-  _note_absent(found, [name for name, _ in wanted if there(name) not in headers])
+  note_absent(found, [name for name, _ in wanted if there(name) not in headers])
 
   # 3. Shapes. One wrong shape is enough: where config.json is another model's, nearly all are wrong.
   for name, leaf in wanted:
@@ -304,10 +288,26 @@ def _of_tensors(
       f"config.json says {architecture.n_layers} blocks, the files hold more ({above[0]}): set "
       "num_hidden_layers to the files' number"
     )
+    return facts
+
+  # 5. What no table names.
+  with found.noting():
+    facts["not read"] = _passed_over(path, architecture, is_ar=headless)
   return facts
 
 
-def _note_absent(found: Description, names: list[str]) -> None:
+def _passed_over(path: Path, architecture: Architecture, *, is_ar: bool) -> str | None:
+  """What lies in the files and is not read; None for nothing. Raises NLAError where it would change the result."""
+  strays.check_one_form(path)
+  files = tensor_files.TensorFiles(path)
+  root = huggingface.root_of(files.names, path)
+  names = strays.passed_over(files.names, root, architecture, path, is_ar=is_ar)
+  if not is_ar:
+    strays.check_tied(files, architecture, root, whole=False)
+  return f"{len(names)} tensor(s), the first is {names[0]}" if names else None
+
+
+def note_absent(found: Description, names: list[str]) -> None:
   """Notes that tensors are missing, in one line."""
   if names:
     found.missing.append(
@@ -315,7 +315,7 @@ def _note_absent(found: Description, names: list[str]) -> None:
     )
 
 
-def _count(n: int) -> str:
+def count(n: int) -> str:
   return f"{n:,}"
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Bool, Float
 
-from nla_jax.arrays import Array
+from nla_jax.arrays import Array, halved_to_one
 
 EMBEDDING = -1
 REPLACE, ADD = "replace", "add"
@@ -46,7 +46,7 @@ class Injection:
     full = x.astype(jnp.float32)
     # The epsilon stands inside the root, so that a zero residual has a finite gradient.
     length = jnp.sqrt(jnp.sum(full * full, axis=-1, keepdims=True) + 1e-12)
-    v = self.vectors.astype(jnp.float32)
+    v = halved_to_one(jnp.asarray(self.vectors, jnp.float32))
     v = v / jnp.sqrt(jnp.sum(v * v, axis=-1, keepdims=True) + 1e-12)
     if self.strength is not None:
       v = v * self.strength[:, None]

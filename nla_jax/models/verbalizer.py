@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from nla_jax.arrays import Array
+from nla_jax.arrays import Array, halved_to_one
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.cache import Cache
 from nla_jax.models.injection import ADD, EMBEDDING, REPLACE, Injection
@@ -35,7 +35,7 @@ class InjectionMap(nn.Module):
   @nn.compact
   def __call__(self, vectors: Float[Array, "batch d_model"]) -> Float[Array, "batch d_model"]:
     """What is injected for raw activations, in float32; a zero vector stays zero without a bias."""
-    v = vectors.astype(jnp.float32)
+    v = halved_to_one(jnp.asarray(vectors, jnp.float32))
     v = self.scale * v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
     if self.affine:
       d = v.shape[-1]

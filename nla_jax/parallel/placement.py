@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 
-def copy_to_devices(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.Array, bool]:
+def copy_to_devices(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.Array, float]:
   """One host array on the devices.
 
   Args:
@@ -23,16 +23,16 @@ def copy_to_devices(array: np.ndarray, sharding: Sharding, dtype) -> tuple[jax.A
     dtype: on the devices.
 
   Returns:
-    (the array in `dtype`, whether every value in it is finite).
+    (the array in `dtype`, its largest magnitude: NaN where it holds one).
   """
   placed = _copy(array, sharding)
   # On the devices the cast and the check read the array once, in parallel; the host would read it again.
   if placed.dtype == dtype:
-    return placed, bool(jax.jit(_all_finite)(placed))
+    return placed, float(jax.jit(_largest)(placed))
 
   cast = jax.jit(_cast, static_argnums=1, out_shardings=(sharding, _whole(sharding)))
-  placed, finite = cast(placed, np.dtype(dtype))
-  return placed, bool(finite)
+  placed, largest = cast(placed, np.dtype(dtype))
+  return placed, float(largest)
 
 
 def stack(
@@ -49,21 +49,21 @@ def stack(
     dtype: on the devices.
 
   Returns:
-    (the stack, [n] bool: whether every value of a layer is finite).
+    (the stack, [n] float32: the largest magnitude of each layer, NaN where it holds one).
   """
   stacked = jnp.zeros(shape, dtype, device=sharding)
-  finite = jnp.ones(shape[0], bool, device=_whole(sharding))
+  largest = jnp.zeros(shape[0], jnp.float32, device=_whole(sharding))
 
   # Donated: each call fills the same buffer, so the stack exists once.
   write = jax.jit(_write, donate_argnums=(0, 1), out_shardings=(sharding, _whole(sharding)))
   of_one = _of_one(sharding)
   for layer in range(shape[0]):
     tensor = _copy(read(layer), of_one)
-    stacked, finite = write(stacked, finite, tensor, np.int32(layer))
+    stacked, largest = write(stacked, largest, tensor, np.int32(layer))
     # Its memory is free before the next one is copied.
     del tensor
     jax.block_until_ready(stacked)
-  return stacked, np.asarray(finite)
+  return stacked, np.asarray(largest)
 
 
 def _whole(sharding: Sharding) -> Sharding:
@@ -93,23 +93,25 @@ def _copy(array: np.ndarray, sharding: Sharding) -> jax.Array:
   return jax.make_array_from_single_device_arrays(array.shape, sharding, pieces)
 
 
-def _all_finite(tensor):
-  return jnp.isfinite(tensor.astype(jnp.float32)).all()
+def _largest(tensor):
+  size = jnp.abs(tensor.astype(jnp.float32))
+  # Asked for by itself: a maximum may pass over a NaN on some backends.
+  return jnp.where(jnp.isfinite(size).all(), size.max(initial=0.0), jnp.nan)
 
 
 def _cast(tensor, dtype):
   tensor = tensor.astype(dtype)
-  return tensor, _all_finite(tensor)
+  return tensor, _largest(tensor)
 
 
-def _write(stacked, finite, tensor, layer):
-  """`stacked` with `tensor` as its layer `layer`, and `finite` with what that tensor is."""
+def _write(stacked, largest, tensor, layer):
+  """`stacked` with `tensor` as its layer `layer`, and `largest` with that tensor's."""
   tensor = tensor.astype(stacked.dtype)
-  finite = finite.at[layer].set(_all_finite(tensor))
+  largest = largest.at[layer].set(_largest(tensor))
   if stacked.dtype.itemsize != 2:
-    return jax.lax.dynamic_update_index_in_dim(stacked, tensor, layer, 0), finite
+    return jax.lax.dynamic_update_index_in_dim(stacked, tensor, layer, 0), largest
 
   # XLA's CPU backend updates bfloat16 in place only as bits.
   bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint16)
   updated = jax.lax.dynamic_update_index_in_dim(bits(stacked), bits(tensor), layer, 0)
-  return jax.lax.bitcast_convert_type(updated, stacked.dtype), finite
+  return jax.lax.bitcast_convert_type(updated, stacked.dtype), largest

@@ -9,9 +9,11 @@ from nla_jax.errors import NLAError
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.interop.pairs import adapted, sidecar
-from nla_jax.interop.pairs.directories import INJECTION_FILE
 from nla_jax.interop.pairs.find import pair_directories
+from nla_jax.interop.pairs.injected import INJECTION_FILE
 from nla_jax.interop.pairs.load import load_directories
+from nla_jax.interop.pairs.lora_files import read_adapters
+from nla_jax.models.lora import Lora
 from nla_jax.progress import say
 
 
@@ -30,6 +32,7 @@ def adopt(config: ConfigDict) -> None:
   if adapted.is_adapted(Path(av_folder)):
     base = adapted.base_of(av, config.model)
     lora = read_adapter(av_folder, base.architecture).lora
+    _check_alike(lora, Path(ar_folder), base, ar)
     config.lora.update(rank=lora.rank, alpha=float(lora.alpha), targets=lora.targets)
   elif config.lora.rank:
     # Adapters start on the target's own weights, and those of a pair that was trained whole are others.
@@ -50,6 +53,18 @@ def adopt(config: ConfigDict) -> None:
   say(
     f"init: layer {config.layer}, α {config.inject.scale:g}, prompts and marker are those of {config.init}"
   )
+
+
+def _check_alike(lora: Lora, ar_folder: Path, base: Pretrained, ar: sidecar.ModelSidecar) -> None:
+  """Raises NLAError where the AR has no adapters of the AV's form: a run trains both with one."""
+  other = None
+  if adapted.is_adapted(ar_folder):
+    other = read_adapters(ar_folder, adapted.architecture_of(base, ar)).lora
+  if other != lora:
+    raise NLAError(
+      f"the AV's adapters are {lora}, the AR has {other or 'none'}: a run trains both with one rank, alpha and "
+      "targets; merge them into their base and train the whole pair further"
+    )
 
 
 def load_initial(config: ConfigDict, pretrained: Pretrained) -> NLA:

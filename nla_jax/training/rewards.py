@@ -33,7 +33,8 @@ def best_of_groups(
   errors: Float[np.ndarray, " samples"], fits: Bool[np.ndarray, " samples"], group: int
 ) -> Integer[np.ndarray, " groups"]:
   """The row of each group's explanation with the least error among those that fit; its first where none does."""
-  of_groups = np.where(fits, errors, np.inf).reshape(-1, group)
+  # `argmin` would choose a NaN before any number.
+  of_groups = np.where(fits & np.isfinite(errors), errors, np.inf).reshape(-1, group)
   return np.arange(len(of_groups)) * group + of_groups.argmin(1)
 
 

@@ -132,3 +132,39 @@ def test_fve_takes_errors_or_their_mean_and_answers_in_kind():
   assert fve.fve(errors, 0.6) == pytest.approx(0.5) and fve.fve(0.3, 0.6) == pytest.approx(0.5)
   assert isinstance(fve.fve(jnp.asarray(errors), 0.6), jax.Array)
   assert isinstance(fve.fve_per_activation(jnp.asarray(errors), 0.6), jax.Array)
+
+
+@pytest.mark.parametrize("size", [3e38, 1e20, 1e-20, 1e-37])
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray])
+def test_a_direction_does_not_depend_on_a_finite_size(size, of):
+  """Squares of such entries overflow or vanish in float32: a zero vector scored better than an orthogonal one."""
+  generator = np.random.default_rng(0)
+  units = generator.uniform(0.5, 1, (4, 16)).astype(np.float32)
+  sized, others = units * np.float32(size), of(units[::-1].copy())
+  np.testing.assert_allclose(fve.normalise(of(sized)), fve.normalise(of(units)), rtol=1e-6)
+  np.testing.assert_allclose(
+    fve.mse_nrm(of(sized), others), fve.mse_nrm(of(units), others), rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    fve.cosine(others, of(sized)), fve.cosine(others, of(units)), rtol=1e-5
+  )
+
+
+def test_float64_takes_sizes_of_its_own():
+  np.testing.assert_allclose(fve.normalise(np.array([[3e300, 4e300]])), [[0.6, 0.8]])
+
+
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray])
+def test_ordinary_sizes_keep_every_bit(activations, of):
+  def plain(v):
+    squares = (v * v).sum(axis=-1, keepdims=True)
+    return v * (1.0 / (np if isinstance(v, np.ndarray) else jnp).sqrt(squares))
+
+  np.testing.assert_array_equal(fve.normalise(of(activations)), plain(of(activations)))
+
+
+def test_the_gradient_at_a_huge_prediction_is_finite():
+  target = jnp.asarray(np.eye(1, 8), jnp.float32)
+  huge = jnp.full((1, 8), 1e20, jnp.float32)
+  gradient = jax.grad(lambda p: fve.mse_nrm(p, target).sum())(huge)
+  assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0

@@ -76,22 +76,27 @@ def test_a_pair_is_described_and_nothing_is_missing(pair):
   assert av.facts["injection scale α"] == 12.5 and ar.facts["mse scale"] == 8.0
   assert av.facts["layer"].startswith("2 ") and av.facts["AV template"] == prompts.AV_TEMPLATE
   assert (av.facts["blocks"], ar.facts["blocks"]) == ("4 (0..3)", "3 (0..2)")
-  assert ar.facts["value head"] == "64 × 64"
+  assert ar.facts["value head"].startswith("64 × 64, row norms ")
   assert "nothing is missing" in text(found)
 
 
-def test_weights_are_never_read(pair, monkeypatch):
-  headers, read_header = [], tensor_files.read_header
+def test_no_weight_is_read_but_an_ars_head(pair, monkeypatch):
+  headers, read_header, opened = [], tensor_files.read_header, tensor_files.safe_open
+
+  def only_head(path, *rest):
+    assert path.name == "value_head.safetensors", "a weight was read"
+    return opened(path, *rest)
 
   def refuse(*_):
     raise AssertionError("a weight was read")
 
-  monkeypatch.setattr(tensor_files, "safe_open", refuse)
+  monkeypatch.setattr(tensor_files, "safe_open", only_head)
   monkeypatch.setattr(np, "memmap", refuse)
   monkeypatch.setattr(
     tensor_files, "read_header", lambda path: headers.append(path) or read_header(path)
   )
-  assert describe(pair / "ar").missing == [] and len(headers) == 2
+  assert describe(pair / "ar").missing == []
+  assert {path.name for path in headers} == {"model.safetensors"}
 
 
 def _edit(path, change):
@@ -118,7 +123,7 @@ def _drop_tensor(folder, name):
     (
       "ar",
       lambda f: save_file({"weight": np.eye(32, dtype=np.float32)}, f / "value_head.safetensors"),
-      "expected weight of (64, 64)",
+      "expected [64, 64]",
     ),
     (
       "ar",

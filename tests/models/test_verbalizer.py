@@ -145,3 +145,11 @@ def test_add_is_norm_matched_after_block_1(tiny_architecture, tiny_params, vecto
   rest = dataclasses.replace(tiny_architecture, n_layers=2, vocab_size=rows.size)
   hidden = _apply(Transformer(rest), above, np.arange(rows.size).reshape(rows.shape)).hidden
   assert relative_error(found, hidden[:, slot + len(AFTER) - 1 :]) < 1e-5
+
+
+@pytest.mark.parametrize("size", [3e37, 1e20, 1e-30])
+def test_a_vector_of_any_finite_size_is_injected_with_the_norm_alpha(vectors, size):
+  inject = InjectionMap(SCALE, affine=False)
+  units = vectors / np.abs(vectors).max()
+  found = inject.apply({}, units * np.float32(size))
+  np.testing.assert_allclose(found, inject.apply({}, units), rtol=1e-5)

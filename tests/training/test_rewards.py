@@ -47,6 +47,11 @@ def test_the_best_of_a_group_is_the_least_error_among_those_that_fit():
   assert best_of_groups(errors, fits, 3).tolist() == [2, 4, 6]
 
 
+def test_an_error_that_is_no_number_is_never_the_best():
+  errors = np.array([np.nan, 1.5, 0.5, np.nan, np.inf, 3.0], np.float32)
+  assert best_of_groups(errors, np.ones(6, bool), 3).tolist() == [2, 5]
+
+
 def test_repetition_and_other_scripts_are_shares():
   assert repeated_share("a b c a b c") == pytest.approx(1 / 4) and repeated_share("a b") == 0
   assert non_ascii_share("ab") == 0 and non_ascii_share("aé") == 0.5 and non_ascii_share("") == 0

@@ -24,6 +24,7 @@ from nla_jax.interop.adapters.tensors import (
   parse_names,
 )
 from nla_jax.interop.base_models import tensor_files
+from nla_jax.interop.base_models.numbers import check_largest, largest_of
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import TARGETS, Lora
 
@@ -67,11 +68,32 @@ def read_adapter(
     NLAError: a file is missing or damaged, the adapter is more than plain LoRA of the blocks' matrices, it belongs to
       another base, or it changes none of the wanted blocks.
   """
-  # 1. What is there.
   directory = Path(directory)
   settings = read_settings(directory)
-  path = _weights_file(directory)
-  entries = tensor_files.read_header(path)
+  return read_matrices(_weights_file(directory), settings, architecture, layers=layers)
+
+
+def read_matrices(
+  path: Path,
+  settings: Settings,
+  architecture: Architecture,
+  *,
+  layers: int | None = None,
+  names: dict[str, str] | None = None,
+) -> Adapter:
+  """Reads the matrices of one file; the rest is as `read_adapter` has it.
+
+  Args:
+    path: the file.
+    settings: ranks and scales.
+    architecture: of the whole model that is adapted.
+    layers: how many of the first blocks are wanted; None for all.
+    names: {PEFT's name: name in the file}, where the file has names of its own.
+  """
+  # 1. What is there.
+  header = tensor_files.read_header(path)
+  names_there = names or dict(zip(header, header))
+  entries = {name: header[there] for name, there in names_there.items()}
   names = parse_names(entries, architecture, path)
   _check_entries(entries, names, settings, architecture, path)
 
@@ -88,7 +110,8 @@ def read_adapter(
 
   # 3. The matrices.
   lora = _common(wanted, settings)
-  params = _read_stacks(path, wanted, lora, settings, architecture, layers)
+  with _opened(path, names_there) as read:
+    params = _read_stacks(read, wanted, lora, settings, architecture, layers)
   return Adapter(
     lora=lora,
     params={"layers": params},
@@ -146,7 +169,7 @@ def _common(matrices: Iterable[Matrix], settings: Settings) -> Lora:
 
 
 def _read_stacks(
-  path: Path,
+  read: Callable[[str], np.ndarray],
   matrices: Iterable[Matrix],
   lora: Lora,
   settings: Settings,
@@ -159,37 +182,32 @@ def _read_stacks(
     for half, shape in zip("ab", our_shapes(leaves[name], architecture, lora.rank), strict=True):
       stacks[f"{name}_lora_{half}"] = np.zeros((layers, *shape), np.float32)
 
-  with _opened(path) as read:
-    for matrix in matrices:
-      rank, name = settings.rank_of(matrix.module), matrix.leaf.ours
-      shapes = our_shapes(matrix.leaf, architecture, rank)
-      a, b = (
-        from_file(read(matrix.key(half)), shape) for half, shape in zip(HALVES, shapes, strict=True)
-      )
-      stacks[f"{name}_lora_a"][matrix.layer, ..., :rank] = a
+  for matrix in matrices:
+    rank, name = settings.rank_of(matrix.module), matrix.leaf.ours
+    shapes = our_shapes(matrix.leaf, architecture, rank)
+    a, b = (
+      from_file(read(matrix.key(half)), shape) for half, shape in zip(HALVES, shapes, strict=True)
+    )
+    stacks[f"{name}_lora_a"][matrix.layer, ..., :rank] = a
 
-      # Exactly 1 where no pattern names the module, so its numbers are the file's own.
-      factor = np.float32(settings.scale_of(matrix.module) / settings.scale)
-      stacks[f"{name}_lora_b"][matrix.layer, :rank] = b * factor
+    # Exactly 1 where no pattern names the module, so its numbers are the file's own.
+    factor = np.float32(settings.scale_of(matrix.module) / settings.scale)
+    stacks[f"{name}_lora_b"][matrix.layer, :rank] = b * factor
   return stacks
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Callable[[str], np.ndarray]]:
-  """Gives a function of a name that reads one matrix as float32.
+def _opened(path: Path, names: dict[str, str]) -> Iterator[Callable[[str], np.ndarray]]:
+  """Gives a function of PEFT's name that reads one matrix as float32; `names` are those in the file.
 
   Raises:
-    NLAError: the file cannot be read, or a value is not finite.
+    NLAError: the file cannot be read, or holds a number that no trained model has.
   """
 
   def read(key: str) -> np.ndarray:
-    array = np.asarray(file.get_tensor(key), np.float32)
-    if np.isfinite(array).all():
-      return array
-    raise NLAError(
-      f"{path}: {key} holds NaN or infinity: the file is damaged or its training failed; fetch it again or "
-      "take another checkpoint"
-    )
+    array = np.asarray(file.get_tensor(names[key]), np.float32)
+    check_largest(largest_of(array), f"{path}: {key}")
+    return array
 
   try:
     with safe_open(path, "np") as file:

@@ -139,7 +139,7 @@ def read_settings(directory: str | Path) -> Settings:
     "ranks": config.get("rank_pattern") or {},
     "alphas": config.get("alpha_pattern") or {},
   }
-  _check_numbers(**numbers, path=path)
+  check_numbers(**numbers, path=path)
   base = config.get("base_model_name_or_path")
   return Settings(base=str(base or ""), rslora=bool(config.get("use_rslora")), **numbers)
 
@@ -167,7 +167,7 @@ def _check_plain(config: dict[str, Any], path: Path) -> None:
     )
 
 
-def _check_numbers(rank, alpha, ranks, alphas, path: Path) -> None:
+def check_numbers(rank, alpha, ranks, alphas, path: Path) -> None:
   """Raises NLAError where a rank is no positive integer, a scale no finite number, or a pattern no expression."""
   for field, value in (("rank_pattern", ranks), ("alpha_pattern", alphas)):
     if not isinstance(value, dict):

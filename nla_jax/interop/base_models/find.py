@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.base_models import huggingface, tensor_files
+from nla_jax.interop.base_models import gguf_files, huggingface, tensor_files
 
 # `*.yaml` is an NLA's sidecar; a model card passes on what the last line names.
 _HUB_FILES = (
@@ -103,6 +103,9 @@ def find_package_gguf(package: str) -> Path:
   if not found and (parts := _gguf_parts(package)):
     return _joined(package, parts)
 
+  # Numbered parts of one file count as one; whoever opens the first opens all.
+  if len(found) > 1 and len(series := gguf_files.parts_of(found[0])) == len(found):
+    return series[0]
   if len(found) != 1:
     names = ", ".join(path.name for path in found) or "none"
     raise NLAError(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.base_models import parameter_names
+from nla_jax.interop.base_models import parameter_names, strays
+from nla_jax.interop.base_models.gguf_files import open_gguf
 from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
-from nla_jax.interop.base_models.record import Pretrained, hash_file, hash_tokenizer
+from nla_jax.interop.base_models.record import Pretrained, hash_tokenizer
 from nla_jax.models.architectures import Architecture, RopeScaling
 
 
@@ -85,23 +86,23 @@ FAMILIES = {  # by general.architecture
 def read_gguf(
   path: str | Path, stop_layer: int | None = None, *, dtype: str = "float32", weights: bool = True
 ) -> Pretrained:
-  """Reads a model and its tokenizer from one GGUF file.
+  """Reads a model and its tokenizer from a GGUF file, or from one in parts.
 
   Args:
-    path: the file.
+    path: the file, or any of its parts.
     stop_layer: K, 0-based; only blocks 0..K are dequantised, without final norm and unembedding.
     dtype: of the parameters, `float32` or `bfloat16`.
     weights: dequantise the parameters too.
 
   Raises:
-    NLAError: the file is missing, truncated, no GGUF, or of a family that is not known.
+    NLAError: the file is missing, truncated, no GGUF, of a family that is not known, or more than the decoder has.
   """
   # 1. The header, and where the tensors lie in the mapped file.
   path = Path(path)
-  reader = open_reader(path)
-  header = {name: field.contents() for name, field in reader.fields.items()}
-  tensors = {tensor.name: tensor for tensor in reader.tensors}
+  opened = open_gguf(path)
+  header, tensors = opened.header, opened.tensors
   architecture = architecture_from_header(header, tensors, path)
+  strays.passed_over_gguf(tensors, architecture, path)
 
   headless = stop_layer is not None
   if headless:
@@ -128,46 +129,14 @@ def read_gguf(
     params=params,
     tokenizer=tokenizer,
     source=str(path),
-    model_hash=hash_file(path),
+    model_hash=opened.hash(),
     tokenizer_hash=hash_tokenizer(tokenizer),
   )
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
   """The key/value pairs of a GGUF file; tensors are not read. Raises NLAError as `read_gguf` does."""
-  return {name: field.contents() for name, field in open_reader(Path(path)).fields.items()}
-
-
-def open_reader(path: Path):
-  """Opens a file as a `gguf.GGUFReader` whose tensors stay memory-mapped.
-
-  Raises:
-    NLAError: it is no whole GGUF file.
-  """
-  from gguf import GGUFReader  # 0.4 s to import, and `import nla_jax` does not need it
-
-  class Reader(GGUFReader):
-    """A reader that slices the file as a plain array over the same mapping.
-
-    A vocabulary is cut out in half a million slices, and as many `np.memmap`s take seconds to make.
-    """
-
-    data = property(
-      lambda self: self._data, lambda self, mapped: setattr(self, "_data", np.asarray(mapped))
-    )
-
-  if not path.is_file():
-    raise NLAError(f"no GGUF file at {path}: check the path")
-
-  try:
-    return Reader(path)
-  except Exception as error:
-    # The reader has no error of its own: damage shows as ValueError, IndexError, KeyError, UnicodeDecodeError, ...
-    size = path.stat().st_size
-    raise NLAError(
-      f"{path} ({size} bytes) is not a whole GGUF file ({type(error).__name__}: {error}): fetch "
-      "it again"
-    ) from error
+  return open_gguf(path).header
 
 
 def architecture_from_header(
@@ -278,7 +247,7 @@ def _read_tensor(
   path: Path,
 ) -> np.ndarray:
   """One tensor as float32, in the shape and the order of rows of a Hugging Face file."""
-  from gguf import dequantize  # lazy for the reason in `open_reader`
+  from gguf import dequantize  # lazy for the reason in `gguf_files`
 
   name = leaf.gguf.format(layer=layer)
   if name not in tensors:

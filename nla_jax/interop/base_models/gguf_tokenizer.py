@@ -24,6 +24,8 @@ from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.gguf_sentencepiece import USER_DEFINED, sentencepiece_bpe
 
 _UNKNOWN, _CONTROL = 2, 3  # tokenizer.ggml.token_type
+# DeepSeek's distillations keep Qwen2's tokenizer and rename its special tokens.
+_QWEN2 = ("qwen2", "deepseek-r1-qwen")
 
 
 def _words(digits: str) -> pre_tokenizers.PreTokenizer:
@@ -48,14 +50,18 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     return gpt2
   if name == "smollm":
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
-  if name == "qwen2":
+  if name in _QWEN2:
     return _words(r"\p{N}")
   if name in ("llama-bpe", "llama3", "llama-v3"):
     return _words(r"\p{N}{1,3}")
 
+  given = (
+    f"GGUF pre-tokenizer {name!r} is not known"
+    if name
+    else "the GGUF header names no pre-tokenizer"
+  )
   raise NLAError(
-    f"GGUF pre-tokenizer {name!r} is not known (gpt-2, smollm, qwen2, llama-bpe are): use the "
-    "model's Hugging Face directory instead"
+    f"{given} (gpt-2, smollm, qwen2, deepseek-r1-qwen, llama-bpe are): use the model's Hugging Face directory instead"
   )
 
 
@@ -74,7 +80,7 @@ def _byte_level_bpe(header: dict[str, Any]) -> tuple[Tokenizer, list[str]]:
   tokenizer.decoder = decoders.ByteLevel()
 
   # No key of the header says it; Qwen2's own tokenizer.json has it.
-  if pre == "qwen2":
+  if pre in _QWEN2:
     tokenizer.normalizer = normalizers.NFC()
   return tokenizer, tokens
 
@@ -112,22 +118,28 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     raise NLAError(
       f"GGUF header lacks tokenizer.ggml.{missing[0]}: convert the model again with its tokenizer"
     )
-  tokenizer, tokens = build(header)
+  try:
+    tokenizer, tokens = build(header)
+  except NLAError:
+    raise
+  except Exception as error:
+    # `tokenizers` has no error of its own: it says so of a merge whose result is no token, and the like.
+    reason = " ".join(str(error).split())
+    raise NLAError(
+      f"the tokenizer in the GGUF header contradicts itself ({reason}): convert the model again"
+    ) from error
 
   # 2. Tokens that are matched before text is cut. Only the special ones disappear when ids are decoded without them.
   types = header["tokenizer.ggml.token_type"]
   tokenizer.add_special_tokens(_added(tokens, types, (_UNKNOWN, _CONTROL), special=True))
   tokenizer.add_tokens(_added(tokens, types, (USER_DEFINED,), special=False))
 
-  # 3. The BOS. Headers of Llama 3 do not say that it is added.
+  # 3. What is put around a text. Headers of Llama 3 do not say that a BOS is.
   bos = _named(header, tokens, "bos")
   adds_bos = (
     bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
   )
-  if adds_bos:
-    tokenizer.post_processor = processors.TemplateProcessing(
-      single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
-    )
+  _put_around(tokenizer, tokens, bos if adds_bos else None, _appended(header, tokens))
 
   special = {
     # A BOS that is never emitted (SmolLM2 names <|im_start|>) makes other readers refuse an exported AR.
@@ -142,6 +154,35 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     chat_template=header.get("tokenizer.chat_template"),
     clean_up_tokenization_spaces=False,
   )
+
+
+def _appended(header: dict[str, Any], tokens: list[str]) -> str | None:
+  """The EOS where the header says that it follows every text. Raises NLAError where it asks for more than that."""
+  for key in ("add_sep_token", "add_space_prefix"):
+    # Gemma's builder has looked at the second itself.
+    if header.get(f"tokenizer.ggml.{key}") and header["tokenizer.ggml.model"] == "gpt2":
+      raise NLAError(
+        f"GGUF byte-level tokenizer with {key} is not known: use the model's Hugging Face directory instead"
+      )
+  if not header.get("tokenizer.ggml.add_eos_token"):
+    return None
+
+  eos = _named(header, tokens, "eos")
+  if eos is None:
+    raise NLAError(
+      "the GGUF header says add_eos_token and names no EOS: convert the model again with its tokenizer"
+    )
+  return eos
+
+
+def _put_around(tokenizer: Tokenizer, tokens: list[str], bos: str | None, eos: str | None) -> None:
+  """Puts a BOS before and an EOS after every text, where there are such."""
+  special = [(token, tokens.index(token)) for token in dict.fromkeys(filter(None, (bos, eos)))]
+  if special:
+    single, second = (" ".join(filter(None, (bos, text, eos))) for text in ("$A", "$B"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+      single=single, pair=f"{single} {second}", special_tokens=special
+    )
 
 
 def _added(

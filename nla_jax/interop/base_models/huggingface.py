@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.base_models import parameter_names, tensor_files
+from nla_jax.interop.base_models import parameter_names, strays, tensor_files
 from nla_jax.interop.base_models.config_json import (
   architecture_from_config,
   config_from_architecture,
@@ -32,6 +32,7 @@ __all__ = [
   "read_directory",
   "read_params",
   "read_tokenizer",
+  "root_of",
   "shards_up_to",
   "tensors_of",
 ]
@@ -56,6 +57,7 @@ def read_directory(
     NLAError: a file is missing or damaged, or config.json and the tensors do not agree.
   """
   directory = Path(directory)
+  strays.refuse_adapter(directory)
   model = open_model(directory, architecture_from_config(read_config(directory)), stop_layer)
   tokenizer = read_tokenizer(directory)
   return Pretrained(
@@ -183,12 +185,13 @@ def open_model(
     headless: the files have all of `architecture`'s blocks but no final norm or unembedding (an AR).
 
   Raises:
-    NLAError: tensors are missing, of another shape, or of another number of layers.
+    NLAError: tensors are missing, of another shape or number of layers, or hold what the decoder here does not have.
   """
   # 1. The layer count. A file with more layers than its config would load without a word, and be another model.
   directory = Path(directory)
+  strays.check_one_form(directory)
   files = tensor_files.TensorFiles(directory)
-  root = _root(files.names, directory)
+  root = root_of(files.names, directory)
   found = {layer for layer in (_layer(name, root) for name in files.names) if layer is not None}
   if found != set(range(architecture.n_layers)):
     raise NLAError(
@@ -197,6 +200,7 @@ def open_model(
     )
 
   # 2. What is wanted of it.
+  whole, is_ar = architecture, headless
   if stop_layer is not None:
     if not 0 <= stop_layer < architecture.n_layers:
       raise NLAError(
@@ -213,6 +217,11 @@ def open_model(
 
   model = ModelFiles(files, architecture, headless, name_of)
   files.check(model.shapes)
+
+  # 4. Tensors that no table names, of all blocks: those that are left out are of the same model.
+  strays.passed_over(files.names, root, whole, directory, is_ar=is_ar)
+  if not headless:
+    strays.check_tied(files, architecture, root, whole=True)
   return model
 
 
@@ -236,7 +245,7 @@ def shards_up_to(shard_of: dict[str, str], stop_layer: int, source: str | Path) 
     stop_layer: K, 0-based.
     source: what is named in messages.
   """
-  root, blocks = _root(set(shard_of), source), range(stop_layer + 1)
+  root, blocks = root_of(set(shard_of), source), range(stop_layer + 1)
   return sorted(
     {
       shard
@@ -257,7 +266,7 @@ def names_in(names: Iterable[str], directory: str | Path) -> Callable[[str], str
     NLAError: there is not exactly one embedding.
   """
   names = set(names)
-  root = _root(names, directory)
+  root = root_of(names, directory)
   heads = [name for name in names if name.endswith("lm_head.weight")]
 
   def rename(name: str) -> str:
@@ -274,7 +283,7 @@ def _layer(name: str, root: str) -> int | None:
   return int(match[1]) if match else None
 
 
-def _root(names: set[str], directory: str | Path) -> str:
+def root_of(names: set[str], directory: str | Path) -> str:
   """What stands before `embed_tokens`: `model.`, or `language_model.model.` in a multimodal file."""
   # Two embeddings would mean two decoders in one file, and a guess which of them is the model.
   found = sorted(name for name in names if name.endswith("embed_tokens.weight"))

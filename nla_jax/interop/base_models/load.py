@@ -20,8 +20,8 @@ def load_pretrained(
 
   Args:
     name: `package:NAME` (a GGUF file, in one or in parts, inside installed Python packages), the path of a
-      `.gguf` file, a Hugging Face directory with safetensors, a hub id such as `Qwen/Qwen2.5-7B-Instruct`, or
-      `random:tiny`.
+      `.gguf` file (of one in numbered parts, any part), a Hugging Face directory with safetensors, a hub id such as
+      `Qwen/Qwen2.5-7B-Instruct`, or `random:tiny`.
     stop_layer: K, 0-based. Only blocks 0..K are fetched and read, without the final norm and the unembedding.
     dtype: of the parameters, `float32` (masters) or `bfloat16`.
     weights: load the parameters too. Without them, a directory's headers are still checked: number of layers, shapes,

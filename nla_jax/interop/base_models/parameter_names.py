@@ -7,12 +7,12 @@ last).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.numbers import check_largest
 from nla_jax.models.architectures import Architecture
 from nla_jax.parallel.placement import copy_to_devices, stack
 from nla_jax.parallel.sharding import parameter_shardings
@@ -238,7 +238,7 @@ def tree_from_file(
     `n_layers`.
 
   Raises:
-    NLAError: a tensor holds NaN or infinity.
+    NLAError: a tensor holds NaN, infinity or a number that no trained model has.
   """
   dtype = np.dtype(dtype)
   shapes = abstract_tree(architecture, headless=headless, dtype=dtype)
@@ -247,11 +247,12 @@ def tree_from_file(
   tree = {"layers": {}}
   for leaf in model_leaves(architecture, headless=headless):
     # Given no name: a name would keep the last of these mapped, all of an unembedding, while the blocks are read.
-    tree[leaf.ours], finite = copy_to_devices(
+    tree[leaf.ours], largest = copy_to_devices(
       leaf.from_file(read(leaf, None), architecture), shardings[leaf.ours], dtype
     )
     # Checked on the devices, which have the values anyway, as soon as they are there.
-    _check_finite([finite], leaf, name_of)
+    # A vocabulary of zeros reads every text as the same one, or gives every token the same chance.
+    check_largest(largest, name_of(leaf, None), zero=leaf.is_norm)
 
   # The stack of a leaf is filled in place: beside it never more than one layer's tensor exists.
   for leaf in block_leaves(architecture):
@@ -260,16 +261,7 @@ def tree_from_file(
       return leaf.from_file(read(leaf, layer), architecture)
 
     shape, where = shapes["layers"][leaf.ours].shape, shardings["layers"][leaf.ours]
-    tree["layers"][leaf.ours], finite = stack(layer_of, shape, where, dtype)
-    _check_finite(finite, leaf, name_of)
+    tree["layers"][leaf.ours], found = stack(layer_of, shape, where, dtype)
+    for layer, largest in enumerate(found):
+      check_largest(float(largest), name_of(leaf, layer))
   return tree
-
-
-def _check_finite(finite: Iterable, leaf: Leaf, name_of: Callable[[Leaf, int | None], str]) -> None:
-  """Raises NLAError where the values of one of a leaf's layers are not all finite."""
-  for layer, fine in enumerate(finite):
-    if not fine:
-      raise NLAError(
-        f"{name_of(leaf, layer)} holds NaN or infinity: the file is damaged or its training failed; "
-        "fetch it again or take another checkpoint"
-      )

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.numbers import check_largest, largest_of
 
 INDEX = "model.safetensors.index.json"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -309,20 +310,23 @@ def write_file(path: Path, arrays: dict[str, np.ndarray], *, dtype: str = "float
     ) from error
 
 
-def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def read_file(
+  path: Path, shapes: dict[str, tuple[int, ...]], *, others: bool = False
+) -> dict[str, np.ndarray]:
   """Reads the named tensors of one file as float32.
 
   Args:
     path: the file.
     shapes: {name: shape}, of all tensors in it.
+    others: there may be more in it.
 
   Raises:
-    NLAError: the file holds other tensors, or one has another shape or a value that is not finite.
+    NLAError: the file holds other tensors, or one has another shape or a number that no trained model has.
   """
   try:
     with safe_open(path, "np") as file:
       names = set(file.keys())
-      if names != set(shapes):
+      if not names >= set(shapes) or (names != set(shapes) and not others):
         raise NLAError(
           f"{path} holds the keys {sorted(names)}, expected {sorted(shapes)}: take the file "
           "from the checkpoint that it belongs to"
@@ -340,9 +344,5 @@ def read_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nd
         f"{path}: {name} has shape {list(arrays[name].shape)}, expected {list(shape)}: it "
         "belongs to another model"
       )
-    if not np.isfinite(arrays[name]).all():
-      raise NLAError(
-        f"{path}: {name} holds NaN or infinity: the file is damaged or its training failed; fetch it "
-        "again or take another checkpoint"
-      )
+    check_largest(largest_of(arrays[name]), f"{path}: {name}")
   return arrays

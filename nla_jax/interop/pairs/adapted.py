@@ -14,25 +14,27 @@ from typing import Any
 import numpy as np
 
 from nla_jax.errors import NLAError
-from nla_jax.interop.adapters.settings import CONFIG_FILE
 from nla_jax.interop.adapters.write import write_adapter
-from nla_jax.interop.base_models import tensor_files
+from nla_jax.interop.base_models import strays, tensor_files
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.interop.pairs import sidecar
+from nla_jax.interop.pairs.injected import INJECTION_FILE
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import Lora
 from nla_jax.parallel import sharding
 
 HEAD_FILE = "value_head.safetensors"
-INJECTION_FILE = "injection.safetensors"
 BASE_HASH = "base_hash"  # in the sidecar's `training`
 
 
 def is_adapted(directory: Path) -> bool:
-  """Whether an AV's or AR's directory holds adapters instead of a whole model."""
-  return (directory / CONFIG_FILE).is_file()
+  """Whether an AV's or AR's directory holds adapters instead of a whole model. Raises NLAError where it holds both."""
+  found = bool(strays.adapter_files(directory))
+  if found and strays.has_whole_weights(directory):
+    strays.refuse_adapter(directory)
+  return found
 
 
 @functools.lru_cache(maxsize=2)

@@ -13,19 +13,17 @@ import numpy as np
 
 from nla_jax.autoencoder.prompts import encode
 from nla_jax.errors import NLAError
-from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.find import is_hub_id
+from nla_jax.interop.base_models.tokenizers import emits_bos
 from nla_jax.interop.pairs import adapted, sidecar
-from nla_jax.interop.pairs.adapted import HEAD_FILE, INJECTION_FILE
+from nla_jax.interop.pairs.head import read_head
+from nla_jax.interop.pairs.injected import INJECTION_FILE, INJECTION_NOTE
+from nla_jax.interop.pairs.lora_files import read_adapters
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import Lora
 
-# What a sidecar's `training` says of an AV that has an injection file.
-INJECTION_NOTE = (
-  f"learned affine map on the injected vector, in {INJECTION_FILE}: x @ matrix + bias"
-)
 # What an AR's config.json may say otherwise without computing anything else: it has no unembedding.
 _FREE = ("tied", "max_positions")
 
@@ -74,11 +72,11 @@ def read_checkpoint(
   model_sidecar, architecture, tokenizer = _read_parts(directory, role, base)
 
   # The small files come first: where one is missing, no weights have been read.
-  head = _read_head(directory, architecture) if role == "ar" else None
+  head = read_head(directory, architecture.d_model) if role == "ar" else None
   injection = _read_injection(directory, architecture, model_sidecar) if role == "av" else None
   lora = None
   if adapted.is_adapted(directory):
-    adapter = read_adapter(directory, architecture)
+    adapter = read_adapters(directory, architecture)
     lora, params = adapter.lora, adapter.params
   else:
     params = huggingface.read_params(directory, architecture, headless=role == "ar", dtype=dtype)
@@ -93,15 +91,6 @@ def read_checkpoint(
   )
 
 
-def _read_head(directory: Path, architecture: Architecture) -> np.ndarray:
-  """An AR's value head, [in, out]."""
-  shape = (architecture.d_model, architecture.d_model)
-  weight = tensor_files.read_file(directory / HEAD_FILE, {"weight": shape})["weight"]
-
-  # torch's linear layers keep [out, in].
-  return np.ascontiguousarray(weight.T)
-
-
 def _read_injection(
   directory: Path, architecture: Architecture, model_sidecar: ModelSidecar
 ) -> dict[str, np.ndarray] | None:
@@ -111,7 +100,8 @@ def _read_injection(
     return tensor_files.read_file(path, injection_shapes(architecture))
 
   # Without its map such an AV would be injected with other vectors than it was trained on.
-  if model_sidecar.training.get("injection") == INJECTION_NOTE:
+  training = model_sidecar.training
+  if training.get("injection") == INJECTION_NOTE or training.get("inject_map") == "affine":
     raise NLAError(
       f"{directory} lacks {INJECTION_FILE}, which its sidecar names: copy it from the export"
     )
@@ -219,6 +209,13 @@ def check_parts(
       f"{architecture.vocab_size} rows: take the tokenizer that belongs to the model"
     )
   model_sidecar.verify(tokenizer)
+
+  # Where the sidecar is a data set's, the AR learned from inputs that were tokenised without special tokens.
+  if role == "ar" and model_sidecar.of_data and emits_bos(tokenizer):
+    raise NLAError(
+      "this AR was trained on inputs without a BOS, as the trainer that copies a data set's sidecar has it, and this "
+      "tokenizer puts one before them: such an AR is not read here"
+    )
 
 
 def injection_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:

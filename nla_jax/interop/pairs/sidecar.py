@@ -1,8 +1,9 @@
 """The sidecar `nla_meta.yaml`: what makes a directory of weights an AV or an AR.
 
 Files say actor/critic or av/ar, and hold further keys of their own. Both spellings are read, and unknown keys are
-passed over. It is an error where a needed key is missing, where two spellings say different things, and where a setting
-asks for a computation that is not done here. We write the form that the reference code reads, with numbers.
+passed over, but for those that say how the vector goes in (`injected`). It is an error where a needed key is missing,
+where two spellings say different things, and where a setting asks for a computation that is not done here. We write the
+form that the reference code reads, with numbers.
 `docs/interchange.md` says what the keys mean.
 """
 
@@ -10,8 +11,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from nla_jax import files
 from nla_jax.autoencoder import prompts
 from nla_jax.errors import NLAError
+from nla_jax.interop.base_models import strays
+from nla_jax.interop.pairs.injected import injection_mode
 from nla_jax.interop.pairs.yaml_reader import (
   CREATED_BY,
   Tokens,
@@ -20,10 +24,13 @@ from nla_jax.interop.pairs.yaml_reader import (
   utc_now,
   write_yaml,
 )
+from nla_jax.models.injection import ADD, REPLACE
 
 MODEL_FILE = "nla_meta.yaml"
 DATASET_SUFFIX = ".nla_meta.yaml"
 _ROLES = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
+# Of these files one lies in every AR's directory.
+_AR_FILES = ("ar_meta.json", strays.AR_FILE, "value_head.safetensors")
 _ROLES_THERE = {"av": "actor", "ar": "critic"}
 
 
@@ -47,6 +54,7 @@ class ModelSidecar:
     created_at: ISO 8601.
     created_by: the program.
     training: free, how it was trained.
+    of_data: the file is a copy of the data set's, as another public trainer leaves it (`lora_files`).
   """
 
   role: str
@@ -64,6 +72,7 @@ class ModelSidecar:
   created_at: str = dataclasses.field(default_factory=utc_now)
   created_by: str = CREATED_BY
   training: dict[str, Any] = dataclasses.field(default_factory=dict)
+  of_data: bool = False
 
   def verify(self, tokenizer) -> None:
     """Raises NLAError where the live tokenizer gives other ids for marker, neighbours and suffix."""
@@ -149,18 +158,13 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
     NLAError: it is missing, no model's, of the other role, or lacks what its role needs.
   """
   # 1. Whether it is a model's sidecar, and whose.
-  wanted = role
-  reader = YamlReader(Path(directory) / MODEL_FILE)
-  kind = reader.get("kind", kind=str)
-  if kind != "nla_model":
-    raise NLAError(
-      f"{reader.path} is of kind {kind!r}, expected nla_model: give the directory of an AV or AR"
-    )
-  role_there = reader.get("role", kind=str)
-  if role_there not in _ROLES:
-    raise NLAError(
-      f"{reader.path} has role {role_there!r}, expected one of {', '.join(_ROLES)}: correct it"
-    )
+  wanted, directory = role, Path(directory)
+  _refuse_absent(directory)
+  reader = YamlReader(directory / MODEL_FILE)
+  if reader.get("kind", kind=str) == "nla_dataset" and _holds_model(directory):
+    return _copied(reader, directory, wanted)
+  role = _role(reader)
+  check_role(role, wanted or role)
 
   # 2. Settings under which the same weights would compute something else.
   reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
@@ -169,9 +173,10 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   )
 
   # 3. The rest. What the other role needs may be missing: each half is useful by itself.
-  role = _ROLES[role_there]
-  check_role(role, wanted or role)
-  av = role == "av"
+  av, training = role == "av", reader.get("training", kind=dict, required=False) or {}
+  mode = injection_mode(reader.data, reader.path)
+  if mode is not None:
+    training = {**training, "inject_mode": mode}
   d_model = reader.get("d_model", kind=int)
   return ModelSidecar(
     role=role,
@@ -192,7 +197,80 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
     parent_checkpoints=reader.names("parent_checkpoints"),
     created_at=str(reader.get("created_at", required=False) or ""),
     created_by=str(reader.get("created_by", required=False) or ""),
-    training=reader.get("training", kind=dict, required=False) or {},
+    training=training,
+  )
+
+
+def _role(reader: YamlReader) -> str:
+  """`av` or `ar`, as a model's sidecar says it. Raises NLAError where it is no model's, or says another role."""
+  kind = reader.get("kind", kind=str)
+  if kind != "nla_model":
+    raise NLAError(
+      f"{reader.path} is of kind {kind!r}, expected nla_model: give the directory of an AV or AR"
+    )
+  role = reader.get("role", kind=str)
+  if role not in _ROLES:
+    raise NLAError(
+      f"{reader.path} has role {role!r}, expected one of {', '.join(_ROLES)}: correct it"
+    )
+  return _ROLES[role]
+
+
+def _refuse_absent(directory: Path) -> None:
+  """Raises NLAError where a directory of adapters came without its sidecar, which its trainer did not write."""
+  adapters = strays.adapter_files(directory)
+  if adapters and not (directory / MODEL_FILE).is_file():
+    raise NLAError(
+      f"{directory} holds adapters ({adapters[0]}) and no {MODEL_FILE}: where they are an AV's or AR's, copy the "
+      f"sidecar of the data that they were trained on (NAME.parquet{DATASET_SUFFIX}) there under that name"
+    )
+
+
+def _holds_model(directory: Path) -> bool:
+  return bool(strays.adapter_files(directory)) or strays.has_whole_weights(directory)
+
+
+def _copied(reader: YamlReader, directory: Path, wanted: str | None) -> ModelSidecar:
+  """What a data set's sidecar says of the AV or AR that it was copied to; see `lora_files`."""
+  # 1. Whose it is. The file does not say, so the other files do.
+  role = "ar" if any((directory / name).is_file() for name in _AR_FILES) else "av"
+  check_role(role, wanted or role)
+  reader.refuse_unless("extraction.norm", "none", "activations that are not the raw ones")
+
+  # 2. How the vector goes in. A scale is what a replaced vector has; that trainer's added ones have none.
+  mode = injection_mode(reader.data, reader.path)
+  if mode is None and reader.get("extraction.injection_scale", required=False) is not None:
+    raise NLAError(
+      f"{reader.path} is a data set's, with an injection_scale, and does not say how its AV's vector goes in: say "
+      "injection_mode (replace; or add, with injection_layer: 1)"
+    )
+  d_model = reader.get("extraction.d_model", kind=int)
+  mode = mode or ADD
+  scale = reader.scale("extraction.injection_scale", d_model, required=mode == REPLACE)
+
+  # 3. The rest. What is added has the residual's length, whatever the scale.
+  config = files.read_json(directory / strays.ADAPTER_CONFIG)
+  base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+  return ModelSidecar(
+    role=role,
+    stage="unknown",
+    base_checkpoint=str(base or reader.get("extraction.base_model", kind=str)),
+    d_model=d_model,
+    injection_scale=scale or 1.0,
+    mse_scale=reader.scale("extraction.mse_scale", d_model, required=False) or d_model**0.5,
+    tokens=reader.tokens(required=role == "av"),
+    av_template=reader.agreed(
+      "prompt_templates.av", "prompt_templates.actor", kind=str, required=role == "av"
+    ),
+    ar_template=reader.agreed(
+      "prompt_templates.ar", "prompt_templates.critic", kind=str, required=role == "ar"
+    ),
+    layer_index=reader.get("extraction.layer_index", kind=int),
+    trained_on=reader.names("dataset_id"),
+    created_at=str(reader.get("created_at", required=False) or ""),
+    created_by=str(reader.get("created_by", required=False) or ""),
+    training={"inject_mode": mode},
+    of_data=True,
   )
 
 

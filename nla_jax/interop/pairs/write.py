@@ -16,13 +16,9 @@ from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.tokenizers import emits_bos, save_tokenizer
 from nla_jax.interop.pairs import sidecar
-from nla_jax.interop.pairs.directories import (
-  HEAD_FILE,
-  INJECTION_FILE,
-  INJECTION_NOTE,
-  check_parts,
-  injection_shapes,
-)
+from nla_jax.interop.pairs.adapted import HEAD_FILE
+from nla_jax.interop.pairs.directories import check_parts, injection_shapes
+from nla_jax.interop.pairs.injected import INJECTION_FILE, INJECTION_NOTE
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
 from nla_jax.parallel import distributed, sharding

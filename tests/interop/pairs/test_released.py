@@ -379,7 +379,7 @@ def test_inspect_describes_a_released_half(released, major, family):
   assert found.facts["layer"].startswith("1 ") and found.facts["mse scale"] == pytest.approx(
     32**0.5
   )
-  assert found.facts["value head"] == "32 × 32" and "BF16" in found.facts["stored as"]
+  assert found.facts["value head"].startswith("32 × 32") and "BF16" in found.facts["stored as"]
 
 
 def test_inspect_takes_a_hub_id_that_is_in_the_cache(cache, capsys):
