@@ -191,3 +191,45 @@ def test_the_rows_of_a_corpus_of_texts_are_what_they_were(tmp_path):
 
   digest = hashlib.sha256(documents_to_parquet(selection.documents)).hexdigest()
   assert digest == "54ee45c640b505398ea1f90e34f5b3c9f7ddbd7cf198537ebf89fe36698309a9"
+
+
+@pytest.fixture
+def copied(tmp_path, tokenizer):
+  """40 texts, each three times under ids of its own; their ends, past what the target sees, differ."""
+  path = tmp_path / "copies.jsonl"
+  random = np.random.default_rng(0)
+  texts = ["".join(map(chr, random.integers(97, 123, 60))) for _ in range(40)]
+  rows = [
+    {"id": f"{c}-{i}", "text": f"{text} {c}"} for c in range(3) for i, text in enumerate(texts)
+  ]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
+
+
+def test_no_held_out_text_has_a_copy_in_training(copied, tokenizer, tmp_path, capsys):
+  found = select(_config(copied, max_tokens=50), tokenizer, str(tmp_path / "tokens"))
+  splits = {}
+  for one in found.documents:
+    splits.setdefault(one.tokens.tobytes(), set()).add(one.split)
+  assert len(splits) == 40 and all(len(one) == 1 for one in splits.values())
+  assert found.left_out == {"drawn": 120, "too_short": 0, "copies": 80}
+  assert "80 groups fewer" in capsys.readouterr().err
+  # Ids, positions and groups are those that were given.
+  assert len({one.group for one in found.documents}) == 120
+
+
+def test_what_is_too_short_is_counted_and_why_there_are_few_groups_is_said(
+  tokenizer, tmp_path, capsys
+):
+  path = tmp_path / "short.jsonl"
+  rows = [{"text": "ab"}] * 95 + [{"text": f"{i} is a text of some length"} for i in range(5)]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  found = select(_config(path), tokenizer, str(tmp_path / "tokens"))
+  assert found.left_out["too_short"] == 95 and len(found.documents) == 5
+  said = capsys.readouterr().err
+  assert "95 of 100 documents have no more than 8 tokens and are left out" in said
+  assert "splits of fewer than 8 groups" in said
+
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows[:97]))
+  with pytest.raises(NLAError, match=r"has 2 group.*of 97 documents 95 have no more than 8 tokens"):
+    select(_config(path), tokenizer, str(tmp_path / "tokens"))
