@@ -27,9 +27,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Integer
+from nla_jax.kernels.token_scores_rules import raised
 
 from nla_jax.arrays import Array
-from nla_jax.kernels.token_scores_rules import raised
 from nla_jax.parallel import sharding
 
 FORMS = ("tpu", "gpu")

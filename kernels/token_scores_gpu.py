@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Float, Integer
+from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
 
 from nla_jax.arrays import Array
-from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
 
 ROWS, WORDS = 128, 128  # of the tile of logits that a program holds
 DEPTH_BYTES = 128  # of a row of either operand, read at a time

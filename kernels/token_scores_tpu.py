@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Float, Integer
+from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
 
 from nla_jax.arrays import Array
-from nla_jax.kernels.token_scores_rules import LEAST, logit_gradient, raised
 
 # Of the vector memory (v5p and v7x have 64 MiB a core, v5e and v6e 128): what blocks may fill, and the compiler in all.
 BLOCK_BYTES, VMEM_BYTES = 36 * 2**20, 56 * 2**20
