@@ -10,6 +10,7 @@ FLOORS = (
   "parallel",
   "arrays files progress quantities workdir",
   "kernels",
+  "conversation",
   "models",
   "decoding",
   "autoencoder",

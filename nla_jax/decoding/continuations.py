@@ -76,7 +76,7 @@ def continue_prompts(
 
   # 1. The prompts, chunk after chunk, into the cache.
   n, length = tokens.shape
-  hidden, cache = None, empty_cache(model.architecture, n, length, loop.cache_dtype(model))
+  hidden, cache = None, empty_cache(model.architecture, n, length, loop.cache_dtype(model.dtype))
   for start in range(0, length, chunk):
     part = slice(start, start + chunk)
     injection = None if slots is None else _injection(steering, slots[:, part])

@@ -64,6 +64,8 @@ def prefill(
     room: answer tokens that the cache shall hold.
   """
   _, after, vectors = prompt
-  cache = empty_cache(model.architecture, vectors.shape[0], after.shape[0], loop.cache_dtype(model))
+  cache = empty_cache(
+    model.architecture, vectors.shape[0], after.shape[0], loop.cache_dtype(model.dtype)
+  )
   hidden, cache = model.apply(variables(params), *prompt, cache, method="prefill")
   return loop.begin(params, hidden, cache, draws, model=model, sampling=sampling, room=room)

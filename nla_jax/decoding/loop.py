@@ -123,10 +123,10 @@ class State(NamedTuple):
   steering: Injection | None
 
 
-def cache_dtype(model: Decoder):
-  """The dtype of keys and values."""
+def cache_dtype(dtype):
+  """The dtype of keys and values of a model whose products have operands in `dtype`."""
   # XLA's CPU backend rewrites a whole bfloat16 buffer to update a slice of it (half of a decoding step, measured).
-  return jnp.float32 if precision.platform() == "cpu" else model.dtype
+  return jnp.float32 if precision.platform() == "cpu" else dtype
 
 
 def begin(

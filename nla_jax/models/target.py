@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.lora import FROZEN
+from nla_jax.models.lora import FROZEN, Lora
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.products import einsum
 from nla_jax.models.transformer import Transformer
@@ -53,10 +53,7 @@ def read(
     top_k: how many next-token predictions to keep; 0 computes nothing above block K.
     dtype: of the operands of matrix products.
   """
-  lora, variables = None, {"params": params}
-  if "base" in params:
-    lora, variables, params = FROZEN, {"params": {}, "frozen": params["base"]}, params["base"]
-
+  lora, variables, params = frozen_variables(params)
   if top_k == 0:
     model = Transformer(architecture, layer, dtype, lora=lora)
     return Reading(_pick(model.apply(variables, tokens).hidden, row, position))
@@ -68,6 +65,18 @@ def read(
   logits = einsum("nd,vd->nv", last, unembedding(params), dtype, "batch", None)
   logprobs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), top_k)
   return Reading(_pick(output.residuals[0], row, position), ids.astype(jnp.int32), logprobs)
+
+
+def frozen_variables(params: Any) -> tuple[Lora | None, dict, Any]:
+  """How a frozen model's parameters are read: the modules' `lora`, what their `apply` takes, and the model's tree.
+
+  Args:
+    params: the model's tree, or {"base": tree} for a frozen base that adapters share.
+  """
+  if "base" not in params:
+    return None, {"params": params}, params
+  base = params["base"]
+  return FROZEN, {"params": {}, "frozen": base}, base
 
 
 def _pick(hidden, row, position) -> Float[Array, "n d_model"]:

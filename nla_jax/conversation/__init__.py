@@ -1,0 +1,1 @@
+"""Conversations: messages of any known shape, their tokens with roles, and positions in them."""
