@@ -44,7 +44,6 @@ setup(
     "ml-collections>=1.0",
     "ml-dtypes>=0.5",
     "numpy>=2.0",
-    "scipy>=1.11",
     "optax>=0.2.6",
     "orbax-checkpoint>=0.11.30",
     "pyarrow>=19",

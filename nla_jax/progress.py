@@ -25,20 +25,6 @@ def say(text: str) -> None:
   sys.stderr.flush()
 
 
-def passes(name: str, taken: int, there: int, what: str) -> str:
-  """How often a training sees what it learns from, in words: `rl: 6,400 of 300 activations, each 21 times`.
-
-  Args:
-    name: of the training.
-    taken: how many it takes, the same ones again included.
-    there: how many there are.
-    what: one of them, in words.
-  """
-  share = taken / max(there, 1)
-  often = f"each {share:.3g} times" if share > 1 else f"{share:.2g} of them"
-  return f"{name}: learns from {taken:,} {what}s out of {there:,}: {often}"
-
-
 class Progress:
   """A bar of `total` units. In a pipe or a log file: a line every 15 s with rate and time left."""
 

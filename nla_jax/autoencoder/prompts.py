@@ -26,7 +26,6 @@ Here is the vector:
 Please provide an explanation."""
 AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
 MARKERS = range(0x3200, 0x3400)
-CLOSING_TAG = "</explanation>"
 _EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
 _CLOSE = "\x00reply\x00"
 _FENCE = (

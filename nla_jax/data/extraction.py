@@ -93,7 +93,6 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     "d_model": architecture.d_model,
     "layer": config.layer,
     "groups": len({document.group for document in corpus.documents}),
-    **corpus.left_out,
   }
 
 

@@ -103,31 +103,6 @@ def choose_rows(
   return np.ascontiguousarray(document), np.ascontiguousarray(position)
 
 
-def joined_groups(groups: Sequence[str], tokens: Sequence[np.ndarray]) -> list[str]:
-  """Returns the group of each document, in which groups that hold copies of one another have one name.
-
-  A copy has the same tokens, as far as the target sees them. Where there are none, every group keeps its name, so that
-  the splits are those of the groups as they were given.
-
-  Args:
-    groups: of each document.
-    tokens: of each document, as they are cut.
-  """
-  named = {group: group for group in groups}
-
-  def first(group: str) -> str:
-    while named[group] != group:
-      named[group] = group = named[named[group]]
-    return group
-
-  seen: dict[bytes, str] = {}
-  for group, ids in zip(groups, tokens, strict=True):
-    mark = hashlib.sha256(np.ascontiguousarray(ids, np.int32).tobytes()).digest()
-    one, other = sorted((first(group), first(seen.setdefault(mark, group))))
-    named[other] = one
-  return [first(group) for group in groups]
-
-
 def split_groups(
   groups: Iterable[str],
   *,

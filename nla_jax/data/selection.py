@@ -5,7 +5,6 @@ config and a tokenizer. With several processes each reads, cleans and tokenises 
 meet in files beside the store, and every process holds what one process alone would have made.
 """
 
-import collections
 import dataclasses
 import hashlib
 import random
@@ -18,13 +17,10 @@ from nla_jax import files
 from nla_jax.autoencoder.prompts import encode, opening, render, special_tokens
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
 from nla_jax.data.corpora.read import read_part, source_names
-from nla_jax.data.positions import FRACTIONS, choose_rows, joined_groups, split_groups
+from nla_jax.data.positions import FRACTIONS, choose_rows, split_groups
 from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
-from nla_jax.progress import say
-
-_FEW_GROUPS = 8  # below it the intervals of an evaluation do not hold
 
 
 class Selection(NamedTuple):
@@ -34,13 +30,11 @@ class Selection(NamedTuple):
     documents: as the target sees them, with their split.
     document: [N] int32, which document each row is from.
     position: [N] int32, index of the row's token.
-    left_out: {what was left out or kept together: how many}, for the stage's facts.
   """
 
   documents: list[StoredDocument]
   document: np.ndarray
   position: np.ndarray
-  left_out: dict[str, int]
 
 
 def select(config, tokenizer, folder: str) -> Selection:
@@ -50,7 +44,7 @@ def select(config, tokenizer, folder: str) -> Selection:
   2. Documents are drawn where the config limits their number, tokenised, and the short ones left out.
   3. The documents of all processes meet.
   4. Positions are chosen.
-  5. Groups are split, held-out groups first; groups with copies of one another are one.
+  5. Groups are split, held-out groups first.
 
   Args:
     config: the run's.
@@ -81,8 +75,6 @@ def select(config, tokenizer, folder: str) -> Selection:
   # 3. Every process now has the documents of all, or raises as the others do.
   documents = _gather(kept, folder)
   _refuse_too_short(config, documents, len(drawn), longest)
-  left_out = {"drawn": len(drawn), "too_short": len(drawn) - len(documents)}
-  _say_left_out(config, left_out)
 
   # 4. Positions.
   document, position = choose_rows(
@@ -94,53 +86,15 @@ def select(config, tokenizer, folder: str) -> Selection:
     opening=opening(tokenizer),
   )
 
-  # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject, and so would copies.
-  groups = joined_groups([one.group for one in documents], [one.tokens for one in documents])
-  left_out["copies"] = len({one.group for one in documents}) - len(set(groups))
-  if left_out["copies"]:
-    say(
-      f"extract: documents of different groups are copies of one another ({left_out['copies']} groups fewer): each "
-      "is in one split with its copies"
-    )
-  fractions = [(name, data[name]) for name, _ in FRACTIONS]
-  try:
-    splits = split_groups(groups, seed=config.seed, held_out=data.held_out, fractions=fractions)
-  except NLAError as error:
-    raise NLAError(f"{error}; {_why_so_few(config, left_out)}") from None
-  _say_small_splits(splits)
-  documents = [
-    dataclasses.replace(one, split=splits[group]) for one, group in zip(documents, groups)
-  ]
-  return Selection(documents, document, position, left_out)
-
-
-def _say_left_out(config, left_out: dict[str, int]) -> None:
-  """Says what of a corpus is not taken, and why."""
-  short, drawn, minimum = left_out["too_short"], left_out["drawn"], config.data.position_minimum
-  if short:
-    say(
-      f"extract: {short} of {drawn} documents have no more than {minimum} tokens and are left out "
-      "(config.data.position_minimum)"
-    )
-
-
-def _why_so_few(config, left_out: dict[str, int]) -> str:
-  short, drawn, copies = (left_out[name] for name in ("too_short", "drawn", "copies"))
-  return (
-    f"of {drawn} documents {short} have no more than {config.data.position_minimum} tokens, and copies of one another "
-    f"made {copies} groups fewer"
+  # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject.
+  splits = split_groups(
+    [one.group for one in documents],
+    seed=config.seed,
+    held_out=data.held_out,
+    fractions=[(name, data[name]) for name, _ in FRACTIONS],
   )
-
-
-def _say_small_splits(splits: dict[str, str]) -> None:
-  """Says which splits are of so few groups that no number of theirs speaks of the corpus."""
-  counts = collections.Counter(splits.values())
-  few = [f"{split} {n}" for split, n in counts.items() if n < _FEW_GROUPS]
-  if few:
-    say(
-      f"extract: splits of fewer than {_FEW_GROUPS} groups: {', '.join(few)}; what is measured on so few speaks of "
-      "these documents, not of the corpus"
-    )
+  documents = [dataclasses.replace(one, split=splits[one.group]) for one in documents]
+  return Selection(documents, document, position)
 
 
 def draw(counts: Sequence[int], wanted: int, seed: int) -> Collection[int]:

@@ -15,7 +15,6 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.data.store.store import Store
 from nla_jax.evaluation import breakdowns
-from nla_jax.evaluation.intervals import FEW_GROUPS
 from nla_jax.evaluation.subject import Subject, draw_subject
 from nla_jax.evaluation.suite import Measured, load_suites
 from nla_jax.parallel import distributed
@@ -189,10 +188,6 @@ def table(metrics: dict[str, Any]) -> str:
     f"held-out FVE on {metrics['rows']} activations of {metrics['groups']} document groups "
     f"(95 % intervals over groups; baseline variance {baseline.value:.3f})"
   ]
-  if metrics["groups"] < FEW_GROUPS:
-    lines.append(
-      f"  {metrics['groups']} groups are few: intervals are Student's over groups, and wide; hold out more documents"
-    )
   measured = quantities.measured(metrics, "result", "difference", "reference", "retention")
   lines += [_line(one.quantity.name, one) for one in measured]
   for one in quantities.measured(metrics, "control"):

@@ -1,9 +1,4 @@
-"""The uncertainty of a measured number: cluster bootstraps over document groups, paired where rows are shared.
-
-Percentiles of a bootstrap over fewer than eight groups are too narrow: as 95 % intervals they hold in half of the cases
-with two groups and three quarters with three. There the interval is Student's, over groups, which holds in 93 to 96 %
-(`benchmarks/few_groups.py`).
-"""
+"""The uncertainty of a measured number: cluster bootstraps over document groups, paired where rows are shared."""
 
 import dataclasses
 import math
@@ -15,7 +10,6 @@ import numpy as np
 from nla_jax.autoencoder.fve import fve_per_activation, retention
 from nla_jax.errors import NLAError
 
-FEW_GROUPS = 8  # from so many on, the bootstrap's intervals hold
 # Bootstrap draws are made this many at a time, so memory stays at _CHUNK x groups x 8 bytes.
 _CHUNK = 256
 
@@ -26,8 +20,8 @@ class Estimate:
 
   Attributes:
     value: the point estimate, on all rows.
-    ci95: (low, high), the 95 % percentile interval of a cluster bootstrap, or Student's where there are fewer than
-      eight clusters; None when there is only one, from which no spread can be estimated.
+    ci95: (low, high), the 95 % percentile interval of a cluster bootstrap; None when there is only one
+      cluster, from which no spread can be estimated.
     n: number of activations (not of clusters) behind `value`.
   """
 
@@ -76,30 +70,13 @@ def bootstrap_mean(values: Any, groups: Any, *, samples: int = 2000, seed: int =
 
   sizes, sums = _by_group(groups, values)
   value, n = float(values.mean()), int(values.size)
-  if len(sizes) < FEW_GROUPS:
-    return Estimate(value=value, ci95=_student(sums, sizes), n=n)
+  if len(sizes) < 2:
+    return Estimate(value=value, ci95=None, n=n)
 
   # Groups differ in size, so a draw is divided by the rows it holds, not by the rows there are.
   chunks = _draws(len(sizes), samples, seed)
   means = np.concatenate([(draws @ sums) / (draws @ sizes) for draws in chunks])
   return Estimate(value=value, ci95=_percentiles(means), n=n)
-
-
-def _student(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float] | None:
-  """The 95 % interval of a ratio Σ sums / Σ sizes over groups [n]; None of one group.
-
-  Each group's part of the ratio's error is its residual, sum − ratio · size; of n such parts n − 1 are free.
-  """
-  n, whole = len(sizes), sizes.sum()
-  if n < 2:
-    return None
-  from scipy.stats import t  # half a second to import, and most evaluations have groups enough
-
-  ratio = sums.sum() / whole
-  residuals = sums - ratio * sizes
-  error = float(np.sqrt(n / (n - 1) * (residuals @ residuals)) / abs(whole))
-  reach = float(t.ppf(0.975, n - 1)) * error
-  return float(ratio - reach), float(ratio + reach)
 
 
 def _by_group(groups: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
@@ -189,10 +166,6 @@ def paired_retention(
     return None if share is None else Estimate(value=share, ci95=None, n=gap.n)
 
   sizes, lost, had = _by_group(np.asarray(groups), after, before)
-  if len(sizes) < FEW_GROUPS:
-    return Estimate(
-      value=share, ci95=_student(sizes * baseline - lost, sizes * baseline - had), n=gap.n
-    )
   shares = []
   for draws in _draws(len(sizes), samples, seed):
     rows = draws @ sizes

@@ -1,13 +1,10 @@
 """What can be known of a run before its first expensive step: one rule an owner of settings, each a small function."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from nla_jax.autoencoder.prompts import CLOSING_TAG, parse_explanation, wrap_explanation
 from nla_jax.errors import NLAError
 from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
@@ -78,57 +75,6 @@ def check_teacher(config: ConfigDict) -> None:
     raise NLAError(
       f"the teacher's file {teacher.path!r} does not exist; check --config.teacher.path"
     )
-
-
-def check_explanations(run: Run, texts: Sequence[str]) -> None:
-  """Every explanation of the teacher can be answered by the AV, read out of its answer, and read by the AR.
-
-  One that cannot would be learned as something else: as its first half, as no text at all, or as an answer without an
-  end.
-
-  Args:
-    run: of the texts.
-    texts: of every row of the store.
-
-  Raises:
-    NLAError: some cannot; the message counts them and names the first.
-  """
-  prompts, tokenizer = run.prompts, run.pretrained.tokenizer
-  pair, answer = run.pair(1.0), run.config.rl.max_new_tokens
-
-  # 1. Those whose own words end the explanation.
-  torn = [
-    i for i, text in enumerate(texts) if parse_explanation(wrap_explanation(text)) != text.strip()
-  ]
-  _refuse(
-    run, torn, f"hold {CLOSING_TAG}, which ends an explanation: take it out of them", len(texts)
-  )
-
-  # 2. Those that are longer than what holds them. The readout teacher keeps to its limit by itself.
-  if run.config.teacher.provider == "readout":
-    return
-  long = [i for i, text in enumerate(texts) if len(prompts.answer_ids(tokenizer, text)) > answer]
-  advice = f"are longer than an answer of config.rl.max_new_tokens={answer} tokens: raise it, or shorten them"
-  _refuse(run, long, advice, len(texts))
-  inputs = pair.encode(texts)
-  unread = np.flatnonzero(~inputs.fits).tolist()
-  advice = (
-    f"are longer than the {pair.ar_tokens} tokens that the AR reads: raise config.rl.max_new_tokens"
-  )
-  _refuse(run, unread, advice, len(texts))
-
-
-def _refuse(run: Run, rows: Sequence[int], advice: str, n: int) -> None:
-  """Raises NLAError where there are rows."""
-  if not len(rows):
-    return
-  first = rows[0]
-  document = run.store.documents[int(run.store.read("document", [first])[0])]
-  position = int(run.store.read("position", [first])[0])
-  raise NLAError(
-    f"{len(rows)} of the teacher's {n} explanations {advice}; the first is of position {position} of document "
-    f"{document.id!r} (row {first})"
-  )
 
 
 def check_export(config: ConfigDict) -> None:

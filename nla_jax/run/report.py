@@ -52,14 +52,6 @@ def write_run_report(run: Run) -> None:
   )
 
 
-def _left_out(run: Run) -> str:
-  """What of the corpus was not taken, as `extract` counted it."""
-  found = run.parent("extract").facts
-  if "drawn" not in found:
-    return "not counted"  # a store of an earlier version, or one that was converted
-  return f"{found['too_short']} of {found['drawn']} documents too short; copies made {found['copies']} groups fewer"
-
-
 def _description(run: Run) -> dict[str, Any]:
   """What was run, as facts with names that people read."""
   c, extracted, supervised = run.config, run.extracted, run.supervised
@@ -74,7 +66,6 @@ def _description(run: Run) -> dict[str, Any]:
     "activations": extracted.rows,
     "documents": extracted.documents,
     "articles or groups": extracted.groups,
-    "left out": _left_out(run),
     "rows by split": splits,
     "teacher": c.teacher.provider,
     "injection": injection,

@@ -19,7 +19,7 @@ from nla_jax.parallel import distributed
 from nla_jax.parallel.mesh import mesh_of
 from nla_jax.progress import say
 from nla_jax.run import report
-from nla_jax.run.checks import check, check_explanations
+from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
 from nla_jax.run.stage import write_json
@@ -46,7 +46,6 @@ def teach(run: Run) -> None:
 
   store = run.store
   texts = write.teach(store, run.pretrained.tokenizer, run.config.teacher)
-  check_explanations(run, texts)
   if distributed.is_first():
     explanations.write_explanations(str(run.workdir / TEXTS), np.arange(len(store)), texts)
 

@@ -30,7 +30,7 @@ from nla_jax.data.loader import StoreRows, batches
 from nla_jax.decoding.explanations import Rollout
 from nla_jax.models.lora import split
 from nla_jax.parallel import sharding
-from nla_jax.progress import StepLines, passes, say
+from nla_jax.progress import StepLines, say
 from nla_jax.training import losses
 from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.alarms import CollapseAlarms
@@ -137,10 +137,6 @@ def train(
   lookout = Lookout(learner, start.ar_params, examples.held_out, session.seed)
   states = learner.create(*start)
   streams = _open_streams(examples, settings, session.seed)
-
-  alone, both = settings.ar_steps, settings.steps - settings.ar_steps
-  taken = settings.activations * (alone * settings.group + both)
-  say(passes(session.name, taken, len(examples.activations), "activation"))
 
   loop = Loop(session, settings.steps, streams)
   states, kept = loop.restore(states, kl_weight=settings.kl_weight, **lookout.nothing_kept)

@@ -20,7 +20,6 @@ from nla_jax.data.loader import StoreRows, batches
 from nla_jax.errors import NLAError
 from nla_jax.models.lora import joined, split
 from nla_jax.parallel import sharding
-from nla_jax.progress import passes, say
 from nla_jax.training import losses
 from nla_jax.training.accumulation import gradient
 from nla_jax.training.loop import Loop, Session
@@ -99,7 +98,6 @@ def fit(
     raise NLAError(
       f"{session.name}: {key}={settings.accumulate} does not divide a batch of {rows} examples"
     )
-  say(passes(session.name, settings.steps * rows, len(examples), "example"))
   optimizer = make_optimizer(settings, settings.steps)
   trained, base = split(params)
   state = jax.jit(functools.partial(create_state, optimizer=optimizer), donate_argnums=0)(trained)

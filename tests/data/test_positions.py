@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from nla_jax.data.positions import choose_positions, choose_rows, joined_groups, split_groups
+from nla_jax.data.positions import choose_positions, choose_rows, split_groups
 from nla_jax.errors import NLAError
 
 
@@ -113,17 +113,3 @@ def test_positions_count_from_behind_what_a_template_writes():
   document, position = choose_rows(documents, (), per_document=100, minimum=5, opening=[1, 2, 3])
   assert position[document == 0].tolist() == list(range(8, 33))
   assert position[document == 1].tolist() == list(range(5, 33))
-
-
-def test_groups_that_hold_copies_are_one_and_others_keep_their_names():
-  tokens = [np.array(ids) for ids in ([1, 2], [3, 4], [1, 2], [5], [3, 4], [6], [1, 2])]
-  assert joined_groups(list("abcdefg"), tokens) == ["a", "b", "a", "d", "b", "f", "a"]
-  # In a chain: a and b share a text, b and c another.
-  chain = [np.array(ids) for ids in ([1], [1], [2], [2], [3])]
-  assert joined_groups(["c", "b", "b", "a", "z"], chain) == ["a", "a", "a", "a", "z"]
-  # Tokens, not their bytes: of another dtype they are the same.
-  assert joined_groups(["x", "y"], [np.array([1, 2], np.int64), np.array([1, 2], np.int32)]) == [
-    "x",
-    "x",
-  ]
-  assert joined_groups(["x", "y"], [np.array([1]), np.array([1, 0])]) == ["x", "y"]

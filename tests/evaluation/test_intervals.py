@@ -26,29 +26,6 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
   assert 176 <= hits <= 199
 
 
-@pytest.mark.parametrize("groups", [2, 3, 5, 7])
-def test_few_groups_have_intervals_that_hold(groups):
-  """The bootstrap's percentiles held in 49, 75, 83 and 87 of 100 cases."""
-  random, held = np.random.default_rng(groups), 0
-  for trial in range(400):
-    names = np.repeat(np.arange(groups), random.integers(8, 25, groups))
-    means = random.normal(0.6, 0.1, groups)
-    errors = means[names] + random.normal(0, 0.1, len(names))
-    low, high = intervals.bootstrap_mean(errors, names, samples=200, seed=trial).ci95
-    held += low <= 0.6 <= high
-  assert 0.91 <= held / 400 <= 0.985
-
-
-def test_few_groups_of_a_share_have_a_paired_interval():
-  random = np.random.default_rng(0)
-  names = np.repeat(np.arange(4), 30)
-  before = random.uniform(0.2, 0.4, 120)
-  found = intervals.paired_retention(before + 0.1, before, names, 0.8)
-  assert found.ci95[0] < found.value < found.ci95[1]
-  same = intervals.paired_retention(before, before, names, 0.8)
-  assert same.value == 1 and same.ci95 == pytest.approx((1, 1))
-
-
 def test_the_interval_is_set_by_its_seed():
   mse, groups = clustered(np.random.default_rng(1), 30, 4, 0.1, 0.1)
   first = intervals.bootstrap(mse, groups, 0.7, seed=3)

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from nla_jax.autoencoder.prompts import CLOSING_TAG, encode
+from nla_jax.autoencoder.prompts import encode
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]+")
 _SEVERAL_GROUPS = 3  # a word of fewer groups ranks last: a name seen once teaches the AV nothing
@@ -66,8 +66,7 @@ def readout(
     topics: of the corpus.
     settings: the config's `teacher`; topic words are left out until the text fits `max_tokens`.
   """
-  # The tag that ends an explanation would cut off what follows it.
-  context = tokenizer.decode(context_ids, skip_special_tokens=True).replace(CLOSING_TAG, "")
+  context = tokenizer.decode(context_ids, skip_special_tokens=True)
   guesses = []
   for token in next_tokens:
     word = tokenizer.decode([token], skip_special_tokens=True).strip()
