@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -13,6 +14,8 @@ from nla_jax.models.lora import TARGETS
 from nla_jax.progress import say
 from nla_jax.workdir import read_config
 
+# Keys that may name a file or a folder.
+PATHS = ("model", "model_adapter", "corpus", "teacher.path", "init")
 # Keys of version 0.1 and what they are called now. The old names work in 0.2, with a warning, and not after it.
 RENAMED = {"parts": "accumulate", "ar_gold": "ar_teacher"}
 
@@ -253,13 +256,13 @@ def load_config(path: str | Path, overrides: dict | None = None) -> ConfigDict:
   Raises:
     NLAError: there is no such file, or another version of nla_jax made the workdir, or a key or preset is unknown.
   """
-  file = Path(path)
+  file = Path(path).expanduser()
   if not file.exists():
     raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
   if file.suffix == ".json":
     config = default_config()
     config.update(read_config(file))
-    return config
+    return _at_home(config)
 
   spec = importlib.util.spec_from_file_location(f"nla_config_{file.stem}", file)
   module = importlib.util.module_from_spec(spec)
@@ -272,6 +275,16 @@ def load_config(path: str | Path, overrides: dict | None = None) -> ConfigDict:
   apply_preset(config, getattr(module, "PRESETS", {}))
   for key, value in overrides.items():
     _set(config, key, value)
+  return _at_home(config)
+
+
+def _at_home(config: ConfigDict) -> ConfigDict:
+  """The config with `~` written out in every key that may name a file; a shell does not do it after a `=`."""
+  for key in PATHS:
+    *path, last = key.split(".")
+    node = functools.reduce(lambda node, name: node[name], path, config)
+    # A corpus may be several.
+    node[last] = "+".join(os.path.expanduser(part) for part in node[last].split("+"))
   return config
 
 

@@ -29,7 +29,7 @@ def below(path: AnyPath, child: str) -> str:
   if "://" in path:
     return f"{path.rstrip('/')}/{child}"
   # TensorStore takes absolute paths only.
-  return os.path.join(os.path.abspath(path), child)
+  return os.path.join(os.path.abspath(os.path.expanduser(path)), child)
 
 
 def spec_of(path: AnyPath, child: str = "") -> dict | str:
@@ -89,7 +89,7 @@ def _open_file(path: AnyPath) -> ts.KvStore:
   if "://" in path:
     return _open(path, path)
 
-  return _open(path, {"driver": "file", "path": os.path.abspath(path)})
+  return _open(path, {"driver": "file", "path": os.path.abspath(os.path.expanduser(path))})
 
 
 def read_bytes(path: AnyPath) -> bytes | None:

@@ -45,7 +45,7 @@ class Run:
   workdir: Path
 
   def __post_init__(self):
-    self.workdir = Path(self.workdir).absolute()
+    self.workdir = Path(self.workdir).expanduser().absolute()
 
   def path(self, stage: str) -> Path:
     """The folder of a stage."""

@@ -112,6 +112,8 @@ def open_stage(path: Path, request: dict, defaults: dict | None = None) -> Stage
   request = json.loads(json.dumps(request))  # as it will be read back: tuples become lists
   path.mkdir(parents=True, exist_ok=True)
   manifest, begun = files.read_json(path / MANIFEST), files.read_json(path / REQUEST)
+  if {one.name for one in path.iterdir()} <= {REQUEST, SECONDS}:
+    begun = None  # nothing came of it, such as of a file that was refused: it binds nobody
   made = manifest["request"] if manifest else begun
   found = made and _completed(made, json.loads(json.dumps(defaults or {})))
   if found is not None and found != request:

@@ -31,6 +31,8 @@ def test_another_request_is_refused_by_the_names_of_the_fields(tmp_path, finishe
   stage = open_stage(tmp_path, REQUESTED)
   if finished:
     stage.finish()
+  else:
+    (tmp_path / "store").mkdir()
   other = {"layer": 2, "data": {"rows": 4, "shares": [1, 2]}, "made_from": {"extract": "abc"}}
   with pytest.raises(NLAError, match=r"data\.rows \(made with 3, asked for 4\)") as caught:
     open_stage(tmp_path, other)
@@ -84,3 +86,13 @@ def test_a_key_that_an_earlier_version_lacked_counts_as_its_default(tmp_path):
   other = {**asked, "data": {**asked["data"], "rows": 9}}
   with pytest.raises(NLAError, match=r"data\.rows \(made with 3, asked for 9\)"):
     open_stage(tmp_path, other, defaults)
+
+
+def test_a_request_that_came_to_nothing_binds_nobody(tmp_path):
+  """As where the file that was named is refused: another may be named in its place."""
+  open_stage(tmp_path, REQUESTED).note_progress()
+  other = {**REQUESTED, "layer": 9}
+  assert open_stage(tmp_path, other).request["layer"] == 9
+  (tmp_path / "store").mkdir()
+  with pytest.raises(NLAError, match="layer"):
+    open_stage(tmp_path, REQUESTED)
