@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.text import decode, encode, next_word
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]+")
 _SEVERAL_GROUPS = 3  # a word of fewer groups ranks last: a name seen once teaches the AV nothing
@@ -66,10 +66,10 @@ def readout(
     topics: of the corpus.
     settings: the config's `teacher`; topic words are left out until the text fits `max_tokens`.
   """
-  context = tokenizer.decode(context_ids, skip_special_tokens=True)
+  context = decode(tokenizer, context_ids)
   guesses = []
   for token in next_tokens:
-    word = tokenizer.decode([token], skip_special_tokens=True).strip()
+    word = next_word(tokenizer, context_ids, token)
     if word and word not in guesses:
       guesses.append(word)
 
