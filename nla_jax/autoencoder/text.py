@@ -1,7 +1,7 @@
 """The one door between texts and token ids: what a text is, and what of it comes back.
 
-- A text is what UTF-8 can hold. Half of a surrogate pair ("\\ud83d" is valid JSON) is no character: `well_formed` refuses
-  it, at every reader of people's files with the line that it stands on.
+- A text is what UTF-8 can hold. Half of a surrogate pair ("\\ud83d" is valid JSON) is no character: `well_formed`
+  refuses it, at every reader of people's files with the line that it stands on.
 - A text says nothing to the model but words: the strings of tokens that steer a model stay plain text in documents,
   messages and explanations. Those are the special tokens, and the added ones in brackets that lack the flag
   (`bracketed`). Words that a fine-tune has added, and runs of blanks, are tokens of a text like any other.
@@ -36,8 +36,8 @@ def well_formed(text: str, what: str = "the text") -> str:
     text.encode()
   except UnicodeEncodeError as error:
     raise NLAError(
-      f"{what} holds half of a surrogate pair (\\u{ord(text[error.start]):04x} at character {error.start}), which is no "
-      "character; write the whole character, or take it out"
+      f"{what} holds half of a surrogate pair (\\u{ord(text[error.start]):04x} at character {error.start}), which is "
+      "no character; write the whole character, or take it out"
     ) from None
   return text
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from nla_jax.autoencoder.text import decode, encode
+from nla_jax.autoencoder.text import decode
 
 REWARDS = ("mse", "cosine", "log")
 FAILURE = -2.0  # as an orthogonal reconstruction; −ln 2 in log form
@@ -82,7 +82,7 @@ def truncate(texts: Sequence[str | None], tokenizer, seed: int) -> list[str | No
 
   # One draw a text, whether it parses or not: the draws of the others then do not depend on it.
   for text, share in zip(texts, random.random(len(texts))):
-    ids = [] if text is None else encode(tokenizer, text)
+    ids = [] if text is None else tokenizer(text, add_special_tokens=False)["input_ids"]
     keep = 1 + int(share * len(ids))
     cut.append(text if keep >= len(ids) else decode(tokenizer, ids[:keep]).strip())
   return cut

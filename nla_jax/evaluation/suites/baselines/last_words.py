@@ -5,7 +5,7 @@ What an explanation adds to a quotation of the text is what the round trip has a
 
 import numpy as np
 
-from nla_jax.autoencoder.text import decode, encode
+from nla_jax.autoencoder.text import decode
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suite import Measured, Suite
 
@@ -15,7 +15,8 @@ def run(subject: Subject) -> Measured:
   tokenizer = subject.nla.pair.tokenizer
 
   # An explanation that does not parse is scored as an empty one, so its row gets no word either.
-  lengths = [len(encode(tokenizer, text or "")) for text in subject.sampled.texts]
+  explanations = [text or "" for text in subject.sampled.texts]
+  lengths = map(len, tokenizer(explanations, add_special_tokens=False)["input_ids"])
 
   texts = []
   for document, position, length in zip(subject.documents, subject.positions, lengths):
