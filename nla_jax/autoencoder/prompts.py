@@ -27,6 +27,7 @@ Here is the vector:
 Please provide an explanation."""
 AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
 MARKERS = range(0x3200, 0x3400)
+TAG = re.compile(r"</?explanation>")  # what no explanation holds
 _EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
 _CLOSE = "\x00reply\x00"
 _FENCE = (

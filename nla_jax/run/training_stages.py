@@ -14,6 +14,7 @@ from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
 from nla_jax.data.store.store import Store
+from nla_jax.data.teachers.check import check_texts
 from nla_jax.models.lora import adapter_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
@@ -50,6 +51,8 @@ def sft(run: Run) -> None:
   # Each model is saved as soon as it is trained, so that a run that is stopped later does not train it again.
   alpha = injection_scale(run)
   pair = run.pair(alpha)
+  # Once more: the prompts and the cap may be others than when the texts were written, or the store was converted.
+  check_texts(run.texts, pair, run.store)
   for name, fit in (("ar", _fit_ar), ("av", _fit_av)):
     if not distributed.agree(params_of(stage.path, name).exists()):
       save_params(params_of(stage.path, name), fit(run, stage, pair))
@@ -129,6 +132,8 @@ def rl(run: Run) -> None:
   # 1. Training, from the pair that SFT made.
   settings = run.config.rl
   pair = run.pair(run.supervised.injection_scale)
+  if settings.ar_teacher:
+    check_texts(run.texts, pair, run.store)
   examples = rl_examples(run, pair)
   session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
   trained = rl_lib.train(pair, settings, rl_start(run), examples, session)
