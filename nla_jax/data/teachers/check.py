@@ -1,4 +1,4 @@
-"""Whether the two models can learn from a teacher's texts: told before any training, with the first row and the count."""
+"""Whether the AV and the AR can learn from a teacher's texts: told before any training, with a row and the count."""
 
 from collections.abc import Callable, Mapping
 
