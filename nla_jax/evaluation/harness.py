@@ -15,7 +15,7 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import in_context
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import breakdowns
+from nla_jax.evaluation import breakdowns, intervals
 from nla_jax.evaluation.subject import Subject, draw_subject
 from nla_jax.evaluation.suite import Measured, load_suites
 from nla_jax.parallel import distributed
@@ -182,9 +182,11 @@ def _details(subject: Subject, found: Measured) -> list[dict[str, Any]]:
 def table(metrics: dict[str, Any]) -> str:
   """Writes the numbers of metrics.json as text for a terminal, one line each."""
   baseline = quantities.find(metrics, "baseline_variance")
+  few = metrics["groups"] < intervals.FEW_GROUPS
+  kind = "by Student's t, since they are so few" if few else "over groups"
   lines = [
     f"held-out FVE on {metrics['rows']} activations of {metrics['groups']} document groups "
-    f"(95 % intervals over groups; baseline variance {baseline.value:.3f})"
+    f"(95 % intervals {kind}; baseline variance {baseline.value:.3f})"
   ]
   measured = quantities.measured(metrics, "result", "difference", "reference", "retention")
   lines += [_line(one.quantity.name, one) for one in measured]

@@ -41,17 +41,29 @@ class Supervised(NamedTuple):
     injection_scale: α, the norm that injected vectors have.
     av_examples: examples that the AV has seen; 0 for a pair that was trained elsewhere.
     ar_examples: likewise of the AR.
+    av_rows: rows that these examples are drawn from; 0 where it is not known.
+    ar_rows: likewise of the AR.
   """
 
   injection_scale: float
   av_examples: int
   ar_examples: int
+  av_rows: int = 0
+  ar_rows: int = 0
 
 
 class Reinforced(NamedTuple):
-  """Of `rl`: how many explanations were sampled."""
+  """Of `rl`.
+
+  Attributes:
+    samples: explanations that were sampled.
+    activations: activations that they explain; 0 where it is not known.
+    rows: rows that these are drawn from; 0 where it is not known.
+  """
 
   samples: int
+  activations: int = 0
+  rows: int = 0
 
 
 Facts = TypeVar("Facts", Extracted, Supervised, Reinforced)
