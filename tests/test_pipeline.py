@@ -103,6 +103,22 @@ def test_the_report_has_what_each_example_said_before_rl(uninterrupted):
   assert any(one["texts"]["round_trip_sft"] != one["texts"]["round_trip"] for one in examples)
 
 
+def test_the_report_says_how_often_the_data_was_seen_and_what_of_it_was_left_out(uninterrupted):
+  page = (uninterrupted / "report.html").read_text()
+  facts = {
+    name: json.loads((uninterrupted / name / "manifest.json").read_text())["facts"]
+    for name in ("activations", "sft", "rl")
+  }
+  for note in facts["activations"]["notes"]:
+    assert note in page
+  for model, steps in (("av", 80), ("ar", 24)):
+    rows, seen = facts["sft"][f"{model}_rows"], 16 * steps
+    assert f"{seen:,} of {rows:,} rows: each row {seen / rows:.0f}" in page
+
+  # The first step explains 16 activations, the other seven a group of each of 4.
+  assert facts["rl"]["activations"] == 16 + 7 * 4 and "of the rows" in page
+
+
 def test_the_pair_is_exported(uninterrupted):
   for role in ("av", "ar"):
     assert (uninterrupted / "hf" / role / "nla_meta.yaml").exists()

@@ -15,6 +15,7 @@ import numpy as np
 
 from nla_jax.autoencoder.prompts import Prompts, parse_explanation
 from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs
+from nla_jax.autoencoder.text import decode_rows
 from nla_jax.decoding.explanations import sample
 from nla_jax.decoding.loop import Draws, Rollout, Sampling
 from nla_jax.errors import NLAError
@@ -79,7 +80,7 @@ class Pair:
     fetched = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
     tokens, lengths, finished = fetched
     rows = [row[:n] for row, n in zip(tokens, lengths)]
-    answers = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    answers = decode_rows(self.tokenizer, rows)
     # An answer that was cut is a failure even where it parses: rewarding it would make lengths drift up.
     return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
 

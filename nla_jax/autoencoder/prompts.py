@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nla_jax.autoencoder.text import bracketed, encode, well_formed
 from nla_jax.errors import NLAError
 
 AV_TEMPLATE = """\
@@ -26,6 +27,7 @@ Here is the vector:
 Please provide an explanation."""
 AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
 MARKERS = range(0x3200, 0x3400)
+TAG = re.compile(r"</?explanation>")  # what no explanation holds
 _EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
 _CLOSE = "\x00reply\x00"
 _FENCE = (
@@ -44,22 +46,14 @@ def parse_explanation(answer: str) -> str | None:
   return (match.group(1).strip() or None) if match else None
 
 
-def encode(tokenizer, text: str, *, special: bool = False) -> list[int]:
-  """Token ids of plain text; `special` lets the tokenizer add its BOS.
-
-  Special-token strings inside the text stay plain text.
-  """
-  # A document that holds "<|im_end|>" must not end a turn.
-  return list(tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
-
-
 def special_tokens(tokenizer) -> dict[int, str]:
   """{id: string} of the tokens that stand for no words of a text."""
   named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
   # A model need not name the one that begins a turn ("<|im_start|>") among its BOS, EOS and the like.
   added = tokenizer.added_tokens_decoder.items()
-  return named | {token: str(content) for token, content in added if content.special}
+  flagged = {token: str(content) for token, content in added if content.special}
+  return named | flagged | bracketed(tokenizer)
 
 
 def render(tokenizer, messages: Sequence[Mapping[str, str]], *, reply: bool = False) -> list[int]:
@@ -72,6 +66,8 @@ def render(tokenizer, messages: Sequence[Mapping[str, str]], *, reply: bool = Fa
     messages: {"role", "content"} of each.
     reply: whether the assistant's next turn is begun.
   """
+  for one in messages:
+    well_formed(one["content"], f"what the {one['role']} says")
   strings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
   found = [text for text in strings if any(text in one["content"] for one in messages)]
   if found:
@@ -85,7 +81,10 @@ def render(tokenizer, messages: Sequence[Mapping[str, str]], *, reply: bool = Fa
   # A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
   ids = []
   for i, piece in enumerate(text.split(_FENCE)):
-    ids += tokenizer(piece, add_special_tokens=False, split_special_tokens=i % 2 == 1)["input_ids"]
+    plain = i % 2 == 1
+    ids += (
+      encode(tokenizer, piece) if plain else tokenizer(piece, add_special_tokens=False)["input_ids"]
+    )
   return ids
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nla_jax.autoencoder.nla import NLA, Explanation
 from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.text import in_context, well_formed
 from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
 from nla_jax.loading import load
@@ -47,8 +48,8 @@ def main(arguments: list[str]) -> int:
   # 1. What can be wrong is said before anything is loaded.
   if options.best_of < 1:
     raise NLAError(f"--best-of={options.best_of}: at least one explanation has to be drawn")
-  text = sys.stdin.read() if options.text is None else options.text
-  if not text.strip():
+  text = _standard_input() if options.text is None else options.text
+  if not well_formed(text).strip():
     raise NLAError("there is no text to read: give it as the last argument or on standard input")
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
@@ -63,6 +64,16 @@ def main(arguments: list[str]) -> int:
     show = _json if options.json else _table
     print(show(nla, ids, position, explanation, options.best_of))
   return 0
+
+
+def _standard_input() -> str:
+  """What stands on standard input. Raises NLAError where it is no UTF-8."""
+  try:
+    return sys.stdin.read()
+  except UnicodeDecodeError as error:
+    raise NLAError(
+      f"standard input is not UTF-8 text ({error.reason} at byte {error.start})"
+    ) from error
 
 
 def _cache() -> Path:
@@ -90,7 +101,7 @@ def _positions(wanted: str, length: int) -> list[int]:
 
 def _table(nla: NLA, ids: list[int], position: int, explanation: Explanation, best_of: int) -> str:
   tokenizer = nla.pair.tokenizer
-  before, token = tokenizer.decode(ids[:position]), tokenizer.decode(ids[position : position + 1])
+  before, token, _ = in_context(tokenizer, ids, position, len(ids), 0, special=True)
   cut = "…" if len(before) > _SHOWN else ""
   fve = "unknown" if explanation.fve is None else f"{explanation.fve:.2f}"
 
@@ -110,7 +121,7 @@ def _json(nla: NLA, ids: list[int], position: int, explanation: Explanation, bes
   return json.dumps(
     {
       "position": position,
-      "token": nla.pair.tokenizer.decode(ids[position : position + 1]),
+      "token": in_context(nla.pair.tokenizer, ids, position, 0, 0, special=True)[1],
       "explanation": explanation.text,
       "fve": explanation.fve,
       "cosine": explanation.cosine,

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nla_jax import files
+from nla_jax.data.left_out import notes
 from nla_jax.data.positions import SPLITS
 from nla_jax.data.selection import Selection, select
 from nla_jax.data.store.writer import ArraySpecs, StoreWriter
@@ -55,7 +56,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     dtype: that the target computes in.
 
   Returns:
-    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups.
+    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups; left_out and notes.
 
   Raises:
     NLAError: there is no such layer, the corpus cannot be used, the store cannot be written, or an activation is not
@@ -71,6 +72,9 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
   # 1. The corpus.
   say("extract: reading and tokenising the corpus")
   corpus = select(config, pretrained.tokenizer, files.below(path, "tokens"))
+  said = notes(corpus.counts)
+  for note in said:
+    say(f"extract: {note}")
 
   # 2. The store.
   arrays = _arrays(architecture.d_model, data.next_tokens)
@@ -93,6 +97,8 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     "d_model": architecture.d_model,
     "layer": config.layer,
     "groups": len({document.group for document in corpus.documents}),
+    "left_out": corpus.counts._asdict(),
+    "notes": said,
   }
 
 

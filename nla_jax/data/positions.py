@@ -103,6 +103,69 @@ def choose_rows(
   return np.ascontiguousarray(document), np.ascontiguousarray(position)
 
 
+def join_copies(groups: Sequence[str], documents: Sequence[Sequence[int]]) -> tuple[list[str], int]:
+  """Returns the group of each document when groups that share a text are one, and how many documents are copies.
+
+  Of a text that is there under several names, one would be held out and the other trained on. Documents of the same
+  tokens are copies; what was cut off behind them the target does not see. Without copies groups stay as they are.
+
+  Args:
+    groups: of each document.
+    documents: token ids of each, as the target sees them.
+
+  Returns:
+    [documents] names, the first in the alphabet of groups that are joined; and the documents that repeat another.
+  """
+  joined: dict[str, str] = {}
+
+  def first_of(name: str) -> str:
+    first = name
+    while first in joined:
+      first = joined[first]
+    # The way is cut short, or many copies under falling names would be a walk through all of them each time.
+    while name != first:
+      joined[name], name = first, joined[name]
+    return first
+
+  # Hashes, since a corpus of long documents would not be in memory twice.
+  seen: dict[bytes, str] = {}
+  for group, tokens in zip(groups, documents, strict=True):
+    mark = hashlib.sha256(np.asarray(tokens, np.int32).tobytes()).digest()
+    low, high = sorted((first_of(group), first_of(seen.setdefault(mark, group))))
+    if low != high:
+      joined[high] = low
+  return [first_of(group) for group in groups], len(groups) - len(seen)
+
+
+def count_twins(
+  documents: Sequence[Sequence[int]],
+  document: np.ndarray,
+  position: np.ndarray,
+  held_out: np.ndarray,
+) -> int:
+  """Returns how many held-out rows have the context of a row that is trained on, token for token.
+
+  Their activations are the same, since a target sees nothing behind a position. Documents that begin alike have such.
+
+  Args:
+    documents: token ids of each.
+    document: [N] of each row, as `choose_rows` gives them.
+    position: [N] of each row.
+    held_out: [N] bool.
+  """
+  contexts, last, read, state = [], -1, 0, hashlib.sha256()
+  for i, at in zip(document.tolist(), position.tolist(), strict=True):
+    if i != last:
+      last, read, state = i, 0, hashlib.sha256()
+    # Positions of a document ascend, so that each token is hashed once.
+    state.update(np.asarray(documents[i][read : at + 1], np.int32).tobytes())
+    read = at + 1
+    contexts.append(state.digest())
+
+  trained = {one for one, held in zip(contexts, held_out.tolist(), strict=True) if not held}
+  return sum(one in trained for one, held in zip(contexts, held_out.tolist(), strict=True) if held)
+
+
 def split_groups(
   groups: Iterable[str],
   *,

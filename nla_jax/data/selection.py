@@ -8,6 +8,7 @@ meet in files beside the store, and every process holds what one process alone w
 import dataclasses
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,15 @@ from nla_jax import files
 from nla_jax.autoencoder.prompts import encode, opening, render, special_tokens
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
 from nla_jax.data.corpora.read import read_part, source_names
-from nla_jax.data.positions import FRACTIONS, choose_rows, split_groups
+from nla_jax.data.left_out import Counts, notes
+from nla_jax.data.positions import (
+  FRACTIONS,
+  HELD_OUT,
+  choose_rows,
+  count_twins,
+  join_copies,
+  split_groups,
+)
 from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
@@ -30,11 +39,13 @@ class Selection(NamedTuple):
     documents: as the target sees them, with their split.
     document: [N] int32, which document each row is from.
     position: [N] int32, index of the row's token.
+    counts: of what was left out or put together, and why; see `notes`.
   """
 
   documents: list[StoredDocument]
   document: np.ndarray
   position: np.ndarray
+  counts: Counts
 
 
 def select(config, tokenizer, folder: str) -> Selection:
@@ -44,7 +55,7 @@ def select(config, tokenizer, folder: str) -> Selection:
   2. Documents are drawn where the config limits their number, tokenised, and the short ones left out.
   3. The documents of all processes meet.
   4. Positions are chosen.
-  5. Groups are split, held-out groups first.
+  5. Groups that share a text are joined, then split, held-out groups first.
 
   Args:
     config: the run's.
@@ -87,14 +98,52 @@ def select(config, tokenizer, folder: str) -> Selection:
   )
 
   # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject.
-  splits = split_groups(
-    [one.group for one in documents],
-    seed=config.seed,
-    held_out=data.held_out,
-    fractions=[(name, data[name]) for name, _ in FRACTIONS],
+  groups, copies = join_copies([one.group for one in documents], [one.tokens for one in documents])
+  counts = Counts(
+    drawn=len(drawn),
+    too_short=len(drawn) - len(documents),
+    minimum=data.position_minimum,
+    without_rows=len(documents) - len(np.unique(document)),
+    copies=copies,
+    groups_joined=len({one.group for one in documents}) - len(set(groups)),
   )
-  documents = [dataclasses.replace(one, split=splits[one.group]) for one in documents]
-  return Selection(documents, document, position)
+  splits = _split(config, groups, counts)
+  documents = [
+    dataclasses.replace(one, group=group, split=splits[group])
+    for one, group in zip(documents, groups, strict=True)
+  ]
+
+  held_out = np.array([one.split == HELD_OUT for one in documents])[document]
+  twins = count_twins([one.tokens for one in documents], document, position, held_out)
+  sizes = Counter(splits[group] for group in set(groups))
+  counts = counts._replace(twins=twins, held_out_rows=int(held_out.sum()), groups=dict(sizes))
+  _refuse_empty_splits(documents, document, counts)
+  return Selection(documents, document, position, counts)
+
+
+def _split(config, groups: Sequence[str], counts: Counts) -> dict[str, str]:
+  """Returns {group: split}. Raises NLAError, with what made them so few, where there are fewer groups than splits."""
+  fractions = [(name, config.data[name]) for name, _ in FRACTIONS]
+  try:
+    return split_groups(
+      groups, seed=config.seed, held_out=config.data.held_out, fractions=fractions
+    )
+  except NLAError as error:
+    why = "; ".join([str(error), *notes(counts)])
+    raise NLAError(why) from error
+
+
+def _refuse_empty_splits(
+  documents: Sequence[StoredDocument], document: np.ndarray, counts: Counts
+) -> None:
+  """Raises NLAError where a split has documents and no row: none of their tokens may be taken."""
+  rows = {documents[i].split for i in np.unique(document).tolist()}
+  empty = [split for split in counts.groups if split not in rows]
+  if empty:
+    raise NLAError(
+      f"no token of the documents of the split {empty[0]} may be taken, so it has no row: give more or longer "
+      f"documents; {'; '.join(notes(counts))}"
+    )
 
 
 def draw(counts: Sequence[int], wanted: int, seed: int) -> Collection[int]:

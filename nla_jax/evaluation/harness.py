@@ -13,8 +13,9 @@ import numpy as np
 from nla_jax import quantities
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.text import in_context
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import breakdowns
+from nla_jax.evaluation import breakdowns, intervals
 from nla_jax.evaluation.subject import Subject, draw_subject
 from nla_jax.evaluation.suite import Measured, load_suites
 from nla_jax.parallel import distributed
@@ -157,20 +158,17 @@ def _details(subject: Subject, found: Measured) -> list[dict[str, Any]]:
   }
   cosines = fve.cosine_of(found.errors[quantities.HEADLINE])
 
-  # Special tokens would show as markup that the document never had.
-  def decode(ids: np.ndarray) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=True)
-
   details = []
   for i, (document, at) in enumerate(zip(subject.documents, subject.positions.tolist())):
+    before, token, after = in_context(tokenizer, document.tokens, at, _CONTEXT, _AFTER)
     details.append(
       {
         "document": document.id,
         "group": document.group,
         "position": at,
-        "context_before": decode(document.tokens[max(at - _CONTEXT, 0) : at]),
-        "token": decode(document.tokens[at : at + 1]),
-        "context_after": decode(document.tokens[at + 1 : at + 1 + _AFTER]),
+        "context_before": before,
+        "token": token,
+        "context_after": after,
         # The AV is not given it: kept to see whether short or long activations are explained worse.
         "norm": float(np.linalg.norm(subject.activations[i])),
         "cosine": float(cosines[i]),
@@ -184,9 +182,11 @@ def _details(subject: Subject, found: Measured) -> list[dict[str, Any]]:
 def table(metrics: dict[str, Any]) -> str:
   """Writes the numbers of metrics.json as text for a terminal, one line each."""
   baseline = quantities.find(metrics, "baseline_variance")
+  few = metrics["groups"] < intervals.FEW_GROUPS
+  kind = "by Student's t, since they are so few" if few else "over groups"
   lines = [
     f"held-out FVE on {metrics['rows']} activations of {metrics['groups']} document groups "
-    f"(95 % intervals over groups; baseline variance {baseline.value:.3f})"
+    f"(95 % intervals {kind}; baseline variance {baseline.value:.3f})"
   ]
   measured = quantities.measured(metrics, "result", "difference", "reference", "retention")
   lines += [_line(one.quantity.name, one) for one in measured]

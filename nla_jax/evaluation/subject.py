@@ -16,6 +16,7 @@ from nla_jax.data.positions import words_begin
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
+from nla_jax.progress import say
 
 _TRAINING_ROWS = 50_000  # most training activations that controls look at
 _TRAINING_SPLITS = ("av_sft", "ar_sft", "rl")
@@ -245,6 +246,11 @@ def draw_subject(
   # One generator for both, in this order: numbers of earlier evaluations depend on it.
   random = np.random.default_rng(chosen_settings.seed)
   chosen = random.permutation(store.rows("held_out"))[: chosen_settings.rows]
+
+  if len(chosen) < chosen_settings.rows:
+    say(
+      f"eval: {len(chosen)} activations are held out, fewer than the {chosen_settings.rows} asked for"
+    )
 
   # Sorted, so that the store reads them in runs.
   splits = [name for name in _TRAINING_SPLITS if name in store.documents.splits]

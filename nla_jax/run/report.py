@@ -9,6 +9,8 @@ from nla_jax import files
 from nla_jax.evaluation.report import page
 from nla_jax.parallel import distributed
 from nla_jax.progress import read_metrics
+from nla_jax.run.facts import Reinforced
+from nla_jax.run.passes import described
 from nla_jax.run.run import Run
 from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, REPORT, ROWS, STAGES
 
@@ -52,9 +54,22 @@ def write_run_report(run: Run) -> None:
   )
 
 
+def _evaluated(run: Run) -> str:
+  """How many held-out activations were evaluated, and how many were asked for where these are more."""
+  found, asked = files.read_json(run.path("eval") / METRICS)["rows"], run.config.evaluation.rows
+  fewer = f", fewer than the {asked:,} asked for" if found < asked else ""
+  return f"{found:,} activations{fewer}"
+
+
+def _rl_passes(reinforced: Reinforced) -> dict[str, str]:
+  """What RL explained, for the description; nothing of a run that did not say it."""
+  seen = described(reinforced.activations, reinforced.rows)
+  return {"RL activations": seen} if reinforced.rows else {}
+
+
 def _description(run: Run) -> dict[str, Any]:
   """What was run, as facts with names that people read."""
-  c, extracted, supervised = run.config, run.extracted, run.supervised
+  c, extracted, supervised, reinforced = run.config, run.extracted, run.supervised, run.reinforced
   splits = ", ".join(f"{name} {n}" for name, n in extracted.rows_by_split.items())
 
   # α is a fact of the run, not of its config, which may leave it to the data.
@@ -67,11 +82,14 @@ def _description(run: Run) -> dict[str, Any]:
     "documents": extracted.documents,
     "articles or groups": extracted.groups,
     "rows by split": splits,
+    **({"left out": "; ".join(extracted.notes)} if extracted.notes else {}),
+    "evaluated": _evaluated(run),
     "teacher": c.teacher.provider,
     "injection": injection,
-    "AV examples": supervised.av_examples,
-    "AR examples": supervised.ar_examples,
-    "RL samples": run.reinforced.samples,
+    "AV examples": described(supervised.av_examples, supervised.av_rows),
+    "AR examples": described(supervised.ar_examples, supervised.ar_rows),
+    "RL samples": reinforced.samples,
+    **_rl_passes(reinforced),
     "products in": str(run.dtype),
     "jax": jax.__version__,
     "device": jax.devices()[0].device_kind,

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from nla_jax.autoencoder import prompts as prompts_lib
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
+from nla_jax.autoencoder.text import decode
 from nla_jax.config import default_config
 from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
@@ -179,7 +180,8 @@ class Run:
     position = int(self.store.read("position", [row])[0])
 
     end = position + 1
-    return self.pretrained.tokenizer.decode(document.tokens[max(end - tokens, 0) : end])
+    shown = document.tokens[max(end - tokens, 0) : end]
+    return decode(self.pretrained.tokenizer, shown, special=True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from nla_jax import files
 from nla_jax.data import explanations, extraction
 from nla_jax.data.teachers import write
+from nla_jax.data.teachers.check import check_texts
 from nla_jax.evaluation import harness
 from nla_jax.interop.pairs.export import export_pair
 from nla_jax.parallel import distributed
@@ -46,6 +47,9 @@ def teach(run: Run) -> None:
 
   store = run.store
   texts = write.teach(store, run.pretrained.tokenizer, run.config.teacher)
+  # Before the stage is closed, so that a corrected file is read again.
+  if not run.config.init:
+    check_texts(dict(enumerate(texts)), run.pair(1.0), store)
   if distributed.is_first():
     explanations.write_explanations(str(run.workdir / TEXTS), np.arange(len(store)), texts)
 

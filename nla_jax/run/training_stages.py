@@ -14,10 +14,13 @@ from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
 from nla_jax.data.store.store import Store
+from nla_jax.data.teachers.check import check_texts
 from nla_jax.models.lora import adapter_params
 from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
+from nla_jax.progress import say
+from nla_jax.run.passes import described
 from nla_jax.run.run import Run
 from nla_jax.run.stage import Stage
 from nla_jax.run.warm_start import load_initial
@@ -50,16 +53,27 @@ def sft(run: Run) -> None:
   # Each model is saved as soon as it is trained, so that a run that is stopped later does not train it again.
   alpha = injection_scale(run)
   pair = run.pair(alpha)
+  # Once more: the prompts and the cap may be others than when the texts were written, or the store was converted.
+  check_texts(run.texts, pair, run.store)
+
+  # How often each row is seen decides what is learned, and nobody works it out from steps and batches.
+  rows = {name: len(_explained_rows(run, f"{name}_sft")) for name in ("ar", "av")}
+  seen = {name: run.config[name].steps * run.config[name].batch for name in rows}
+  for name in rows:
+    say(f"sft {name}: {described(seen[name], rows[name])}")
   for name, fit in (("ar", _fit_ar), ("av", _fit_av)):
     if not distributed.agree(params_of(stage.path, name).exists()):
       save_params(params_of(stage.path, name), fit(run, stage, pair))
       drop_checkpoints(stage.path / name / CHECKPOINTS)
       stage.note_progress()
 
-  seen = {
-    f"{name}_examples": run.config[name].steps * run.config[name].batch for name in ("av", "ar")
-  }
-  stage.finish(injection_scale=alpha, **seen)
+  stage.finish(
+    injection_scale=alpha,
+    av_examples=seen["av"],
+    ar_examples=seen["ar"],
+    av_rows=rows["av"],
+    ar_rows=rows["ar"],
+  )
 
 
 def _take_initial(run: Run, stage: Stage) -> None:
@@ -129,7 +143,14 @@ def rl(run: Run) -> None:
   # 1. Training, from the pair that SFT made.
   settings = run.config.rl
   pair = run.pair(run.supervised.injection_scale)
+  if settings.ar_teacher:
+    check_texts(run.texts, pair, run.store)
   examples = rl_examples(run, pair)
+  rows = len(examples.activations)
+  seen = _activations_seen(settings)
+  say(f"rl: {described(seen, rows)}")
+  if rows < settings.activations:
+    say(f"rl: a step explains {settings.activations} activations, some of the {rows} several times")
   session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
   trained = rl_lib.train(pair, settings, rl_start(run), examples, session)
 
@@ -137,13 +158,25 @@ def rl(run: Run) -> None:
   for name, params in trained.items():
     save_params(params_of(stage.path, name), params)
   drop_checkpoints(stage.path / CHECKPOINTS)
-  stage.finish(samples=settings.steps * settings.activations * settings.group)
+  samples = settings.steps * settings.activations * settings.group
+  stage.finish(samples=samples, activations=seen, rows=rows)
+
+
+def _activations_seen(settings) -> int:
+  """Activations that RL explains: one a group, and where the AR learns alone one an explanation."""
+  alone = min(settings.ar_steps, settings.steps)
+  return settings.activations * (settings.steps - alone + alone * settings.group)
 
 
 def rl_examples(run: Run, pair: Pair) -> rl_lib.Examples:
   """What RL learns from: its own split, and the AR's text where a share of its batches is the teacher's."""
   settings, store = run.config.rl, run.store
   rows = store.rows("rl")
+  held_out = len(store.rows("held_out")) if settings.watch_every else settings.watch_rows
+  if held_out < settings.watch_rows:
+    say(
+      f"rl: {held_out} activations are held out, fewer than config.rl.watch_rows={settings.watch_rows}"
+    )
   return rl_lib.Examples(
     StoreRows(store, rows),
     run.context,

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from nla_jax.autoencoder.text import decode
+
 REWARDS = ("mse", "cosine", "log")
 FAILURE = -2.0  # as an orthogonal reconstruction; −ln 2 in log form
 _GRAM = 3
@@ -83,7 +85,5 @@ def truncate(texts: Sequence[str | None], tokenizer, seed: int) -> list[str | No
   for text, share in zip(texts, random.random(len(texts))):
     ids = [] if text is None else tokenizer(text, add_special_tokens=False)["input_ids"]
     keep = 1 + int(share * len(ids))
-    cut.append(
-      text if keep >= len(ids) else tokenizer.decode(ids[:keep], skip_special_tokens=True).strip()
-    )
+    cut.append(text if keep >= len(ids) else decode(tokenizer, ids[:keep]).strip())
   return cut

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from nla_jax.autoencoder.text import well_formed
 from nla_jax.errors import NLAError
 
 CONTENT = ("text", "messages")  # columns of which a row has one
@@ -46,13 +47,15 @@ class Records(NamedTuple):
 def document_of_row(row: dict, default_id: str, place: str) -> Document:
   """Makes a document of a row with `text` or `messages` and, optionally, `id` and `group`. A text goes before messages.
 
+  An id or a group that says nothing (none, NaN, blanks) counts as not given: documents without a group are their own.
+
   Args:
     row: of Python's own values.
     default_id: where the row has no id.
     place: the source and the row, for the message.
 
   Raises:
-    NLAError: the row has neither, or its messages are no conversation.
+    NLAError: the row has neither, its messages are no conversation, or a text of it is no text.
   """
   text, messages = row.get("text"), ()
   if text is None and row.get("messages") is not None:
@@ -63,9 +66,19 @@ def document_of_row(row: dict, default_id: str, place: str) -> Document:
       f"{place} has {given} as 'text'; every document needs a string there, or a list as 'messages'"
     )
 
-  name = default_id if row.get("id") is None else str(row["id"])
-  group = name if row.get("group") is None else str(row["group"])
-  return Document(name, text, group, messages)
+  name = _name(row, "id", default_id, place)
+  group = _name(row, "group", name, place)
+  return Document(name, well_formed(text, f"the text of {place}"), group, messages)
+
+
+def _name(row: dict, column: str, default: str, place: str) -> str:
+  """What a row says in `column`; the default where that is nothing."""
+  value = row.get(column)
+  if value is None or not str(value).strip():
+    return default
+  if isinstance(value, (dict, list, bytes)):
+    raise NLAError(f"{place} has {type(value).__name__} as {column!r}; give a string or a number")
+  return well_formed(str(value), f"the {column} of {place}")
 
 
 def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
@@ -84,7 +97,8 @@ def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
       raise NLAError(
         f"message {number} of {place} has the role {one.get('role')!r}; a role is one of {', '.join(ROLES)}"
       )
-    messages.append({"role": one["role"], "content": one["content"]})
+    content = well_formed(one["content"], f"message {number} of {place}")
+    messages.append({"role": one["role"], "content": content})
   return tuple(messages)
 
 

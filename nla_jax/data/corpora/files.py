@@ -51,6 +51,11 @@ def read_parquet(path: str) -> Records:
     place = f"{path} row {number}"
     return [document_of_row(tables.parse_parquet_row(row), f"{stem(path)}#{number}", place)]
 
-  columns = ("text", "messages", "id", "group")
+  columns = {
+    "text": tables.TEXTS,
+    "messages": tables.LISTS,
+    "id": tables.NAMES,
+    "group": tables.NAMES,
+  }
   rows = tables.parquet_rows(path, columns, needed={CONTENT: "the documents"})
   return Records(enumerate(rows), document)

@@ -3,6 +3,7 @@
 import importlib.util
 
 from nla_jax.data.corpora.document import CONTENT, Document, Records, document_of_row
+from nla_jax.data.tables import without_nan
 from nla_jax.errors import NLAError
 
 PREFIX = "hf://"
@@ -39,7 +40,8 @@ def read_hub(source: str) -> Records:
     )
 
   def document(number: int, row: dict) -> list[Document]:
-    return [document_of_row(row, f"{name}#{number}", f"{source} row {number}")]
+    place = f"{source} row {number}"
+    return [document_of_row(without_nan(row), f"{name}#{number}", place)]
 
   return Records(enumerate(rows), document)
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from nla_jax.autoencoder.text import well_formed
 from nla_jax.data import tables
 from nla_jax.errors import NLAError
 
@@ -70,7 +71,7 @@ def _parse(row: Mapping[str, Any], place: str) -> tuple[tuple[str, int], str]:
   """Returns ((document id, position), text) of a row. Raises NLAError where it lacks one of them."""
   place_column = next((name for name in _PLACE_COLUMNS if name in row), None)
   text_column = next((name for name in TEXT_COLUMNS if name in row), None)
-  if "doc_id" not in row or place_column is None or text_column is None:
+  if row.get("doc_id") is None or place_column is None or text_column is None:
     raise NLAError(
       f"{place} has {', '.join(row) or 'nothing'}; it needs doc_id, position or n_raw_tokens, "
       f"and {' or '.join(TEXT_COLUMNS)}"
@@ -87,11 +88,16 @@ def _parse(row: Mapping[str, Any], place: str) -> tuple[tuple[str, int], str]:
 
   # n_raw_tokens counts the token that is explained, so it is one more than its index.
   position = number - 1 if place_column == "n_raw_tokens" else number
-  return (str(row["doc_id"]), position), text
+  name = well_formed(str(row["doc_id"]), f"the doc_id of {place}")
+  return (name, position), well_formed(text, f"the {text_column} of {place}")
 
 
 def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
-  columns = ("doc_id", *_PLACE_COLUMNS, *TEXT_COLUMNS)
+  columns = {
+    "doc_id": tables.NAMES,
+    **dict.fromkeys(_PLACE_COLUMNS, tables.NUMBERS),
+    **dict.fromkeys(TEXT_COLUMNS, tables.TEXTS),
+  }
   # No column is needed by name: which spelling is missing is told by the row.
   for number, row in enumerate(tables.parquet_rows(path, columns, needed={})):
     yield f"{path} row {number}", tables.parse_parquet_row(row)

@@ -10,7 +10,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.prompts import TAG
+from nla_jax.autoencoder.text import decode, encode, next_word
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]+")
 _SEVERAL_GROUPS = 3  # a word of fewer groups ranks last: a name seen once teaches the AV nothing
@@ -66,11 +67,12 @@ def readout(
     topics: of the corpus.
     settings: the config's `teacher`; topic words are left out until the text fits `max_tokens`.
   """
-  context = tokenizer.decode(context_ids, skip_special_tokens=True)
+  # The tags of an explanation would end it, or begin another, wherever a document holds them.
+  context = TAG.sub(" ", decode(tokenizer, context_ids))
   guesses = []
   for token in next_tokens:
-    word = tokenizer.decode([token], skip_special_tokens=True).strip()
-    if word and word not in guesses:
+    word = next_word(tokenizer, context_ids, token)
+    if word and word not in guesses and not TAG.search(word):
       guesses.append(word)
 
   end = last_words(context, settings.last_words)
@@ -87,6 +89,8 @@ def readout(
       end = end.split(" ", 1)[1]
     elif guesses:
       guesses.pop()
+    elif end:
+      end = end[len(end) // 4 + 1 :]  # one endless word: its last letters
     else:
       return text
 

@@ -1,5 +1,6 @@
 """The teacher's text for every row of an activation store: asked here (`readout`) or read from a file."""
 
+from nla_jax.autoencoder.text import decode
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
 from nla_jax.data.teachers import file, readout
@@ -42,7 +43,7 @@ def _text_of_groups(documents: list[StoredDocument], tokenizer) -> list[str]:
   """The text of each group (an article), in the order in which groups first appear."""
   groups: dict[str, list[str]] = {}
   for document in documents:
-    text = tokenizer.decode(document.tokens, skip_special_tokens=True)
+    text = decode(tokenizer, document.tokens)
     groups.setdefault(document.group, []).append(text)
 
   return ["\n".join(texts) for texts in groups.values()]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nla_jax import quantities
+from nla_jax.evaluation.intervals import FEW_GROUPS
 from nla_jax.evaluation.report.charts import number
 from nla_jax.quantities import Found
 
@@ -207,6 +208,13 @@ def _doubts(metrics: Mapping[str, Any], rows: Sequence[Found]) -> list[dict[str,
   trip = _row(rows, quantities.HEADLINE)
   if trip and trip.ci95 is None:
     text = "The round trip has no interval: one document is not enough to know the spread."
+    found.append(_finding("warn", text))
+  groups = quantities.find(metrics, "groups")
+  if trip and trip.ci95 and groups and groups.value < FEW_GROUPS:
+    text = (
+      f"Only {groups.value:.0f} groups of documents were evaluated: intervals are Student's t over so few, wide, and "
+      "do not hold where one of them is unlike the others."
+    )
     found.append(_finding("warn", text))
   if trip and trip.n is not None and trip.n < _FEW_ROWS:
     found.append(_finding("warn", f"Only {trip.n} activations were evaluated."))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_jax.autoencoder.prompts import parse_explanation
+from nla_jax.data.tables import LISTS, NAMES, NUMBERS, TEXTS, refuse_types
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data.sidecar import (
   STAGES,
@@ -177,6 +178,7 @@ class DataFile:
         f"{self.path} lacks the column {missing[0]}, which a file of stage {stage} has; its "
         f"columns are {', '.join(columns)}"
       )
+    refuse_types(str(self.path), self._file.schema_arrow, _kinds(stage))
     if self.sidecar.row_count != len(self):
       raise NLAError(
         f"{self.path} has {len(self)} rows, its sidecar says {self.sidecar.row_count}: they do not belong "
@@ -198,8 +200,10 @@ class DataFile:
     layers = batch.column("activation_layer").to_numpy()
     wanted = self.sidecar.layer_index
     self._refuse(layers != wanted, row, f"is of another layer than the sidecar's {wanted}")
-    counts = batch.column("n_raw_tokens").to_numpy().astype(np.int64)
-    self._refuse(counts < 1, row, "has n_raw_tokens below 1")
+    numbers = batch.column("n_raw_tokens").to_numpy()
+    whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
+    self._refuse(~whole | (numbers < 1), row, "has n_raw_tokens below 1, or no whole number there")
+    counts = numbers.astype(np.int64)
 
     activations = self._matrix(batch.column(ACTIVATION), row) if ACTIVATION in names else None
     texts = batch.column(TEXT).to_pylist() if TEXT in names else None
@@ -271,6 +275,16 @@ def _inside(value: str, head: str, tail: str) -> str | None:
   if len(value) < len(head + tail) or not (value.startswith(head) and value.endswith(tail)):
     return None
   return value[len(head) : len(value) - len(tail)].strip()
+
+
+def _kinds(stage: str) -> dict[str, str]:
+  """What the columns of a stage hold."""
+  return {
+    **dict.fromkeys(("n_raw_tokens", "activation_layer"), NUMBERS),
+    **dict.fromkeys((TEXT, EXPLANATION, "response"), TEXTS),
+    "doc_id": NAMES,
+    "prompt": TEXTS if stage == "ar_sft" else LISTS,
+  }
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

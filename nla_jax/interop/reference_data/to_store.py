@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from nla_jax.data import explanations as explanations_lib
-from nla_jax.data.positions import HELD_OUT, split_groups
+from nla_jax.data.left_out import Counts, notes
+from nla_jax.data.positions import HELD_OUT, count_twins, join_copies, split_groups
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
@@ -71,8 +72,13 @@ def to_store(
   # 2. The documents.
   say(f"convert: reading the documents of {len(files)} file(s)")
   index = index_rows(files)
-  splits = _splits(index, held_out, seed)
-  documents, realigned = _documents(index, splits, [*files, *extra], tokenizer)
+  tokens, realigned = _tokens(index, [*files, *extra], tokenizer)
+  groups, copies = join_copies(index.ids, tokens)
+  splits = _splits(index, groups, held_out, seed)
+  documents = [
+    StoredDocument(*fields) for fields in zip(index.ids, groups, splits, tokens, strict=True)
+  ]
+  _say_copies(index, documents, copies)
 
   # 3. The store.
   made_from = _made_from(files, tokenizer, held_out, seed)
@@ -86,7 +92,10 @@ def to_store(
   # 4. The explanations.
   if index.texts:
     _write_explanations(Path(folder) / TEXTS, index, side)
-  return _facts(index, side, rows_by_split, realigned)
+  return _facts(index, side, rows_by_split, realigned) | {
+    "groups": len(set(groups)),
+    "copies": copies,
+  }
 
 
 def _refuse_other_targets(first: DataFile, others: Sequence[DataFile]) -> None:
@@ -111,23 +120,39 @@ def _verify_markers(files: Sequence[DataFile], tokenizer) -> None:
       )
 
 
-def _documents(
-  index: Index, splits: Sequence[str], sources: Sequence[DataFile], tokenizer
-) -> tuple[list[StoredDocument], int]:
-  """Returns the documents of the store, and how many of them had to be pieced together."""
+def _tokens(index: Index, sources: Sequence[DataFile], tokenizer) -> tuple[list[np.ndarray], int]:
+  """Returns the tokens of each document, and how many documents had to be pieced together."""
   tokens, realigned = document_tokens(index, sources, tokenizer)
   if realigned:
     say(
       f"convert: {realigned} of {len(tokens)} documents do not tokenise to the length that the file says; their "
       "tokens are pieced together from their rows' texts, activations and positions are the file's"
     )
+  return tokens, realigned
 
-  # The files know no groups, so a document is its own.
-  documents = [
-    StoredDocument(name, name, split, ids)
-    for name, split, ids in zip(index.ids, splits, tokens, strict=True)
-  ]
-  return documents, realigned
+
+def _say_copies(index: Index, documents: Sequence[StoredDocument], copies: int) -> None:
+  """Says how many documents are copies, and how many held-out rows have the context of a trained one all the same."""
+  held_out = np.array([one.split == HELD_OUT for one in documents])[index.document]
+  order = np.lexsort((index.position, index.document))
+  twins = count_twins(
+    [one.tokens for one in documents],
+    index.document[order],
+    index.position[order],
+    held_out[order],
+  )
+  counts = Counts(
+    drawn=len(documents),
+    too_short=0,
+    minimum=0,
+    without_rows=0,
+    copies=copies,
+    groups_joined=len(documents) - len({one.group for one in documents}),
+    twins=twins,
+    held_out_rows=int(held_out.sum()),
+  )
+  for note in notes(counts):
+    say(f"convert: {note}")
 
 
 def _open_store(path: Path, n_rows: int, d_model: int, made_from: dict) -> StoreWriter:
@@ -162,7 +187,6 @@ def _facts(index: Index, side: DatasetSidecar, rows_by_split: dict, realigned: i
   return {
     "rows": len(index.document),
     "documents": len(index.ids),
-    "groups": len(index.ids),  # a document is its own group
     "d_model": side.d_model,
     "layer": side.layer_index,
     "rows_by_split": rows_by_split,
@@ -193,12 +217,19 @@ def _write_explanations(path: Path, index: Index, side: DatasetSidecar) -> None:
   explanations_lib.write_explanations(str(path), np.array(rows, np.int64), texts, fields)
 
 
-def _splits(index: Index, held_out: float, seed: int) -> list[str]:
-  """Returns the split of each document."""
+def _splits(index: Index, groups: Sequence[str], held_out: float, seed: int) -> list[str]:
+  """Returns the split of each document.
+
+  Args:
+    index: of the rows.
+    groups: of each document. The files know none, so it is the document, or the first of its copies.
+    held_out: share of the groups.
+    seed: of the splits.
+  """
   # Base files say no split: all documents are split here.
   if set(index.stages) == {"base"}:
-    found = split_groups(index.ids, seed=seed, held_out=held_out)
-    return [found[name] for name in index.ids]
+    found = split_groups(groups, seed=seed, held_out=held_out)
+    return [found[name] for name in groups]
   if "base" in index.stages:
     raise NLAError(
       "base files were given together with files of a split, so it is unknown which documents are whose; "
@@ -208,15 +239,15 @@ def _splits(index: Index, held_out: float, seed: int) -> list[str]:
   # Held out are only documents of which every row is explained, so that evaluation has a teacher's text of each.
   rows = np.bincount(index.document, minlength=len(index.ids))
   explained = np.bincount(index.document[sorted(index.texts)], minlength=len(index.ids))
-  whole = [name for name, all_ in zip(index.ids, explained == rows, strict=True) if all_]
-  able = whole or index.ids
+  lacking = {name for name, all_ in zip(groups, explained == rows, strict=True) if not all_}
+  able = [name for name in groups if name not in lacking] or groups
   cut = {}
   if held_out:
     cut = split_groups(able, seed=seed, held_out=held_out, fractions=(("rest", 1.0),))
 
   return [
     HELD_OUT if cut.get(name) == HELD_OUT else stage
-    for name, stage in zip(index.ids, index.stages, strict=True)
+    for name, stage in zip(groups, index.stages, strict=True)
   ]
 
 

@@ -5,6 +5,7 @@ What an explanation adds to a quotation of the text is what the round trip has a
 
 import numpy as np
 
+from nla_jax.autoencoder.text import decode
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suite import Measured, Suite
 
@@ -20,7 +21,7 @@ def run(subject: Subject) -> Measured:
   texts = []
   for document, position, length in zip(subject.documents, subject.positions, lengths):
     words = last_tokens(document.tokens, int(position), length)
-    texts.append(tokenizer.decode(words, skip_special_tokens=True).strip())
+    texts.append(decode(tokenizer, words).strip())
   return Measured({"last_words": subject.score(texts)})
 
 
