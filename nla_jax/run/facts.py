@@ -37,11 +37,13 @@ class Supervised(NamedTuple):
     injection_scale: α, the norm that injected vectors have.
     av_examples: examples that the AV has seen; 0 for a pair that was trained elsewhere.
     ar_examples: likewise of the AR.
+    prompt_ids: every id of both prompts, as `Prompts.ids`; None of a workdir that was made before they were kept.
   """
 
   injection_scale: float
   av_examples: int
   ar_examples: int
+  prompt_ids: dict[str, list[int]] | None = None
 
 
 class Reinforced(NamedTuple):
@@ -58,10 +60,11 @@ def read_facts(stage: Stage, kind: type[Facts]) -> Facts:
   found = stage.facts
 
   # A folder that a person edited, or that another version closed.
-  missing = [name for name in kind._fields if name not in found]
+  needed = [name for name in kind._fields if name not in kind._field_defaults]
+  missing = [name for name in needed if name not in found]
   if missing:
     raise NLAError(
       f"the manifest of {stage.path} does not say {', '.join(missing)}: delete that folder and make the "
       "stage again"
     )
-  return kind(**{name: found[name] for name in kind._fields})
+  return kind(**{name: found[name] for name in kind._fields if name in found})

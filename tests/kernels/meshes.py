@@ -10,8 +10,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from nla_jax.kernels.token_scores import FORMS, token_scores
 
+from nla_jax.kernels.token_scores import FORMS, token_scores
 from nla_jax.models import token_scores as scores_of_model
 from nla_jax.parallel import sharding
 from nla_jax.parallel.mesh import make_mesh

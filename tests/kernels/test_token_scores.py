@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+
 from nla_jax.kernels import token_scores_gpu
 from nla_jax.kernels import token_scores_reference as reference
 from nla_jax.kernels.token_scores import FORMS, kernels_of, token_scores
 from nla_jax.kernels.token_scores_tpu import BLOCK_BYTES, block_sizes
-
 from nla_jax.models import token_scores as scores_of_model
 
 HERE = Path(__file__).parent

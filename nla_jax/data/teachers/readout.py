@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.tokens import encode
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]+")
 _SEVERAL_GROUPS = 3  # a word of fewer groups ranks last: a name seen once teaches the AV nothing

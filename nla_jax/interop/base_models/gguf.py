@@ -15,7 +15,7 @@ import numpy as np
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import parameter_names
-from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
+from nla_jax.interop.base_models.gguf_tokenizer import end_ids, tokenizer_from_header
 from nla_jax.interop.base_models.record import Pretrained, hash_file, hash_tokenizer
 from nla_jax.models.architectures import Architecture, RopeScaling
 
@@ -130,6 +130,7 @@ def read_gguf(
     source=str(path),
     model_hash=hash_file(path),
     tokenizer_hash=hash_tokenizer(tokenizer),
+    ends=end_ids(header),
   )
 
 
