@@ -38,8 +38,9 @@ import torch
 import torch_baseline
 
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
-from nla_jax.autoencoder.prompts import encode, make_prompts
+from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.autoencoder.rows import encode_inputs
+from nla_jax.autoencoder.text import encode
 from nla_jax.config import load_config
 from nla_jax.data.corpora.read import read_corpus
 from nla_jax.interop.base_models.load import load_pretrained

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import fve
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.text import encode
 from nla_jax.data.corpora.read import read_corpus
 from nla_jax.evaluation.suites.baselines.last_token import mean_per_last_token
 from nla_jax.evaluation.suites.baselines.retrieval import nearest_rows

@@ -123,6 +123,9 @@ def default_config() -> ConfigDict:
       "av": AV_TEMPLATE,
       "ar": AR_TEMPLATE,
       "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
+      # In place of the tokenizer's: a file with a template of Jinja, or the name of one of the tokenizer's own. It is
+      # exported with the tokenizer.
+      "chat_template": "",
     }
   )
 

@@ -18,6 +18,7 @@ def load(
   compute: str = "auto",
   base: str | os.PathLike | None = None,
   model_adapter: str | os.PathLike | None = None,
+  chat_template: str = "",
 ) -> NLA:
   """Loads an AV and an AR.
 
@@ -30,6 +31,8 @@ def load(
     base: the base model that `read` takes, named as for `config.model`, in place of the sidecar's.
     model_adapter: directory of a LoRA of PEFT that is added to the target in `read`: what a fine-tune thinks. A workdir
       that was extracted with one keeps it.
+    chat_template: in place of the tokenizer's: a file with a template of Jinja, or the name of one of the tokenizer's
+      own. Where the pair says with which tokens it was trained, another prompt than that is refused.
 
   Raises:
     NLAError: nothing is found under a name; or the files, the sidecars and the tokenizers do not agree; or another
@@ -51,11 +54,18 @@ def load(
   # done, so that what is missing is said by name.
   config = folder / workdir.CONFIG
   if ar is None and config.is_file() and workdir.is_run_config(files.read_json(config)):
-    nla = load_run(folder)
+    nla = load_run(folder, chat_template=chat_template)
     return nla if model_adapter is None else dataclasses.replace(nla, model_adapter=model_adapter)
 
   adapter = model_adapter or ""
-  return load_directories(path, ar, compute=compute, base=base, model_adapter=adapter)
+  return load_directories(
+    path,
+    ar,
+    compute=compute,
+    base=base,
+    model_adapter=adapter,
+    chat_template=chat_template,
+  )
 
 
 def _name(what: str, value: str | os.PathLike | None) -> str | None:

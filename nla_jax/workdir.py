@@ -33,6 +33,7 @@ FOLDERS = {
 CONFIG, REPORT, COMPILED = "config.json", "report.html", "compiled"
 LOCK, OWNER = "lock", "owner.json"
 MANIFEST, REQUEST, SECONDS = "manifest.json", "request.json", "seconds.json"
+PROMPTS = "prompts.json"  # of SFT: the ids that it trains with, from its first step on
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
 PARAMS, CHECKPOINTS = "params", "checkpoints"
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"

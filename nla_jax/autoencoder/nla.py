@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import given
+from nla_jax.autoencoder.answers import Answer
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.text import encode
+from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.errors import NLAError
 from nla_jax.models import target
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import split
 from nla_jax.parallel import sharding
+from nla_jax.progress import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +29,20 @@ class Explanation:
   """One explanation of one activation.
 
   Attributes:
-    text: None where the AV's answer does not parse or hit the cap.
-    cosine: between the activation and its reconstruction from the text alone.
-    mse_nrm: 2(1 − cosine), in [0, 4].
-    fve: 1 − mse_nrm / baseline variance; None where the baseline is not known.
+    text: None where the AV's answer holds no explanation; `reason` says why.
+    cosine: between the activation and its reconstruction from the text alone; None without a text.
+    mse_nrm: 2(1 − cosine), in [0, 4]; None without a text.
+    fve: 1 − mse_nrm / baseline variance; None where the baseline is not known, or without a text.
+    answer: all that the AV wrote, with the tags.
+    reason: why there is no text; None where there is one.
   """
 
   text: str | None
-  cosine: float
-  mse_nrm: float
+  cosine: float | None
+  mse_nrm: float | None
   fve: float | None
+  answer: str = ""
+  reason: str | None = None
 
 
 @dataclasses.dataclass
@@ -83,24 +91,29 @@ class NLA:
     # 1. Draw `best_of` explanations of each activation, adjacent.
     repeated = np.repeat(vectors, best_of, axis=0)
     batch, key = min(batch, len(repeated)), jax.random.key(seed)
-    texts, _ = self.pair.sample_explanations(
-      self.av_params, repeated, key, batch=batch, greedy=greedy
-    )
+    answers, _ = self.pair.sample_answers(self.av_params, repeated, key, batch=batch, greedy=greedy)
+    _warn_of_failures(answers)
 
     # 2. Judge each by what the AR rebuilds from it.
+    texts = [answer.explanation for answer in answers]
     rebuilt = self.reconstruct(texts, batch=batch)
     errors, cosines = np.asarray(mse_nrm(rebuilt, repeated)), np.asarray(cosine(rebuilt, repeated))
 
-    # 3. Keep the best of each activation's.
+    # 3. Keep the best of each activation's: no text is worse than any, whatever the AR makes of an empty one.
     first = np.arange(len(vectors)) * best_of
-    best = first + errors.reshape(-1, best_of).argmin(axis=1)
-    return [self._explanation(texts[i], cosines[i], errors[i]) for i in best]
+    judged = np.where([text is None for text in texts], np.inf, errors)
+    best = first + judged.reshape(-1, best_of).argmin(axis=1)
+    return [self._explanation(answers[i], cosines[i], errors[i]) for i in best]
 
-  def _explanation(self, text: str | None, similarity, error) -> Explanation:
+  def _explanation(self, answer: Answer, similarity, error) -> Explanation:
+    # What the AR makes of an empty text says nothing about the activation, and would look like a score.
+    if answer.explanation is None:
+      return Explanation(None, None, None, None, answer.raw, answer.reason)
+
     # Without the variance of an evaluation's activations an FVE would be a guess.
     known = self.baseline is not None
     fve = float(fve_per_activation(error, self.baseline)) if known else None
-    return Explanation(text, float(similarity), float(error), fve)
+    return Explanation(answer.explanation, float(similarity), float(error), fve, answer.raw)
 
   def reconstruct(self, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
     """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning.
@@ -138,6 +151,7 @@ class NLA:
 
     architecture, params = self._target
     _check_length(ids, architecture)
+    refuse_beyond(ids, architecture.vocab_size, "the text")
     found = target.read(
       params,
       jnp.array([ids], jnp.int32),
@@ -179,4 +193,17 @@ def _check_length(ids: Sequence[int], architecture: Architecture) -> None:
     raise NLAError(
       f"this text takes {len(ids)} tokens and the model was made for {architecture.max_positions}: give a shorter one, "
       "which ends where you want to read"
+    )
+
+
+def _warn_of_failures(answers: Sequence[Answer]) -> None:
+  """Says so, once, where most answers of a call hold no explanation, with the commonest reason."""
+  reasons = Counter(answer.reason for answer in answers if answer.reason is not None)
+  failed = sum(reasons.values())
+  if 2 * failed > len(answers):
+    reason, n = reasons.most_common(1)[0]
+    shown = next(answer.raw for answer in answers if answer.reason == reason)
+    say(
+      f"warning: {failed} of {len(answers)} answers hold no explanation; in {n} {reason}: {shown[:60]!r}. Each "
+      "explanation's `answer` and `reason` say more"
     )

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nla_jax.autoencoder.prompts import Prompts, parse_explanation
+from nla_jax.autoencoder.answers import Answer, decode_answers, read_answer
+from nla_jax.autoencoder.prompts import Prompts
 from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs
-from nla_jax.autoencoder.text import decode_rows
 from nla_jax.decoding.explanations import sample
 from nla_jax.decoding.loop import Draws, Rollout, Sampling
 from nla_jax.errors import NLAError
@@ -70,19 +70,25 @@ class Pair:
     """
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
     vectors, sample_ids = map(jnp.asarray, sharding.shard_rows((vectors, sample_ids)))
-    stop_ids = (self.prompts.stop_id,)
+    stop_ids = self.prompts.stop_ids
     sampling = Sampling(stop_ids=stop_ids, max_new_tokens=self.max_new_tokens, greedy=greedy)
     draws, model = Draws(key, sample_ids, self.temperature), self.verbalizer
     return sample(av_params, before, after, vectors, draws, model=model, sampling=sampling)
 
-  def parse_answers(self, rollout: Rollout) -> list[str | None]:
-    """The explanation in each answer; None where it does not parse or hit the cap."""
+  def read_answers(self, rollout: Rollout) -> list[Answer]:
+    """Each answer, with the explanation in it or the reason why there is none."""
     fetched = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
     tokens, lengths, finished = fetched
-    rows = [row[:n] for row, n in zip(tokens, lengths)]
-    answers = decode_rows(self.tokenizer, rows)
-    # An answer that was cut is a failure even where it parses: rewarding it would make lengths drift up.
-    return [parse_explanation(answer) if done else None for answer, done in zip(answers, finished)]
+
+    # What ends an answer is none of its words; not every tokenizer flags it as special.
+    rows = [row[: n - done] for row, n, done in zip(tokens, lengths, finished)]
+    raw = decode_answers(self.tokenizer, rows)
+    tagged = self.prompts.asks_for_tags
+    return [read_answer(text, bool(done), tagged) for text, done in zip(raw, finished)]
+
+  def parse_answers(self, rollout: Rollout) -> list[str | None]:
+    """The explanation in each answer; None where it does not parse or hit the cap."""
+    return [answer.explanation for answer in self.read_answers(rollout)]
 
   def sample_explanations(
     self,
@@ -94,7 +100,23 @@ class Pair:
     greedy: bool = False,
     on_batch=lambda n: None,
   ) -> tuple[list[str | None], np.ndarray]:
-    """Explanations of any number of activations, one each.
+    """As `sample_answers`, but for the texts alone: None where an answer does not parse."""
+    answers, lengths = self.sample_answers(
+      av_params, vectors, key, batch=batch, greedy=greedy, on_batch=on_batch
+    )
+    return [answer.explanation for answer in answers], lengths
+
+  def sample_answers(
+    self,
+    av_params,
+    vectors: np.ndarray,
+    key,
+    *,
+    batch: int = 64,
+    greedy: bool = False,
+    on_batch=lambda n: None,
+  ) -> tuple[list[Answer], np.ndarray]:
+    """Answers to any number of activations, one each.
 
     Args:
       av_params: the AV's.
@@ -105,9 +127,9 @@ class Pair:
       on_batch: called with the number of activations explained, after each batch.
 
     Returns:
-      The texts, None where an answer does not parse, and the tokens [n] of each answer.
+      The answers, and the tokens [n] of each.
     """
-    texts, lengths, batch = [], [], sharding.round_up_rows(batch)
+    answers, lengths, batch = [], [], sharding.round_up_rows(batch)
     for start in range(0, len(vectors), batch):
       rows = np.asarray(vectors[start : start + batch], np.float32)
       # The last batch is filled up with its last row: one shape, so one set of programs.
@@ -115,10 +137,10 @@ class Pair:
       ids = np.arange(start, start + batch, dtype=np.int32)
       rollout = self.roll_out(av_params, padded, key, ids, greedy=greedy)
 
-      texts += self.parse_answers(rollout)[: len(rows)]
+      answers += self.read_answers(rollout)[: len(rows)]
       lengths.append(sharding.fetch(rollout.lengths)[: len(rows)])
       on_batch(len(rows))
-    return texts, np.concatenate(lengths)
+    return answers, np.concatenate(lengths)
 
   def score_answers(self, av_params, vectors, tokens, temperature: float = 1.0) -> TokenScores:
     """The AV's scores of answers [n, length], given activations [n, d_model]; differentiable.

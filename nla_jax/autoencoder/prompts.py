@@ -1,16 +1,20 @@
 """The words around a vector and around an explanation, as token ids asserted against a live tokenizer.
 
 Templates and the marker rule are those of `docs/interchange.md`; a config may bring templates of its own, which then
-travel in the sidecar. Special-token strings inside documents and explanations are escaped, never interpreted.
+travel in the sidecar. A template is taken as it stands but for its one field, so braces are its own. Special-token
+strings inside documents and explanations are escaped, never interpreted.
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from nla_jax.autoencoder.text import bracketed, encode, well_formed
+from nla_jax.autoencoder.chat import chosen_template, close_of_turn, render, stop_ids
+from nla_jax.autoencoder.text import encode
+from nla_jax.autoencoder.tokens import refuse_appended
 from nla_jax.errors import NLAError
 
 AV_TEMPLATE = """\
@@ -26,13 +30,17 @@ Here is the vector:
 
 Please provide an explanation."""
 AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
+AV_FIELD, AR_FIELD = "{injection_char}", "{explanation}"
 MARKERS = range(0x3200, 0x3400)
 TAG = re.compile(r"</?explanation>")  # what no explanation holds
+TAGS = ("<explanation>", "</explanation>")
 _EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
-_CLOSE = "\x00reply\x00"
-_FENCE = (
-  "\x00"  # stands around a special token's string inside a message while the template writes it
-)
+# Texts whose ends meet a template's in as many ways: letters, digits, points, brackets, blanks, other scripts, nothing.
+_MEETING = ("x", "", " ", "\n", "1", "a.", "(a)", "<a>", "a b ", "é", "雪", "_", "'")
+
+
+class NoMarkerError(NLAError):
+  """A character that cannot be the marker, or none that can."""
 
 
 def wrap_explanation(text: str) -> str:
@@ -46,63 +54,14 @@ def parse_explanation(answer: str) -> str | None:
   return (match.group(1).strip() or None) if match else None
 
 
-def special_tokens(tokenizer) -> dict[int, str]:
-  """{id: string} of the tokens that stand for no words of a text."""
-  named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-
-  # A model need not name the one that begins a turn ("<|im_start|>") among its BOS, EOS and the like.
-  added = tokenizer.added_tokens_decoder.items()
-  flagged = {token: str(content) for token, content in added if content.special}
-  return named | flagged | bracketed(tokenizer)
+def av_content(template: str, marker: str) -> str:
+  """What the user's turn of the AV's prompt says: the template with `marker` in its field."""
+  return template.replace(AV_FIELD, marker)
 
 
-def render(tokenizer, messages: Sequence[Mapping[str, str]], *, reply: bool = False) -> list[int]:
-  """Token ids of a conversation, as the tokenizer's chat template writes it.
-
-  The template writes the BOS where there is one. Special-token strings inside the messages stay plain text.
-
-  Args:
-    tokenizer: with a chat template.
-    messages: {"role", "content"} of each.
-    reply: whether the assistant's next turn is begun.
-  """
-  for one in messages:
-    well_formed(one["content"], f"what the {one['role']} says")
-  strings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
-  found = [text for text in strings if any(text in one["content"] for one in messages)]
-  if found:
-    inside = re.compile(f"({'|'.join(map(re.escape, found))})")
-    messages = [{**one, "content": _fenced(one["content"], inside)} for one in messages]
-
-  text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
-  if not found:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-  # A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
-  ids = []
-  for i, piece in enumerate(text.split(_FENCE)):
-    plain = i % 2 == 1
-    ids += (
-      encode(tokenizer, piece) if plain else tokenizer(piece, add_special_tokens=False)["input_ids"]
-    )
-  return ids
-
-
-def opening(tokenizer) -> list[int]:
-  """Token ids that the chat template writes before the first words of every conversation that a user begins.
-
-  Empty without a chat template.
-  """
-  if tokenizer.chat_template is None:
-    return []
-  one, other = (render(tokenizer, [{"role": "user", "content": words}]) for words in ("a", "Z"))
-  same = [first == second for first, second in zip(one, other)]
-  return one[: same.index(False)]
-
-
-def _fenced(text: str, inside: re.Pattern) -> str:
-  """`text` with a fence around each match, and no other fence."""
-  return inside.sub(rf"{_FENCE}\1{_FENCE}", text.replace(_FENCE, ""))
+def ar_text(template: str, explanation: str) -> str:
+  """The text that the AR reads: the template with `explanation` in its field."""
+  return template.replace(AR_FIELD, explanation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +77,10 @@ class Prompts:
     right_id: id after it.
     before: [P] int32, the AV's prompt up to the slot, the same for every sample.
     after: [A] int32, from the slot (first) to the end of the AV's prompt.
-    close: ids that close the AV's turn; the last is where sampling stops.
+    close: ids that close the AV's turn; the last ends it.
     ar_before: [Q] int32, what every AR input begins with.
-    ar_suffix: ids of the end of the AR template (`critic_suffix_ids` in the sidecar).
+    ar_suffix: ids at the end of every AR input (`critic_suffix_ids` in the sidecar).
+    stop_ids: every token at which sampling stops: the end of the turn, last, and what the model's files name.
   """
 
   av_template: str
@@ -134,11 +94,23 @@ class Prompts:
   close: tuple[int, ...]
   ar_before: np.ndarray
   ar_suffix: tuple[int, ...]
+  stop_ids: tuple[int, ...]
 
   @property
   def stop_id(self) -> int:
-    """The token at which sampling stops."""
+    """The token that ends the AV's turn, and fills up rows."""
     return self.close[-1]
+
+  @property
+  def asks_for_tags(self) -> bool:
+    """Whether the AV's prompt asks for an explanation in tags; otherwise a plain answer is one."""
+    return TAGS[0] in self.av_template
+
+  @property
+  def ids(self) -> dict[str, list[int]]:
+    """All ids by name, as JSON values: what is kept beside weights that were trained with them."""
+    names = ("before", "after", "close", "stop_ids", "ar_before", "ar_suffix")
+    return {name: [int(token) for token in getattr(self, name)] for name in names}
 
   def answer_ids(self, tokenizer, text: str) -> list[int]:
     """What the AV is taught to answer for the explanation `text`, with the tokens that close the turn."""
@@ -146,7 +118,7 @@ class Prompts:
 
   def ar_ids(self, tokenizer, text: str) -> list[int]:
     """The AR's input for the explanation `text`, without the first `len(ar_before)` shared ids."""
-    ids = encode(tokenizer, self.ar_template.format(explanation=text), special=True)
+    ids = encode(tokenizer, ar_text(self.ar_template, text), special=True)
     shared = len(self.ar_before)
 
     # What the AR computes once for all inputs must be what each of them begins with.
@@ -158,43 +130,12 @@ class Prompts:
     return ids[shared:]
 
 
-def find_marker(tokenizer) -> tuple[str, int]:
-  """The first code point in U+3200..U+33FF that is one token, and its id. Raises NLAError where there is none."""
-  for code in MARKERS:
-    ids = encode(tokenizer, chr(code))
-    if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
-      return chr(code), ids[0]
-  raise NLAError(
-    "no character in U+3200..U+33FF is a single token of this tokenizer, so there is no marker for the "
-    "injected vector; name one with --config.prompts.marker=<a character that is one token>"
-  )
-
-
-def _close_of_turn(tokenizer) -> tuple[int, ...]:
-  """Ids between an assistant's words and the end of its turn, by rendering a conversation with the template."""
-  messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _CLOSE}]
-  tail = tokenizer.apply_chat_template(messages, tokenize=False).split(_CLOSE)[1]
-
-  # The first special token ends the turn; what a template writes behind it is never sampled.
-  ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
-  special = set(tokenizer.all_special_ids)
-  for index, token in enumerate(ids):
-    if token in special:
-      return tuple(ids[: index + 1])
-
-  if tokenizer.eos_token_id is None:
-    raise NLAError(
-      "the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
-      "sampling would never stop; give the tokenizer an eos_token"
-    )
-  return (*ids, tokenizer.eos_token_id)
-
-
 def make_prompts(
   tokenizer,
   av_template: str = AV_TEMPLATE,
   ar_template: str = AR_TEMPLATE,
   marker: str | None = None,
+  ends: Sequence[int] = (),
 ) -> Prompts:
   """Builds and checks the prompts.
 
@@ -203,65 +144,170 @@ def make_prompts(
     av_template: with the one field `injection_char`.
     ar_template: with the one field `explanation`.
     marker: the injection character; None finds one.
+    ends: tokens that end an answer by the model's own files, besides the tokenizer's EOS.
 
   Raises:
     NLAError: a template, the marker or the tokenizer cannot serve.
   """
   _check_templates(tokenizer, av_template, ar_template)
-  marker, marker_id = find_marker(tokenizer) if marker is None else _given(tokenizer, marker)
+  refuse_appended(tokenizer)
 
   # 1. The AV's prompt: one user turn, cut at the slot.
-  messages = [{"role": "user", "content": av_template.format(injection_char=marker)}]
-  ids = render(tokenizer, messages, reply=True)
-  slot = _slot(ids, marker, marker_id)
+  if marker is None:
+    marker, ids, slot = _first_marker(tokenizer, av_template)
+  else:
+    ids = _av_ids(tokenizer, av_template, marker)
+    slot = _slot(tokenizer, ids, marker)
+  close = close_of_turn(tokenizer, ends)
 
   # 2. The AR's input: raw text, without a chat template.
-  head, tail = ar_template.split("{explanation}")
+  head, _ = ar_template.split(AR_FIELD)
   # The last id of the beginning may merge with the explanation's first character, so it is not shared.
   ar_before = encode(tokenizer, head, special=True)[:-1]
-  return Prompts(
+  prompts = Prompts(
     av_template,
     ar_template,
     marker,
-    marker_id,
+    ids[slot],
     ids[slot - 1],
     ids[slot + 1],
     np.array(ids[:slot], np.int32),
     np.array(ids[slot:], np.int32),
-    _close_of_turn(tokenizer),
+    close,
     np.array(ar_before, np.int32),
-    tuple(encode(tokenizer, tail)[1:]),
+    (),
+    stop_ids(tokenizer, close, ends),
+  )
+  return dataclasses.replace(prompts, ar_suffix=_ar_suffix(tokenizer, prompts))
+
+
+def find_marker(tokenizer, av_template: str = AV_TEMPLATE) -> tuple[str, int]:
+  """The first code point in U+3200..U+33FF that is one token in the AV's prompt, and its id.
+
+  Raises:
+    NLAError: there is none, or no chat template that can serve.
+  """
+  marker, ids, slot = _first_marker(tokenizer, av_template)
+  return marker, ids[slot]
+
+
+def _first_marker(tokenizer, av_template: str) -> tuple[str, list[int], int]:
+  """The marker, the ids of the prompt with it, and its place there."""
+  for marker in _candidates(tokenizer):
+    ids = _av_ids(tokenizer, av_template, marker)
+    if len(_places(tokenizer, ids, marker)) == 1:
+      return marker, ids, _slot(tokenizer, ids, marker)
+
+  raise NoMarkerError(
+    "no character in U+3200..U+33FF is a single token of this tokenizer, so there is no marker for the "
+    "injected vector; name one with --config.prompts.marker=<a character that is one token>"
   )
 
 
+def _candidates(tokenizer) -> Iterator[str]:
+  """Characters that may be markers; to render a prompt with each of 512 would take seconds."""
+  for code in MARKERS:
+    *blank, last = encode(tokenizer, chr(code)) or [tokenizer.unk_token_id]
+
+    # SentencePiece puts a blank before a text, which is not there inside a prompt.
+    if last != tokenizer.unk_token_id and not tokenizer.decode(blank).strip():
+      yield chr(code)
+
+
+def _av_ids(tokenizer, av_template: str, marker: str) -> list[int]:
+  """The AV's prompt with a marker in its slot."""
+  content = av_content(av_template, marker)
+  return render(tokenizer, [{"role": "user", "content": content}], reply=True)
+
+
+def _places(tokenizer, ids: Sequence[int], marker: str) -> list[int]:
+  """Where the marker stands as a token of its own: judged in the prompt, since it may be cut otherwise alone."""
+  known = {token for token in set(ids) if tokenizer.decode([token]).strip() == marker}
+  known.discard(tokenizer.unk_token_id)
+  return [i for i, token in enumerate(ids) if token in known]
+
+
+def _slot(tokenizer, ids: list[int], marker: str) -> int:
+  """Where the marker stands in the AV's prompt; it needs a neighbour on both sides, by which readers find it."""
+  slots = _places(tokenizer, ids, marker)
+  if not slots:
+    alone = encode(tokenizer, marker)
+    if tokenizer.unk_token_id in alone:
+      raise NoMarkerError(
+        f"the tokenizer does not know the marker {marker!r}; name another with --config.prompts.marker"
+      )
+    raise NoMarkerError(
+      f"the marker {marker!r} is {len(alone)} tokens by itself and no token of its own in the AV's prompt, it must be "
+      "exactly one; name another with --config.prompts.marker"
+    )
+
+  if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
+    raise NoMarkerError(
+      f"the marker {marker!r} (id {ids[slots[0]]}) must occur once inside the AV's prompt, "
+      f"it occurs at {slots} of {len(ids)} tokens"
+    )
+  return slots[0]
+
+
+def _ar_suffix(tokenizer, prompts: Prompts) -> tuple[int, ...]:
+  """Ids with which every AR input ends, whatever the explanation; raises where the template's ends merge with it."""
+  _, tail = prompts.ar_template.split(AR_FIELD)
+  rows = [prompts.ar_ids(tokenizer, text) for text in _MEETING]
+  suffix = tuple(encode(tokenizer, tail)[1:])
+  if suffix and all(row[-len(suffix) :] == list(suffix) for row in rows):
+    return suffix
+
+  # Alone the end is cut otherwise than behind a text: what all inputs have in common is what there is.
+  length = 0
+  while length < min(map(len, rows)) and len({row[-1 - length] for row in rows}) == 1:
+    length += 1
+  if tail and not length:
+    raise NLAError(
+      f"the tokenizer merges the end of the AR template, {tail!r}, with what stands before it, and the AR reads the "
+      "last token: begin that end with a character that never merges, such as a line's end"
+    )
+  return tuple(rows[0][len(rows[0]) - length :])
+
+
 def _check_templates(tokenizer, av_template: str, ar_template: str) -> None:
-  fields = (("av", av_template, "{injection_char}"), ("ar", ar_template, "{explanation}"))
+  fields = (("av", av_template, AV_FIELD), ("ar", ar_template, AR_FIELD))
   for name, template, field in fields:
     if template.count(field) != 1:
       raise NLAError(
         f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times"
       )
-  if tokenizer.chat_template is None:
+  chosen_template(tokenizer)
+
+
+def check_kept(
+  kept: Mapping[str, Sequence[int]], live: Prompts, tokenizer: Any, where: str
+) -> None:
+  """Raises NLAError where a pair was trained with other ids than the tokenizer gives now, at the first of them.
+
+  Args:
+    kept: `Prompts.ids` of what was trained.
+    live: made now.
+    tokenizer: it was made with.
+    where: what keeps the ids, for the message.
+  """
+  words = {
+    "before": "the AV's prompt",
+    "after": "the AV's prompt behind the slot",
+    "close": "the end of the AV's turn",
+    "ar_before": "the AR's input",
+    "ar_suffix": "the end of the AR's input",
+  }
+  for name, what in words.items():
+    old, new = (list(map(int, ids)) for ids in (kept.get(name, live.ids[name]), live.ids[name]))
+    if old == new:
+      continue
+
+    # One may go on where the other ends.
+    places = (i for i, (one, other) in enumerate(zip(old, new)) if one != other)
+    place = next(places, min(len(old), len(new)))
+    was, now = (tokenizer.decode(ids[place : place + 8]) for ids in (old, new))
     raise NLAError(
-      "this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model "
-      "or set tokenizer.chat_template"
+      f"{where} was trained with another prompt: token {place} of {what} begins {was!r} there and {now!r} now. The "
+      "chat template, the tokenizer or the transformers library has changed: take back the one it was trained with "
+      "(a chat template with --config.prompts.chat_template=FILE, or nla_jax.load(…, chat_template=FILE))"
     )
-
-
-def _given(tokenizer, marker: str) -> tuple[str, int]:
-  """A marker that the config names, and its id."""
-  ids = encode(tokenizer, marker)
-  if len(ids) != 1:
-    raise NLAError(f"the marker {marker!r} is {len(ids)} tokens, it must be exactly one")
-  return marker, ids[0]
-
-
-def _slot(ids: list[int], marker: str, marker_id: int) -> int:
-  """Where the marker stands in the AV's prompt; it needs a neighbour on both sides, by which readers find it."""
-  slots = [i for i, token in enumerate(ids) if token == marker_id]
-  if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
-    raise NLAError(
-      f"the marker {marker!r} (id {marker_id}) must occur once inside the AV's prompt, "
-      f"it occurs at {slots} of {len(ids)} tokens"
-    )
-  return slots[0]

@@ -14,9 +14,16 @@ def main(arguments: list[str]) -> int:
   parser.add_argument(
     "path", nargs="+", help="folder, .gguf or .parquet file, package:NAME, or a hub id in the cache"
   )
+  parser.add_argument(
+    "--chat-template",
+    default="",
+    help="for a model, in place of its tokenizer's: a file with a template of Jinja, or the name of one of its own; as "
+    "--config.prompts.chat_template",
+  )
 
-  for path in parser.parse_args(arguments).path:
-    print(text(describe(path)))
+  options = parser.parse_args(arguments)
+  for path in options.path:
+    print(text(describe(path, options.chat_template)))
 
     # A workdir of another version can still be described; that it cannot be used is said beside it.
     file = Path(path).expanduser() / CONFIG

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from nla_jax.autoencoder.nla import NLA, Explanation
-from nla_jax.autoencoder.prompts import encode
-from nla_jax.autoencoder.text import in_context, well_formed
+from nla_jax.autoencoder.text import encode, in_context, well_formed
 from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
 from nla_jax.loading import load
@@ -105,13 +104,16 @@ def _table(nla: NLA, ids: list[int], position: int, explanation: Explanation, be
   cut = "…" if len(before) > _SHOWN else ""
   fve = "unknown" if explanation.fve is None else f"{explanation.fve:.2f}"
 
-  words = explanation.text or "(the AV gave no explanation that can be read)"
+  if explanation.text is None:
+    words, score = f"(no explanation: {explanation.reason})", "without a text there is no score"
+  else:
+    words, score = explanation.text, f"FVE {fve}, cosine {explanation.cosine:.2f}"
   lines = [line for line in words.splitlines() if line.strip()]
   return "\n".join(
     [
       f"token {position}  {cut}{before[-_SHOWN:]!r} → {token!r}",
       *(f"  {line}" for line in lines),
-      f"  FVE {fve}, cosine {explanation.cosine:.2f}; the best of {best_of} by the AR",
+      f"  {score}; the best of {best_of} by the AR",
       "",
     ]
   )
@@ -125,6 +127,8 @@ def _json(nla: NLA, ids: list[int], position: int, explanation: Explanation, bes
       "explanation": explanation.text,
       "fve": explanation.fve,
       "cosine": explanation.cosine,
+      "answer": explanation.answer,
+      "reason": explanation.reason,
       "best_of": best_of,
     },
     ensure_ascii=False,

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nla_jax import files
+from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.data.left_out import notes
 from nla_jax.data.positions import SPLITS
 from nla_jax.data.selection import Selection, select
@@ -132,6 +133,9 @@ def _open_store(
     "seed": config.seed,
   }
   data = config.data
+  # An id without a row in the embedding would be read as the last one, without a word.
+  largest = (one.tokens.max() for one in corpus.documents if len(one.tokens))
+  refuse_beyond(largest, pretrained.architecture.vocab_size, "the corpus")
   writer = StoreWriter(
     path, arrays, len(corpus.document), data.shard_rows, data.chunk_rows, made_from
   )

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nla_jax import files
-from nla_jax.autoencoder.prompts import encode, opening, render, special_tokens
+from nla_jax.autoencoder.chat import TemplateError, opening, render
+from nla_jax.autoencoder.text import encode
+from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
 from nla_jax.data.corpora.read import read_part, source_names
 from nla_jax.data.left_out import Counts, notes
@@ -210,11 +212,9 @@ def document_ids(tokenizer, document: Document, corpus: str) -> list[int]:
 
   try:
     return render(tokenizer, document.messages)
-  # A template is a program of the model's makers: it raises jinja2's errors, and Python's.
-  except Exception as error:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+  except TemplateError as error:
     raise NLAError(
-      f"the model's chat template refuses the conversation {document.id!r} of the corpus {corpus}: {reason}; "
+      f"the model's chat template refuses the conversation {document.id!r} of the corpus {corpus}: it {error.reason}; "
       "change its roles or their order"
     ) from error
 

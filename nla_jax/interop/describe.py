@@ -3,6 +3,7 @@
 Only headers, manifests, sidecars and the head of an AR are read, no other weight.
 """
 
+import functools
 import json
 from collections import Counter
 from pathlib import Path
@@ -29,8 +30,12 @@ from nla_jax.workdir import CONFIG, FOLDERS, MANIFEST, METRICS, REQUEST, STAGES,
 _ROLES = ("av", "ar")
 
 
-def describe(name: str | Path) -> Description:
+def describe(name: str | Path, chat_template: str = "") -> Description:
   """Describes what lies at a path, in `package:NAME`, or in the hub's cache under a hub id.
+
+  Args:
+    name: what a person calls it.
+    chat_template: of a model, in place of its tokenizer's; as `config.prompts.chat_template`.
 
   Raises:
     NLAError: there is nothing, or nothing that is known.
@@ -46,12 +51,14 @@ def describe(name: str | Path) -> Description:
         "that `hf download` has fetched"
       )
 
-  return _describe_file(path, name) if path.is_file() else _describe_folder(path, name)
+  function = _describe_file if path.is_file() else _describe_folder
+  return function(path, name, chat_template)
 
 
-def _describe_file(path: Path, name: str | Path) -> Description:
+def _describe_file(path: Path, name: str | Path, chat_template: str) -> Description:
   """Describes a file; `name` is what the person called it."""
-  kinds = {".gguf": describe_gguf, ".parquet": describe_parquet}
+  of_gguf = functools.partial(describe_gguf, chat_template=chat_template)
+  kinds = {".gguf": of_gguf, ".parquet": describe_parquet}
   if path.suffix not in kinds:
     raise NLAError(
       f"{name} is a {path.suffix or 'plain'} file; give a folder, a .gguf or a .parquet file"
@@ -59,11 +66,11 @@ def _describe_file(path: Path, name: str | Path) -> Description:
   return kinds[path.suffix](path)
 
 
-def _describe_folder(path: Path, name: str | Path) -> Description:
+def _describe_folder(path: Path, name: str | Path, chat_template: str) -> Description:
   """Describes a folder; `name` is what the person called it."""
   # The surest sign first: an AV's folder is a model's, too, and a workdir holds a config.json as a model does.
   if (path / sidecar.MODEL_FILE).is_file() or is_model(path):
-    return describe_model(path)
+    return describe_model(path, chat_template)
   if (path / layout.LAYOUT).is_file():
     return describe_store(path)
   if (path / explanations.TABLE).is_file():
@@ -73,7 +80,7 @@ def _describe_folder(path: Path, name: str | Path) -> Description:
 
   # Two folders of these names may hold a pair that was cut: each says itself what it lacks.
   if all((path / role).is_dir() for role in _ROLES):
-    parts = [describe_model(path / role) for role in _ROLES]
+    parts = [describe_model(path / role, chat_template) for role in _ROLES]
     return Description(str(path), "an exported pair", parts=parts)
   if (path / "config.json").is_file() or list(path.glob("*.safetensors")):
     return describe_model(path)

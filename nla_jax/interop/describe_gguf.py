@@ -5,22 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
+from nla_jax.autoencoder.chat import with_chat_template
 from nla_jax.interop.base_models import gguf, parameter_names, strays
 from nla_jax.interop.base_models.gguf_files import open_gguf
-from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
+from nla_jax.interop.base_models.gguf_tokenizer import end_ids, tokenizer_from_header
 from nla_jax.interop.describe_models import (
   Description,
   count,
   note_absent,
+  note_prompts,
   of_architecture,
   of_tokenizer,
   size_in_words,
 )
 
 
-def describe_gguf(path: Path) -> Description:
-  """Describes a GGUF file from its header."""
-  found = Description(str(path), "a GGUF file")
+def describe_gguf(path: Path, chat_template: str = "") -> Description:
+  """Describes a GGUF file from its header; `chat_template` as for `describe_model`."""
+  found, architecture = Description(str(path), "a GGUF file"), None
   with found.noting():
     # 1. What the header says of the file.
     opened = open_gguf(path)
@@ -51,5 +53,7 @@ def describe_gguf(path: Path) -> Description:
 
     # 3. The tokenizer: a model of a family that is not known may still have one that is.
     with found.noting():
-      found.facts |= of_tokenizer(tokenizer_from_header(header), found, needs_chat=True)
+      tokenizer = with_chat_template(tokenizer_from_header(header), chat_template)
+      found.facts |= of_tokenizer(tokenizer)
+      note_prompts(found, tokenizer, architecture, end_ids(header))
   return found

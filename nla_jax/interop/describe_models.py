@@ -4,15 +4,17 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nla_jax.autoencoder import prompts
+from nla_jax.autoencoder.chat import with_chat_template
+from nla_jax.autoencoder.tokens import check_vocabulary
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, parameter_names, strays, tensor_files
 from nla_jax.interop.base_models.tokenizers import emits_bos
+from nla_jax.interop.describe_prompts import describe_prompts
 from nla_jax.interop.pairs import adapted, head, sidecar
 from nla_jax.interop.pairs.injected import INJECTION_FILE
 from nla_jax.interop.pairs.lora_files import read_adapters
@@ -46,17 +48,19 @@ class Description:
       self.missing.append(str(error))
 
 
-def describe_model(path: Path) -> Description:
+def describe_model(path: Path, chat_template: str = "") -> Description:
   """Describes a Hugging Face directory: a plain model, or an AV or AR where it has a sidecar.
 
   Args:
     path: the directory.
+    chat_template: in place of the tokenizer's, as `config.prompts.chat_template`.
 
   Returns:
     All that could be read; an error in one part does not hide the others.
   """
   found = Description(str(path), "a Hugging Face model (no NLA: it has no nla_meta.yaml)")
   architecture = tokenizer = None
+  ends = ()
 
   # 1. Each part by itself.
   side = _noted_sidecar(path, found)
@@ -74,19 +78,25 @@ def describe_model(path: Path) -> Description:
     architecture = huggingface.architecture_from_config(huggingface.read_config(path))
     found.facts |= of_architecture(architecture)
   with found.noting():
-    tokenizer = huggingface.read_tokenizer(path)
-    found.facts |= of_tokenizer(tokenizer, found, needs_chat=side is None or side.role == "av")
+    tokenizer = with_chat_template(huggingface.read_tokenizer(path), chat_template)
+    ends = huggingface.end_ids(path)
+    found.facts |= of_tokenizer(tokenizer)
   with found.noting():
     found.facts |= _of_tensors(
       path, architecture, found, headless=side is not None and side.role == "ar"
     )
   if side is None:
+    note_prompts(found, tokenizer, architecture, ends)
     return found
 
   # 2. Whether they belong together, as `pairs.directories` asks before it reads a weight.
   if tokenizer is not None:
     with found.noting():
-      side.verify(tokenizer)
+      side.verify(tokenizer, ends)
+    with found.noting():
+      check_vocabulary(
+        tokenizer, len(tokenizer) if architecture is None else architecture.vocab_size
+      )
   if architecture is not None and side.d_model != architecture.d_model:
     found.missing.append(
       f"the sidecar says d_model {side.d_model}, config.json {architecture.d_model}: they belong to "
@@ -219,28 +229,24 @@ def of_architecture(architecture: Architecture) -> dict[str, object]:
   return facts
 
 
-def of_tokenizer(tokenizer, found: Description, *, needs_chat: bool) -> dict[str, object]:
-  """Facts that a tokenizer gives; notes in `found` where a chat template is needed and missing."""
+def of_tokenizer(tokenizer) -> dict[str, object]:
+  """Facts that a tokenizer gives."""
   facts = {
     "tokenizer": f"{len(tokenizer)} tokens, pads on the {tokenizer.padding_side}, "
     + ("begins with " + tokenizer.bos_token if emits_bos(tokenizer) else "no BOS")
   }
   facts["chat template"] = tokenizer.chat_template is not None
-
-  # An AR renders no prompt, so it alone can do without.
-  if needs_chat and tokenizer.chat_template is None:
-    found.missing.append(
-      "a chat template, which the AV's prompt needs: use an instruction-tuned model or set "
-      "tokenizer.chat_template"
-    )
-
-  # A tokenizer without such a token is no fault of the model: a config can name another marker.
-  try:
-    marker, marker_id = prompts.find_marker(tokenizer)
-    facts["first marker"] = f"{marker} id {marker_id}"
-  except NLAError:
-    facts["first marker"] = "none in U+3200..U+33FF is one token: a config must name one"
   return facts
+
+
+def note_prompts(
+  found: Description, tokenizer, architecture: Architecture | None, ends: Sequence[int]
+) -> None:
+  """Adds what a base model's tokenizer makes of the prompts, and what a run on it would refuse."""
+  if tokenizer is not None:
+    facts, missing = describe_prompts(tokenizer, architecture, ends)
+    found.facts |= facts
+    found.missing += missing
 
 
 def _of_tensors(

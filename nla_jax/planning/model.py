@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nla_jax.autoencoder.chat import with_chat_template
 from nla_jax.autoencoder.prompts import Prompts, make_prompts
 from nla_jax.autoencoder.rows import ar_length
 from nla_jax.interop.base_models.find import cached_directory
@@ -50,11 +51,10 @@ def find_model(config) -> Model:
     return _assumed_model(config)
 
   found = load_pretrained(config.model, weights=False)
-  prompts = make_prompts(
-    found.tokenizer, config.prompts.av, config.prompts.ar, config.prompts.marker or None
-  )
-  around = len(prompts.answer_ids(found.tokenizer, ""))
-  ar_input = ar_length(max(config.rl.max_new_tokens - around, 1), prompts, found.tokenizer)
+  c, tokenizer = config.prompts, with_chat_template(found.tokenizer, config.prompts.chat_template)
+  prompts = make_prompts(tokenizer, c.av, c.ar, c.marker or None, found.ends)
+  around = len(prompts.answer_ids(tokenizer, ""))
+  ar_input = ar_length(max(config.rl.max_new_tokens - around, 1), prompts, tokenizer)
   return Model(
     found.architecture, prompts, _padded(config.teacher.max_tokens + around), ar_input, True
   )
@@ -79,6 +79,7 @@ def _assumed_model(config) -> Model:
     (0,) * _ASSUMED["close"],
     ids("ar_before"),
     (0,) * _ASSUMED["around_explanation"],
+    (0,),
   )
   answer = config.teacher.max_tokens + _ASSUMED["around_answer"]
   ar_input = config.rl.max_new_tokens - _ASSUMED["around_answer"] + _ASSUMED["around_explanation"]

@@ -143,7 +143,7 @@ def _rollout(rl, pair: Pair, av, key, beside: tuple) -> list[Program]:
   held. The tokens are those of answers that all run to the cap, with the largest cache: more than a rollout ever takes.
   """
   model, n, cap = pair.verbalizer, rl.activations * rl.group, rl.max_new_tokens
-  sampling = Sampling(stop_ids=(pair.prompts.stop_id,), max_new_tokens=cap)
+  sampling = Sampling(stop_ids=pair.prompts.stop_ids, max_new_tokens=cap)
   fixed = {"model": model, "sampling": sampling}
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nla_jax.errors import NLAError
+from nla_jax.interop.pairs.beforehand import check_beforehand
 from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.run.run import Run
@@ -170,7 +171,9 @@ def check_lengths(run: Run) -> None:
 
 
 def check_pair(run: Run) -> None:
-  """The AV and the AR can be made as the config says; neither has parameters yet."""
+  """The AV and the AR can be made as the config says, and exported at the end; neither has parameters yet."""
   run.pair(
     1.0
   )  # raises on an unknown injection, kernel or dtype; α is not known yet and does not matter
+  base = run.pretrained
+  check_beforehand(base.architecture, base.tokenizer, run.prompts, run.config.layer, base.ends)

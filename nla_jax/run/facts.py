@@ -43,6 +43,7 @@ class Supervised(NamedTuple):
     ar_examples: likewise of the AR.
     av_rows: rows that these examples are drawn from; 0 where it is not known.
     ar_rows: likewise of the AR.
+    prompt_ids: every id of both prompts, as `Prompts.ids`; None of a workdir that was made before they were kept.
   """
 
   injection_scale: float
@@ -50,6 +51,7 @@ class Supervised(NamedTuple):
   ar_examples: int
   av_rows: int = 0
   ar_rows: int = 0
+  prompt_ids: dict[str, list[int]] | None = None
 
 
 class Reinforced(NamedTuple):

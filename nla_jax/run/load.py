@@ -10,13 +10,16 @@ from nla_jax.run.run import Run
 from nla_jax.training.checkpoint import load_params
 
 
-def load_run(folder: Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
+def load_run(
+  folder: Path, *, stage: str = "rl", run: Run | None = None, chat_template: str = ""
+) -> NLA:
   """The pair that a stage of a run made.
 
   Args:
     folder: the workdir.
     stage: `rl`, or `sft` for the pair before reinforcement learning.
     run: the run of this workdir, where it is open already.
+    chat_template: in place of the one of its config, as `config.prompts.chat_template`.
 
   Raises:
     NLAError: the stage is not finished, or another version of nla_jax made the workdir.
@@ -24,6 +27,7 @@ def load_run(folder: Path, *, stage: str = "rl", run: Run | None = None) -> NLA:
   folder = Path(folder)
   if run is None:
     run = Run(load_config(folder / workdir.CONFIG), folder)
+    run.config.prompts.chat_template = chat_template or run.config.prompts.chat_template
   pair = run.pair(run.supervised.injection_scale)
 
   # Before the evaluation the variance is not known, and explanations come without their FVE.

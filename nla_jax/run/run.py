@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from nla_jax import files
 from nla_jax.autoencoder import prompts as prompts_lib
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.text import decode
@@ -18,7 +19,7 @@ from nla_jax.data.store.store import Store
 from nla_jax.interop.adapters.merge import with_adapter
 from nla_jax.interop.adapters.read import Adapter, read_adapter
 from nla_jax.interop.base_models.load import load_pretrained
-from nla_jax.interop.base_models.record import Pretrained
+from nla_jax.interop.base_models.record import Pretrained, with_template
 from nla_jax.models.lora import Lora, joined
 from nla_jax.models.parameters import as_base
 from nla_jax.parallel import distributed, process
@@ -30,7 +31,17 @@ from nla_jax.run.sections import PARENTS, request
 from nla_jax.run.stage import Stage, closed_stage, open_stage
 from nla_jax.run.warm_start import adopt
 from nla_jax.training.settings import adapters
-from nla_jax.workdir import COMPILED, CONFIG, FOLDERS, STORE, TEXTS, read_config, write_config
+from nla_jax.workdir import (
+  COMPILED,
+  CONFIG,
+  FOLDERS,
+  MANIFEST,
+  PROMPTS,
+  STORE,
+  TEXTS,
+  read_config,
+  write_config,
+)
 
 
 @dataclasses.dataclass
@@ -83,8 +94,9 @@ class Run:
 
   @functools.cached_property
   def pretrained(self) -> Pretrained:
-    """The base model without its weights: architecture, tokenizer, hashes."""
-    return load_pretrained(self.config.model, weights=False)
+    """The base model without its weights: architecture, tokenizer with the chat template that is used, hashes."""
+    found = load_pretrained(self.config.model, weights=False)
+    return with_template(found, self.config.prompts.chat_template)
 
   @functools.cached_property
   def lora(self) -> Lora | None:
@@ -133,10 +145,21 @@ class Run:
 
   @functools.cached_property
   def prompts(self) -> prompts_lib.Prompts:
-    """The two prompts as tokens, with the marker that stands where the activation goes."""
-    c = self.config.prompts
+    """The two prompts as tokens, with the marker that stands where the activation goes.
+
+    Raises:
+      NLAError: SFT was done, or begun, with other tokens than the chat template and the tokenizer give now.
+    """
+    c, base = self.config.prompts, self.pretrained
     # No marker named: the first character that is one token of this tokenizer.
-    return prompts_lib.make_prompts(self.pretrained.tokenizer, c.av, c.ar, c.marker or None)
+    made = prompts_lib.make_prompts(base.tokenizer, c.av, c.ar, c.marker or None, base.ends)
+
+    folder = self.path("sft")
+    done = files.exists(folder / MANIFEST)
+    kept = self.supervised.prompt_ids if done else files.read_json(folder / PROMPTS)
+    if kept is not None:
+      prompts_lib.check_kept(kept, made, base.tokenizer, f"the AV of {folder}")
+    return made
 
   @functools.cached_property
   def store(self) -> Store:

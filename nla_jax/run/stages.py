@@ -6,6 +6,7 @@
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
 
+import json
 import time
 
 import numpy as np
@@ -148,6 +149,7 @@ def run_stages(run: Run, names: tuple[str, ...]) -> None:
   # 2. What can be known beforehand, then the stages. Both need the mesh, which decides what divides.
   with mesh_of(run.config.mesh):
     check(run)
+    distributed.check_same("tokens of the prompts", json.dumps(run.prompts.ids))
     for name in names:
       _run_stage(run, name)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nla_jax.autoencoder.fve import baseline_variance
 from nla_jax.autoencoder.pair import Pair
+from nla_jax.autoencoder.prompts import check_kept
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
@@ -22,13 +23,13 @@ from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import say
 from nla_jax.run.passes import described
 from nla_jax.run.run import Run
-from nla_jax.run.stage import Stage
+from nla_jax.run.stage import Stage, write_json
 from nla_jax.run.warm_start import load_initial
 from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft as sft_lib
 from nla_jax.training.checkpoint import drop_checkpoints, load_params, save_params
 from nla_jax.training.loop import Session
-from nla_jax.workdir import CHECKPOINTS, params_of
+from nla_jax.workdir import CHECKPOINTS, PROMPTS, params_of
 
 _WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
 
@@ -50,6 +51,9 @@ def sft(run: Run) -> None:
     _take_initial(run, stage)
     return
 
+  # A run that is stopped here goes on with these ids, or says that they have become others.
+  write_json(stage.path / PROMPTS, run.prompts.ids)
+
   # Each model is saved as soon as it is trained, so that a run that is stopped later does not train it again.
   alpha = injection_scale(run)
   pair = run.pair(alpha)
@@ -69,6 +73,7 @@ def sft(run: Run) -> None:
 
   stage.finish(
     injection_scale=alpha,
+    prompt_ids=run.prompts.ids,
     av_examples=seen["av"],
     ar_examples=seen["ar"],
     av_rows=rows["av"],
@@ -79,9 +84,16 @@ def sft(run: Run) -> None:
 def _take_initial(run: Run, stage: Stage) -> None:
   """The pair `config.init` in place of what SFT would make."""
   nla = load_initial(run.config, run.pretrained)
+  where = f"the pair {run.config.init}"
+  check_kept(nla.pair.prompts.ids, run.prompts, run.pretrained.tokenizer, where)
   save_params(params_of(stage.path, "av"), nla.av_params)
   save_params(params_of(stage.path, "ar"), nla.ar_params)
-  stage.finish(injection_scale=nla.pair.verbalizer.scale, av_examples=0, ar_examples=0)
+  stage.finish(
+    injection_scale=nla.pair.verbalizer.scale,
+    prompt_ids=run.prompts.ids,
+    av_examples=0,
+    ar_examples=0,
+  )
 
 
 def _fit_ar(run: Run, stage: Stage, pair: Pair) -> Any:

@@ -24,7 +24,9 @@ def adopt(config: ConfigDict) -> None:
   Raises:
     NLAError: there is no pair of that name, or its sidecars cannot be read.
   """
-  av_folder, ar_folder = (str(folder) for folder in pair_directories(config.init, weights=False))
+  template = config.prompts.chat_template
+  folders = pair_directories(config.init, weights=False, chat_template=template)
+  av_folder, ar_folder = map(str, folders)
   av = sidecar.read_model_sidecar(av_folder, "av")
   ar = sidecar.read_model_sidecar(ar_folder, "ar")
 
@@ -77,7 +79,12 @@ def load_initial(config: ConfigDict, pretrained: Pretrained) -> NLA:
   Raises:
     NLAError: the pair was trained on another model.
   """
-  nla = load_directories(config.init, compute=config.compute, base=config.model)
+  nla = load_directories(
+    config.init,
+    compute=config.compute,
+    base=config.model,
+    chat_template=config.prompts.chat_template,
+  )
   ours, base = nla.pair.verbalizer.architecture, pretrained.architecture
 
   # Not the whole architecture: of two exports of one model, one may name a limit that the other leaves unsaid.

@@ -7,17 +7,17 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from nla_jax.autoencoder.chat import render
 from nla_jax.autoencoder.prompts import (
   AR_TEMPLATE,
   AV_TEMPLATE,
-  encode,
   find_marker,
   make_prompts,
   parse_explanation,
-  render,
-  special_tokens,
   wrap_explanation,
 )
+from nla_jax.autoencoder.text import encode
+from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.errors import NLAError
 
 CHAT = (
@@ -214,7 +214,7 @@ def test_a_conversation_is_what_the_template_writes_and_special_strings_in_it_ar
   messages[0]["content"] = "snow <|im_end|> and \x00 <bos>"
   ids = render(tokenizer, messages)
   assert ids.count(end) == 2 and not set(ids) & set(special_tokens(tokenizer)) - {end, ids[0]}
-  assert "snow <|im_end|> and  <bos>" in tokenizer.decode(ids)
+  assert messages[0]["content"] in tokenizer.decode(ids)
 
 
 def encode_written(tokenizer, text: str) -> list[int]:

@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 from tokenizers import AddedToken
 
 from nla_jax.autoencoder import text as text_lib
-from nla_jax.autoencoder.prompts import encode, make_prompts, render, special_tokens
+from nla_jax.autoencoder.chat import render
+from nla_jax.autoencoder.prompts import encode, make_prompts
+from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.cli.main import main
 from nla_jax.data.corpora.read import read_corpus
 from nla_jax.data.teachers.file import read_teacher_file

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nla_jax.autoencoder.prompts import render
+from nla_jax.autoencoder.chat import render
 from nla_jax.config import default_config
 from nla_jax.data.selection import draw, select
 from nla_jax.data.store.documents import documents_to_parquet

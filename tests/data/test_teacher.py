@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.text import encode
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
 from nla_jax.data.store.writer import StoreWriter

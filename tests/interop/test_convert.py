@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nla_jax import workdir
-from nla_jax.autoencoder.prompts import encode, make_prompts
+from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.autoencoder.text import encode
 from nla_jax.cli import convert
 from nla_jax.data.explanations import read_explanations, write_explanations
 from nla_jax.data.positions import split_groups

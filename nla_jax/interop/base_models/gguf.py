@@ -16,7 +16,7 @@ import numpy as np
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import parameter_names, strays
 from nla_jax.interop.base_models.gguf_files import open_gguf
-from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
+from nla_jax.interop.base_models.gguf_tokenizer import end_ids, tokenizer_from_header
 from nla_jax.interop.base_models.record import Pretrained, hash_tokenizer
 from nla_jax.models.architectures import Architecture, RopeScaling
 
@@ -131,6 +131,7 @@ def read_gguf(
     source=str(path),
     model_hash=opened.hash(),
     tokenizer_hash=hash_tokenizer(tokenizer),
+    ends=end_ids(header),
   )
 
 

@@ -200,3 +200,9 @@ def _named(header: dict[str, Any], tokens: list[str], key: str) -> str | None:
   """The token whose id stands under a key of the header; None where there is none."""
   index = header.get(f"tokenizer.ggml.{key}_token_id")
   return tokens[index] if index is not None and index < len(tokens) else None
+
+
+def end_ids(header: dict[str, Any]) -> tuple[int, ...]:
+  """The ids that end an answer by a GGUF's header: EOS, end of turn, end of message."""
+  found = (header.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom"))
+  return tuple(dict.fromkeys(int(token) for token in found if token is not None))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import parameter_names, strays, tensor_files
+from nla_jax.interop.base_models.config_files import end_ids, read_config
 from nla_jax.interop.base_models.config_json import (
   architecture_from_config,
   config_from_architecture,
@@ -26,6 +26,7 @@ __all__ = [
   "ModelFiles",
   "architecture_from_config",
   "config_from_architecture",
+  "end_ids",
   "names_in",
   "open_model",
   "read_config",
@@ -67,21 +68,8 @@ def read_directory(
     source=str(directory),
     model_hash=model.hash(),
     tokenizer_hash=hash_tokenizer(tokenizer),
+    ends=end_ids(directory),
   )
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-  """Reads config.json as it stands. Raises NLAError if it is missing or no JSON object."""
-  path = Path(directory) / "config.json"
-  if not path.is_file():
-    raise NLAError(f"no config.json in {directory}: give the directory of a Hugging Face model")
-  try:
-    config = json.loads(path.read_text())
-  except ValueError as error:
-    raise NLAError(f"{path} is no JSON ({error}): fetch it again") from error
-  if not isinstance(config, dict):
-    raise NLAError(f"{path} is no JSON object: fetch it again")
-  return config
 
 
 def read_tokenizer(directory: Path):

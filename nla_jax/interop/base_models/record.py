@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+from nla_jax.autoencoder.chat import with_chat_template
 from nla_jax.models.architectures import Architecture
 
 
@@ -20,6 +22,7 @@ class Pretrained:
     source: the name that was asked for.
     model_hash: sha256 (hex) of what identifies the weights, of blocks 0..K alone where only these were loaded.
     tokenizer_hash: sha256 (hex), see `hash_tokenizer`.
+    ends: ids that end an answer by the model's own files, besides the tokenizer's EOS.
   """
 
   architecture: Architecture
@@ -28,15 +31,26 @@ class Pretrained:
   source: str
   model_hash: str
   tokenizer_hash: str
+  ends: tuple[int, ...] = ()
+
+
+def with_template(found: Pretrained, chat_template: str) -> Pretrained:
+  """The model with another chat template; see `nla_jax.autoencoder.chat.with_chat_template`."""
+  if not chat_template:
+    return found
+  tokenizer = with_chat_template(found.tokenizer, chat_template)
+  return dataclasses.replace(found, tokenizer=tokenizer, tokenizer_hash=hash_tokenizer(tokenizer))
 
 
 def hash_tokenizer(tokenizer) -> str:
-  """sha256 (hex) of a fast tokenizer's JSON and its chat template."""
+  """sha256 (hex) of a fast tokenizer's JSON and its chat template, or its several named ones."""
   digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
 
-  # A dict of several templates counts as none: only one text is ever rendered here.
-  if isinstance(tokenizer.chat_template, str):
-    digest.update(tokenizer.chat_template.encode())
+  template = tokenizer.chat_template
+  if isinstance(template, dict):
+    template = json.dumps(template, sort_keys=True)
+  if template is not None:
+    digest.update(template.encode(errors="surrogatepass"))
   return digest.hexdigest()
 
 

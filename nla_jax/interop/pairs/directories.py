@@ -6,12 +6,17 @@ here, nor written by `write`, before the sidecar, the architecture, the tensors 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.answers import check_answers
+from nla_jax.autoencoder.chat import with_chat_template
+from nla_jax.autoencoder.prompts import ar_text
+from nla_jax.autoencoder.text import encode
+from nla_jax.autoencoder.tokens import check_vocabulary, refuse_beyond
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.find import is_hub_id
@@ -37,6 +42,7 @@ class Checkpoint:
     params: tree of `jax.Array`s, laid out for the mesh in context; an AR's has no final norm and no unembedding. Of
       adapters theirs alone, on the host.
     tokenizer: verified against the sidecar.
+    ends: ids that end an answer by the checkpoint's own files, besides the tokenizer's EOS.
     sidecar: the content of `nla_meta.yaml`.
     head: [d_model, d_model], prediction = residual @ head; only in an AR.
     injection: {"matrix": [d_model, d_model], "bias": [d_model]}; only in an AV with a learned affine
@@ -47,6 +53,7 @@ class Checkpoint:
   architecture: Architecture
   params: dict[str, Any]
   tokenizer: Any
+  ends: tuple[int, ...]
   sidecar: ModelSidecar
   head: np.ndarray | None = None
   injection: dict[str, np.ndarray] | None = None
@@ -54,7 +61,12 @@ class Checkpoint:
 
 
 def read_checkpoint(
-  directory: str | Path, role: str, *, dtype: str = "float32", base: str | None = None
+  directory: str | Path,
+  role: str,
+  *,
+  dtype: str = "float32",
+  base: str | None = None,
+  chat_template: str = "",
 ) -> Checkpoint:
   """Reads an AV's or an AR's directory, ours or another tool's.
 
@@ -63,13 +75,15 @@ def read_checkpoint(
     role: `av` or `ar`.
     dtype: of the transformer's parameters, `float32` or `bfloat16`.
     base: name of the base of adapters, in place of the sidecar's.
+    chat_template: in place of the tokenizer's, as `config.prompts.chat_template`.
 
   Raises:
     NLAError: a file is missing, the directory is of the other role, or the sidecar, the files and the tokenizer do not
       agree.
   """
   directory = Path(directory)
-  model_sidecar, architecture, tokenizer = _read_parts(directory, role, base)
+  parts = _read_parts(directory, role, base, chat_template)
+  model_sidecar, architecture, tokenizer, ends = parts
 
   # The small files come first: where one is missing, no weights have been read.
   head = read_head(directory, architecture.d_model) if role == "ar" else None
@@ -84,6 +98,7 @@ def read_checkpoint(
     architecture=architecture,
     params=params,
     tokenizer=tokenizer,
+    ends=ends,
     sidecar=model_sidecar,
     head=head,
     injection=injection,
@@ -108,20 +123,23 @@ def _read_injection(
   return None
 
 
-def check_pair(av: str | Path, ar: str | Path, base: str | None = None) -> None:
+def check_pair(
+  av: str | Path, ar: str | Path, base: str | None = None, chat_template: str = ""
+) -> None:
   """Checks, before any weight is read, that an AV and an AR are of one base model, layer and tokenizer.
 
   Args:
     av: the AV's directory.
     ar: the AR's directory.
     base: name of the base of adapters, in place of the sidecar's.
+    chat_template: in place of the tokenizers', as `config.prompts.chat_template`.
 
   Raises:
     NLAError: one of them is not good by itself, or the two contradict each other.
   """
   # 1. Each by itself.
-  one, av_architecture, av_tokenizer = _read_parts(Path(av), "av", base)
-  other, ar_architecture, ar_tokenizer = _read_parts(Path(ar), "ar", base)
+  one, av_architecture, av_tokenizer, _ = _read_parts(Path(av), "av", base, chat_template)
+  other, ar_architecture, ar_tokenizer, _ = _read_parts(Path(ar), "ar", base, chat_template)
 
   # 2. Base model and layer. Only names of hub repositories are compared: some files name the checkpoint that a stage
   # began with instead.
@@ -142,7 +160,7 @@ def check_pair(av: str | Path, ar: str | Path, base: str | None = None) -> None:
   ]
 
   # 4. What the tokenizers make of the texts: equal files are not needed, equal ids are.
-  probe = other.ar_template.format(explanation="x")
+  probe = ar_text(other.ar_template, "x")
   pairs += [
     ("the AV's template", one.av_template, other.av_template),
     ("the AR's template", one.ar_template, other.ar_template),
@@ -168,25 +186,42 @@ def check_pair(av: str | Path, ar: str | Path, base: str | None = None) -> None:
 
 
 def _read_parts(
-  directory: Path, role: str, base: str | None
-) -> tuple[ModelSidecar, Architecture, Any]:
-  """Returns sidecar, architecture and tokenizer. Raises NLAError where they do not belong together."""
+  directory: Path, role: str, base: str | None, chat_template: str
+) -> tuple[ModelSidecar, Architecture, Any, tuple[int, ...]]:
+  """Returns sidecar, architecture, tokenizer and the ids that end an answer; they belong together, or NLAError."""
   model_sidecar = sidecar.read_model_sidecar(directory, role)
   if adapted.is_adapted(directory):
     sidecar.check_role(model_sidecar.role, role)
     found = adapted.base_of(model_sidecar, base)
     architecture, tokenizer = adapted.architecture_of(found, model_sidecar), found.tokenizer
+    ends = found.ends
   else:
     architecture = huggingface.architecture_from_config(huggingface.read_config(directory))
-    tokenizer = huggingface.read_tokenizer(directory)
-  check_parts(architecture, tokenizer, model_sidecar, role)
-  return model_sidecar, architecture, tokenizer
+    tokenizer, ends = huggingface.read_tokenizer(directory), huggingface.end_ids(directory)
+  tokenizer = with_chat_template(tokenizer, chat_template)
+
+  # What the pair was trained to stop at may be more than its files name.
+  ends = tuple(dict.fromkeys((*ends, *(model_sidecar.prompt_ids or {}).get("stop_ids", ()))))
+  check_parts(architecture, tokenizer, model_sidecar, role, ends)
+  return model_sidecar, architecture, tokenizer, ends
 
 
 def check_parts(
-  architecture: Architecture, tokenizer, model_sidecar: ModelSidecar, role: str
+  architecture: Architecture,
+  tokenizer,
+  model_sidecar: ModelSidecar,
+  role: str,
+  ends: Sequence[int] = (),
 ) -> None:
-  """Raises NLAError where architecture, tokenizer and sidecar do not belong together, or not to `role`."""
+  """Raises NLAError where architecture, tokenizer and sidecar do not belong together, or not to `role`.
+
+  Args:
+    architecture: of the weights.
+    tokenizer: a fast tokenizer.
+    model_sidecar: with every id that it says.
+    role: `av` or `ar`.
+    ends: tokens that end an answer by the model's own files.
+  """
   sidecar.check_role(model_sidecar.role, role)
   if model_sidecar.d_model != architecture.d_model:
     raise NLAError(
@@ -203,12 +238,12 @@ def check_parts(
     )
 
   # More rows than tokens are usual: embeddings are padded to round numbers.
-  if len(tokenizer) > architecture.vocab_size:
-    raise NLAError(
-      f"the tokenizer has {len(tokenizer)} tokens, the model's embedding "
-      f"{architecture.vocab_size} rows: take the tokenizer that belongs to the model"
-    )
-  model_sidecar.verify(tokenizer)
+  check_vocabulary(tokenizer, architecture.vocab_size)
+  for name, ids in (model_sidecar.prompt_ids or {}).items():
+    refuse_beyond(ids, architecture.vocab_size, f"the prompt ({name})")
+  model_sidecar.verify(tokenizer, ends)
+  if role == "av":
+    check_answers(tokenizer)
 
   # Where the sidecar is a data set's, the AR learned from inputs that were tokenised without special tokens.
   if role == "ar" and model_sidecar.of_data and emits_bos(tokenizer):

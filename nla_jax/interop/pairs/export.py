@@ -121,6 +121,7 @@ def _av_sidecar(
     av_template=pair.prompts.av_template,
     ar_template=pair.prompts.ar_template,
     layer_index=pair.layer,
+    prompt_ids=pair.prompts.ids,
     trained_on=(trained_on,),
     # Keys of ours, which other tools pass over; `load_directories` takes them back.
     training={

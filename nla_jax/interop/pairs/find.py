@@ -17,6 +17,7 @@ def pair_directories(
   ar: str | os.PathLike | None = None,
   weights: bool = True,
   base: str | None = None,
+  chat_template: str = "",
 ) -> tuple[Path, Path]:
   """Returns the directories of an AV and its AR, which are checked against each other; hub ids are fetched.
 
@@ -26,6 +27,7 @@ def pair_directories(
     ar: the AR's directory or hub id; None for the one beside the AV, whose name ends in `ar` instead of `av`.
     weights: fetch the weights too.
     base: name of the base of adapters, in place of the sidecar's.
+    chat_template: in place of the tokenizers', as `config.prompts.chat_template`.
 
   Raises:
     NLAError: one of them is not there, or they do not belong together.
@@ -48,7 +50,7 @@ def pair_directories(
     find_directory(os.fspath(path), weights=weights),
     find_directory(os.fspath(ar), weights=weights),
   )
-  directories.check_pair(*folders, base)
+  directories.check_pair(*folders, base, chat_template)
   return folders
 
 

@@ -1,15 +1,18 @@
 """Loads a pair from its two Hugging Face directories as an `NLA`."""
 
+import functools
 import os
 from typing import Any
 
 from nla_jax.autoencoder.nla import NLA
-from nla_jax.autoencoder.pair import PairSettings, make_pair
+from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.interop.adapters.merge import with_adapter
 from nla_jax.interop.adapters.read import read_adapter
+from nla_jax.interop.base_models.find import cached_directory, locate
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs.adapted import find_base
+from nla_jax.interop.pairs.beforehand import check_base
 from nla_jax.interop.pairs.directories import read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.models.architectures import Architecture
@@ -19,22 +22,35 @@ from nla_jax.parallel import sharding
 from nla_jax.parallel.precision import compute_dtype
 
 
-def load_target(base: str, layer: int, adapter: str = "") -> tuple[Architecture, Any]:
+def load_target(
+  base: str, layer: int, adapter: str = "", pair: Pair | None = None
+) -> tuple[Architecture, Any]:
   """Loads the target that `NLA.read` reads with.
 
   Args:
     base: its name, as for `config.model`.
     layer: K, 0-based; blocks 0..K are loaded.
     adapter: directory of a LoRA on it; empty for none.
+    pair: whose tokens it is to read; None where it is the model that the pair was made from.
 
   Returns:
     The architecture and the parameters.
   """
   # The adapter is checked, against the whole model, before any weight is read.
   added = read_adapter(adapter, find_base(base).architecture, layers=layer + 1) if adapter else None
+  here = pair is not None and _is_here(base)
+  if here:
+    check_base(find_base(base), pair.tokenizer, pair.prompts)
   found = load_pretrained(base, stop_layer=layer)
+  if pair is not None and not here:
+    check_base(found, pair.tokenizer, pair.prompts)
   params = found.params if added is None else with_adapter(found.params, added)
   return found.architecture, params
+
+
+def _is_here(base: str) -> bool:
+  """Whether a model can be looked at without fetching it."""
+  return locate(base).kind != "remote" or cached_directory(base) is not None
 
 
 def load_directories(
@@ -44,19 +60,24 @@ def load_directories(
   compute: str = "auto",
   base: str | None = None,
   model_adapter: str = "",
+  chat_template: str = "",
 ) -> NLA:
   """Loads the pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
   # 1. The two halves, found and checked against each other before any weight is read.
-  av_folder, ar_folder = pair_directories(path, ar, base=base)
+  av_folder, ar_folder = pair_directories(path, ar, base=base, chat_template=chat_template)
   av, rebuilder = (
-    read_checkpoint(folder, role, base=base)
+    read_checkpoint(folder, role, base=base, chat_template=chat_template)
     for folder, role in ((av_folder, "av"), (ar_folder, "ar"))
   )
   side, training = av.sidecar, av.sidecar.training
 
   # 2. What they compute. The AR's sidecar is the one that must say template and layer.
   prompts = make_prompts(
-    av.tokenizer, side.av_template, rebuilder.sidecar.ar_template, side.tokens.injection_char
+    av.tokenizer,
+    side.av_template,
+    rebuilder.sidecar.ar_template,
+    side.tokens.injection_char,
+    av.ends,
   )
   pair = make_pair(
     av.architecture,
@@ -74,6 +95,8 @@ def load_directories(
       ar_lora=rebuilder.lora,
     ),
   )
+  if base is not None and _is_here(base):
+    check_base(find_base(base), pair.tokenizer, pair.prompts)
 
   # 3. Their parameters; files hold the head, the map and adapters whole, so they are laid out here.
   av_params = {"transformer": av.params}
@@ -90,4 +113,5 @@ def load_directories(
     ar_params = joined(ar_params, shared if rebuilder.lora else None)
   # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
   baseline = training.get("baseline_variance")
-  return NLA(pair, av_params, ar_params, base, baseline, load_target, model_adapter)
+  load = functools.partial(load_target, pair=pair)
+  return NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)

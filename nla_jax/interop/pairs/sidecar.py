@@ -8,11 +8,13 @@ form that the reference code reads, with numbers.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nla_jax import files
 from nla_jax.autoencoder import prompts
+from nla_jax.autoencoder.text import encode
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import strays
 from nla_jax.interop.pairs.injected import injection_mode
@@ -55,6 +57,7 @@ class ModelSidecar:
     created_by: the program.
     training: free, how it was trained.
     of_data: the file is a copy of the data set's, as another public trainer leaves it (`lora_files`).
+    prompt_ids: every id of both prompts, by the names of `Prompts.ids`; None where a file does not say.
   """
 
   role: str
@@ -73,9 +76,15 @@ class ModelSidecar:
   created_by: str = CREATED_BY
   training: dict[str, Any] = dataclasses.field(default_factory=dict)
   of_data: bool = False
+  prompt_ids: dict[str, list[int]] | None = None
 
-  def verify(self, tokenizer) -> None:
-    """Raises NLAError where the live tokenizer gives other ids for marker, neighbours and suffix."""
+  def verify(self, tokenizer, ends: Sequence[int] = ()) -> None:
+    """Raises NLAError where the live tokenizer gives other ids for marker, neighbours, suffix and the whole prompts.
+
+    Args:
+      tokenizer: a fast tokenizer.
+      ends: tokens that end an answer by the model's own files.
+    """
     where = f"the sidecar of this {self.role.upper()}"
 
     # The AV's prompt is never rendered by an AR, whose tokenizer may have come without a chat template.
@@ -84,6 +93,11 @@ class ModelSidecar:
       verify_tokens(
         self.tokens, self.av_template if renders else None, self.ar_template, tokenizer, where
       )
+    if self.role == "av" and self.prompt_ids is not None and self.ar_template is not None:
+      live = prompts.make_prompts(
+        tokenizer, self.av_template, self.ar_template, self.tokens.injection_char, ends
+      )
+      prompts.check_kept(self.prompt_ids, live, tokenizer, f"this {self.role.upper()}")
 
 
 def verify_tokens(
@@ -99,25 +113,27 @@ def verify_tokens(
     where: what messages call the sidecar.
   """
   # 1. The marker. An unknown token has an id too, so it is asked for first.
-  marker_ids = prompts.encode(tokenizer, tokens.injection_char)
-  if marker_ids == [tokenizer.unk_token_id]:
+  alone = encode(tokenizer, tokens.injection_char)
+  if alone[-1:] == [tokenizer.unk_token_id]:
     raise NLAError(
       f"{where} names the marker {tokens.injection_char!r}, which its tokenizer does not know: take the "
       "tokenizer from the same checkpoint"
     )
-  pairs = [("injection_token_id", [tokens.injection_token_id], marker_ids)]
+  # Alone it may have a blank before it, which it has not in the prompt.
+  pairs = [("injection_token_id", tokens.injection_token_id, alone[-1])]
 
-  # 2. Its neighbours in the rendered prompt, where injection looks for them.
-  if av_template is not None and marker_ids == [tokens.injection_token_id]:
+  # 2. The marker and its neighbours in the rendered prompt, where injection looks for them.
+  if av_template is not None and alone[-1] == tokens.injection_token_id:
     live = prompts.make_prompts(tokenizer, av_template, marker=tokens.injection_char)
     pairs += [
+      ("injection_token_id", tokens.injection_token_id, live.marker_id),
       ("injection_left_neighbor_id", tokens.left_id, live.left_id),
       ("injection_right_neighbor_id", tokens.right_id, live.right_id),
     ]
 
   # 3. The end of the AR's input, where the head reads.
   if ar_template is not None and tokens.suffix_ids:
-    ids = prompts.encode(tokenizer, ar_template.format(explanation="x"), special=True)
+    ids = encode(tokenizer, prompts.ar_text(ar_template, "x"), special=True)
     pairs.append(("critic_suffix_ids", list(tokens.suffix_ids), ids[-len(tokens.suffix_ids) :]))
 
   for name, said, found in pairs:
@@ -198,6 +214,7 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
     created_at=str(reader.get("created_at", required=False) or ""),
     created_by=str(reader.get("created_by", required=False) or ""),
     training=training,
+    prompt_ids=reader.ids("prompt_ids"),
   )
 
 
@@ -313,6 +330,8 @@ def model_sidecar_mapping(sidecar: ModelSidecar) -> dict[str, Any]:
     mapping["extraction_layer_index"] = sidecar.layer_index
     if sidecar.role == "ar":
       mapping["critic"] = {"extraction_layer_index": sidecar.layer_index}
+  if sidecar.prompt_ids is not None:
+    mapping["prompt_ids"] = sidecar.prompt_ids
   return mapping | {
     "trained_on": list(sidecar.trained_on),
     "parent_checkpoints": list(sidecar.parent_checkpoints),

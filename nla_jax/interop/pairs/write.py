@@ -68,7 +68,9 @@ def write_av(
 
   with files.whole_directory(Path(directory), sidecar.MODEL_FILE) as folder:
     config = _write_config(folder, architecture, tokenizer, base_config, dtype)
-    _write_json(folder / "generation_config.json", _generation_config(config, tokenizer))
+    _write_json(
+      folder / "generation_config.json", _generation_config(config, tokenizer, model_sidecar)
+    )
 
     # In the order of `_bring_together`: the other processes wait for each array in turn.
     tensor_files.write_tensors(folder, huggingface.tensors_of(params, architecture), dtype=dtype)
@@ -152,13 +154,19 @@ def _write_config(
   return config
 
 
-def _generation_config(config: dict[str, Any], tokenizer) -> dict[str, Any]:
+def _generation_config(
+  config: dict[str, Any], tokenizer, model_sidecar: ModelSidecar
+) -> dict[str, Any]:
   """Settings under which other tools sample from the model's own distribution."""
-  # The base model may end its answers otherwise than the tokenizer's EOS: generation stops at either.
-  ends = config.get("eos_token_id")
-  ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-  if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-    ends = [*ends, tokenizer.eos_token_id]
+  # The base model may end its answers otherwise than the tokenizer's EOS, and the chat template a turn otherwise than
+  # both: generation stops at any of them.
+  base = config.get("eos_token_id")
+  ends = [
+    *(base if isinstance(base, list) else [base]),
+    tokenizer.eos_token_id,
+    *(model_sidecar.prompt_ids or {}).get("stop_ids", ()),
+  ]
+  ends = list(dict.fromkeys(end for end in ends if end is not None))
 
   return {
     "bos_token_id": config["bos_token_id"],

@@ -6,14 +6,17 @@
 import dataclasses
 import datetime
 import math
+import string
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nla_jax.autoencoder.prompts import AR_FIELD, AV_FIELD
 from nla_jax.errors import NLAError
 
 CREATED_BY = "nla_jax"
+TEMPLATES = "prompt_templates"
 
 
 def utc_now() -> str:
@@ -38,6 +41,28 @@ class Tokens:
   left_id: int
   right_id: int
   suffix_ids: tuple[int, ...] | None = None
+
+
+def template_from_file(text: str) -> str:
+  """A template as files have it, where braces are doubled for `str.format`, as it stands otherwise.
+
+  One that `str.format` could not read is taken as it stands: it was filled in otherwise.
+  """
+  try:
+    parts = list(string.Formatter().parse(text))
+  except ValueError:  # a lone brace
+    return text
+
+  # No field but these two, and those plain.
+  fields = {f"{{{name}}}" for _, name, _, _ in parts if name is not None}
+  if not fields <= {AV_FIELD, AR_FIELD} or any(spec or how for _, _, spec, how in parts):
+    return text
+  return "".join(words + ("" if name is None else f"{{{name}}}") for words, name, _, _ in parts)
+
+
+def template_to_file(template: str, field: str) -> str:
+  """A template with its braces doubled, but for those of its one field: readers there use `str.format`."""
+  return field.join(part.replace("{", "{{").replace("}", "}}") for part in template.split(field))
 
 
 class YamlReader:
@@ -87,7 +112,8 @@ class YamlReader:
         raise NLAError(
           f"{self.path}: {spelling} is {value!r}, which is not of the expected type: correct it"
         )
-      return value
+      is_template = spelling.startswith(f"{TEMPLATES}.") and isinstance(value, str)
+      return template_from_file(value) if is_template else value
 
     if required:
       raise NLAError(
@@ -167,6 +193,17 @@ class YamlReader:
       raise NLAError(f"{self.path}: {key} is {value!r}, expected a positive number: correct it")
     return scale
 
+  def ids(self, key: str) -> dict[str, list[int]] | None:
+    """Returns lists of token ids by name; None where the key is missing. Raises NLAError where they are no ids."""
+    found = self.get(key, kind=dict, required=False)
+    if found is None:
+      return None
+
+    for name, ids in found.items():
+      if not (isinstance(ids, list) and all(type(token) is int for token in ids)):
+        raise NLAError(f"{self.path}: {key}.{name} is no list of token ids: correct it")
+    return found
+
   def tokens(self, *, required: bool) -> Tokens | None:
     """Returns the ids below `tokens`; None where one of them is missing and they are not required."""
     fields = {
@@ -210,6 +247,12 @@ def tokens_mapping(tokens: Tokens | None) -> dict[str, Any]:
 
 def write_yaml(path: Path, mapping: dict[str, Any]) -> Path:
   """Writes a mapping in its own order, characters unescaped. Raises NLAError when it cannot be written."""
+  if TEMPLATES in mapping:
+    fields = {"actor": AV_FIELD, "critic": AR_FIELD}
+    escaped = {
+      role: template_to_file(text, fields[role]) for role, text in mapping[TEMPLATES].items()
+    }
+    mapping = mapping | {TEMPLATES: escaped}
   try:
     # The width keeps each template on one line; the marker stays readable unescaped.
     text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=1000)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from nla_jax.autoencoder.prompts import encode
+from nla_jax.autoencoder.text import encode
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data.reader import DataFile
 

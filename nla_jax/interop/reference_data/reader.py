@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nla_jax.autoencoder.prompts import parse_explanation
+from nla_jax.autoencoder.prompts import AR_FIELD, parse_explanation
 from nla_jax.data.tables import LISTS, NAMES, NUMBERS, TEXTS, refuse_types
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data.sidecar import (
@@ -313,6 +313,5 @@ def _around(template: str | None, path: Path) -> tuple[str, str]:
       "add it"
     )
 
-  # Formatted, not searched: a template may hold doubled braces, which become single ones.
-  head, _, tail = template.format(explanation="\x00").partition("\x00")
+  head, _, tail = template.partition(AR_FIELD)
   return head, tail

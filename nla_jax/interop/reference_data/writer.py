@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nla_jax.autoencoder.prompts import wrap_explanation
+from nla_jax.autoencoder.prompts import ar_text, av_content, wrap_explanation
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data.reader import (
   ACTIVATION,
@@ -143,10 +143,10 @@ class DataWriter:
     if self.stage == "base":
       return None
     if self.stage == "ar_sft":
-      return [ar_template.format(explanation=text) for text in rows.explanations]
+      return [ar_text(ar_template, text) for text in rows.explanations]
 
     # The marker is the tokenizer's, so the files hold this word in its place and the sidecar names the marker.
-    content = av_template.format(injection_char=INJECT)
+    content = av_content(av_template, INJECT)
     return [[{"role": "user", "content": content}]] * len(rows)
 
   def _responses(self, rows: Rows) -> list[str] | None:

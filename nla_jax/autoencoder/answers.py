@@ -1,0 +1,75 @@
+"""What an AV answered: the explanation in it, or why there is none."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nla_jax.autoencoder.prompts import TAGS, parse_explanation, wrap_explanation
+from nla_jax.autoencoder.text import decode, encode
+from nla_jax.autoencoder.tokens import special_tokens
+from nla_jax.errors import NLAError
+
+CUT = "the answer hit the cap on its length"
+NO_TAGS = "the answer has no <explanation> tags"
+UNCLOSED = "the answer does not close its <explanation>"
+EMPTY = "the explanation is empty"
+_TAUGHT = ("plain words about snow", "two\n\nparagraphs of 12 words, and more")
+
+
+class Answer(NamedTuple):
+  """An AV's answer.
+
+  Attributes:
+    raw: as it was sampled, without the tokens that end it.
+    explanation: None where there is none.
+    reason: why there is none; None where there is one.
+  """
+
+  raw: str
+  explanation: str | None
+  reason: str | None
+
+
+def read_answer(raw: str, finished: bool, asks_for_tags: bool) -> Answer:
+  """The explanation in an answer.
+
+  Args:
+    raw: the answer.
+    finished: whether it ended before the cap.
+    asks_for_tags: whether the prompt asks for tags; where it does not, a plain answer is an explanation.
+  """
+  # An answer that was cut is a failure even where it parses: rewarding it would make lengths drift up.
+  if not finished:
+    return Answer(raw, None, CUT)
+  text = parse_explanation(raw)
+  if text is None and not asks_for_tags and not any(tag in raw for tag in TAGS):
+    text = raw.strip() or None
+  if text is not None:
+    return Answer(raw, text, None)
+
+  # Why not.
+  if not raw.strip():
+    return Answer(raw, None, EMPTY)
+  if TAGS[0] not in raw:
+    return Answer(raw, None, NO_TAGS)
+  return Answer(raw, None, EMPTY if TAGS[1] in raw.split(TAGS[0], 1)[1] else UNCLOSED)
+
+
+def decode_answers(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
+  """The words of sampled tokens: without special tokens, but for those that are the explanation's tags."""
+  # Some pairs have the tags as special tokens, which a plain call would leave out with the others.
+  silent = {token for token, text in special_tokens(tokenizer).items() if text.strip() not in TAGS}
+  kept = [[token for token in map(int, row) if token not in silent] for row in rows]
+  return [decode(tokenizer, row, special=True) for row in kept]
+
+
+def check_answers(tokenizer) -> None:
+  """Raises NLAError where an answer that the AV is taught, decoded as samples are, does not give its text back."""
+  rows = [encode(tokenizer, wrap_explanation(text)) for text in _TAUGHT]
+  for text, raw in zip(_TAUGHT, decode_answers(tokenizer, rows)):
+    found = parse_explanation(raw)
+    # Blanks and case are a tokenizer's own, as of one that writes all in lower case.
+    if found is None or found.split() != text.split():
+      raise NLAError(
+        f"an answer that the AV is taught does not come back from this tokenizer: {wrap_explanation(text)!r} becomes "
+        f"{raw[:80]!r}; take a tokenizer that decodes what it encodes"
+      )

@@ -1,0 +1,296 @@
+"""Conversations as a tokenizer's chat template writes them.
+
+A chat template is a program of the model's makers, and it is not trusted: it may raise, drop what it is given, or write
+another text on each day. It is run in one place (`written`), which turns every failure into one line with its words.
+"""
+
+import contextlib
+import copy
+import datetime
+import functools
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nla_jax.autoencoder.text import encode, well_formed
+from nla_jax.autoencoder.tokens import special_tokens
+from nla_jax.errors import NLAError
+
+Messages = Sequence[Mapping[str, str]]
+
+# The day that templates see: the one that Llama 3's own fall back on. A prompt must be the same on every day.
+_DATE = datetime.datetime(2024, 7, 26)
+_DIRECTIVES = [*"aAbBcdeHIjmMpSuUVwWxXyYZzDFT", *(f"-{letter}" for letter in "deHIjmMS")]
+_ANOTHER = (
+  "give another with --config.prompts.chat_template=FILE.jinja (in Python: nla_jax.load(…, "
+  "chat_template=…))"
+)
+# Digits have no case, are no blanks and no control characters, so templates that change those leave them alone.
+_ASKED, _ANSWERED = "7302946158", "4096127835"
+
+
+class TemplateError(NLAError):
+  """A chat template that cannot serve; `reason` has its own words."""
+
+  def __init__(self, reason: str):
+    self.reason = reason
+    super().__init__(f"the model's chat template {reason}; {_ANOTHER}")
+
+
+def with_chat_template(tokenizer, given: str):
+  """The tokenizer with another chat template; the one that is given stays as it is.
+
+  Args:
+    tokenizer: a fast tokenizer.
+    given: a file with a template, or the name of one of the tokenizer's own; empty for the tokenizer as it is.
+
+  Raises:
+    NLAError: there is no such file or name, or the file is no text.
+  """
+  if not given:
+    return tokenizer
+  named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+  text = named.get(given)
+  if text is None:
+    text = _read_template(given, named)
+
+  changed = copy.copy(tokenizer)
+  changed.chat_template = text
+  return changed
+
+
+def _read_template(given: str, named: Mapping[str, str]) -> str:
+  """What a file with a template holds."""
+  try:
+    return Path(given).expanduser().read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
+    known = f" nor one of the tokenizer's own ({', '.join(sorted(named))})" if named else ""
+    reason = getattr(error, "strerror", None) or error
+    raise NLAError(
+      f"the chat template {given!r} is no file that can be read ({reason}){known}: check the path"
+    ) from error
+
+
+def chosen_template(tokenizer) -> str:
+  """The text of the template that is used.
+
+  Raises:
+    NLAError: there is none, or there are several and none of them is the default.
+  """
+  found = tokenizer.chat_template
+  if found is None:
+    raise NLAError(
+      f"this tokenizer has no chat template, which the AV's prompt needs; use an instruction-tuned model, or {_ANOTHER}"
+    )
+  if isinstance(found, dict):
+    if "default" not in found:
+      raise TemplateError(f"is several, {', '.join(sorted(found))}, and none is the default")
+    found = found["default"]
+  return found
+
+
+def written(tokenizer, messages: Messages, *, reply: bool = False) -> str:
+  """A conversation as the tokenizer's chat template writes it.
+
+  Contents are given as texts, or as lists of parts where the template wants them so. The date is always the same.
+
+  Args:
+    tokenizer: with a chat template.
+    messages: {"role", "content"} of each.
+    reply: whether the assistant's next turn is begun.
+
+  Raises:
+    NLAError: the template raises, or writes none of the messages' words; with its own words, in one line.
+  """
+  template = _dated(chosen_template(tokenizer))
+  form = _as_parts(messages) if _wants_parts(tokenizer, template) else list(messages)
+  found = _run(tokenizer, template, form, reply)
+
+  if not _keeps(found, messages):
+    shown = next((one["content"] for one in messages if one["content"].strip()), "")
+    raise TemplateError(f"drops or changes the words that it is given, such as {shown[:40]!r}")
+  return found
+
+
+def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply: bool) -> str:
+  """What a template makes of messages. Raises TemplateError with its own words."""
+  try:
+    return str(
+      tokenizer.apply_chat_template(
+        [dict(one) for one in messages],
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=reply,
+      )
+    )
+  # jinja2's errors and Python's: a template can raise whatever its makers' program can.
+  except Exception as error:
+    raise TemplateError(f"refuses what it is given: {_own_words(error)}") from error
+
+
+def _as_parts(messages: Messages) -> list[dict[str, Any]]:
+  """The messages with each content as a list of one part."""
+  return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+
+
+@functools.lru_cache(maxsize=16)
+def _wants_parts(tokenizer, template: str) -> bool:
+  """Whether a template writes contents that are lists of parts, and none that are texts."""
+  asked = {"role": "user", "content": _ASKED}
+  conversations = ([asked], [{"role": "system", "content": _ANSWERED}, asked])
+
+  for change, wants in ((list, False), (_as_parts, True)):
+    for conversation in conversations:
+      with contextlib.suppress(TemplateError):  # said where it is given the real messages
+        if _ASKED in _run(tokenizer, template, change(conversation), reply=False):
+          return wants
+  return False
+
+
+def _own_words(error: Exception) -> str:
+  """The first line of an error, or its kind where it says nothing."""
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__
+
+
+def _keeps(found: str, messages: Messages) -> bool:
+  """Whether a template wrote the words of at least one message; it may trim them and write them in another case.
+
+  Not of all: some leave out what an assistant thought earlier.
+  """
+  contents = [squeezed for one in messages if (squeezed := _squeezed(one["content"]))]
+  whole = _squeezed(found)
+  return not contents or any(content in whole for content in contents)
+
+
+def _squeezed(text: str) -> str:
+  """A text without blanks, control characters and case."""
+  return "".join(char for char in text.casefold() if char.isprintable() and not char.isspace())
+
+
+def _dated(template: str) -> str:
+  """A template whose `strftime_now` gives a fixed date."""
+  if "strftime_now" not in template:
+    return template
+
+  # transformers offers no way to give it a clock, and what a template defines itself comes before what it is given.
+  chain = "".join(f"|replace('%{one}', '{_DATE.strftime('%' + one)}')" for one in _DIRECTIVES)
+  macro = (
+    f"{{% macro strftime_now(format) %}}{{{{ format{chain}|replace('%%', '%') }}}}{{% endmacro %}}"
+  )
+  # The line's end is eaten, as after every block: the template begins at the beginning of a line.
+  return f"{macro}\n{template}"
+
+
+def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
+  """Token ids of a conversation, as the tokenizer's chat template writes it.
+
+  The template writes the BOS where there is one. Special-token strings inside the messages stay plain text.
+
+  Args:
+    tokenizer: with a chat template.
+    messages: {"role", "content"} of each.
+    reply: whether the assistant's next turn is begun.
+
+  Raises:
+    NLAError: as `written`.
+  """
+  for one in messages:
+    well_formed(one["content"], f"what the {one['role']} says")
+  strings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
+  found = [text for text in strings if any(text in one["content"] for one in messages)]
+  if not found:
+    return _interpreted(tokenizer, written(tokenizer, messages, reply=reply))
+
+  # 1. A fence on either side of each such string. Digits that are nowhere in the messages; see `_ASKED`.
+  contents = "".join(one["content"] for one in messages)
+  fence = next(str(n) for n in itertools.count(8201746395) if str(n) not in contents)
+  inside = re.compile(f"({'|'.join(map(re.escape, found))})")
+  fenced = [
+    {**one, "content": inside.sub(rf"{fence}\g<1>{fence}", one["content"])} for one in messages
+  ]
+  pieces = written(tokenizer, fenced, reply=reply).split(fence)
+  if len(pieces) % 2 == 0:
+    raise TemplateError(f"cuts a message apart that holds {found[0]!r}")
+
+  # 2. A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
+  ids = []
+  for i, piece in enumerate(pieces):
+    ids += encode(tokenizer, piece) if i % 2 == 1 else _interpreted(tokenizer, piece)
+  return ids
+
+
+def _interpreted(tokenizer, text: str) -> list[int]:
+  """Ids of what a template wrote, its special tokens among them."""
+  return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def opening(tokenizer) -> list[int]:
+  """Token ids that the chat template writes before the first words of every conversation that a user begins.
+
+  Empty without a chat template.
+  """
+  if tokenizer.chat_template is None:
+    return []
+  # Words that begin otherwise, and that no template writes by itself.
+  words = (f"a {_ASKED}", f"Z {_ANSWERED}")
+  one, other = (render(tokenizer, [{"role": "user", "content": text}]) for text in words)
+  same = [first == second for first, second in zip(one, other)]
+  return one[: same.index(False)]
+
+
+def close_of_turn(tokenizer, ends: Sequence[int] = ()) -> tuple[int, ...]:
+  """Ids between an assistant's words and the end of its turn; the last of them ends it.
+
+  Args:
+    tokenizer: with a chat template.
+    ends: tokens that end a turn by the model's own files.
+
+  Raises:
+    NLAError: the template does not write an assistant's words, or nothing ends a turn.
+  """
+  # 1. What the template writes behind an assistant's words.
+  messages = [
+    {"role": "user", "content": _ASKED},
+    {"role": "assistant", "content": _ANSWERED},
+  ]
+  parts = written(tokenizer, messages).split(_ANSWERED)
+  if len(parts) != 2:
+    raise TemplateError(f"writes what an assistant says {len(parts) - 1} times, expected once")
+
+  # 2. Up to the first token that no words give. What a template writes behind it is never sampled.
+  ids = _behind(tokenizer, parts[1])
+  ending = _ending(tokenizer, ends)
+  for index, token in enumerate(ids):
+    if token in ending:
+      return tuple(ids[: index + 1])
+
+  last = next((end for end in (tokenizer.eos_token_id, *ends) if end is not None), None)
+  if last is None:
+    raise NLAError(
+      "the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
+      "sampling would never stop; give the tokenizer an eos_token"
+    )
+  return (*ids, last)
+
+
+def _behind(tokenizer, tail: str) -> list[int]:
+  """Ids of what stands behind an answer, judged there: some tokenizers put a blank before every text."""
+  before, whole = (_interpreted(tokenizer, text) for text in (">", f">{tail}"))
+  return whole[len(before) :] if whole[: len(before)] == before else _interpreted(tokenizer, tail)
+
+
+def _ending(tokenizer, ends: Sequence[int]) -> set[int]:
+  """Tokens that end a turn where a template writes them: the special ones, added ones, and those the files name."""
+  # A fine-tune often adds its "<|im_end|>" without the flag. Added blanks (Gemma has such) are words' own.
+  added = {token for token, one in tokenizer.added_tokens_decoder.items() if str(one).strip()}
+  return (set(special_tokens(tokenizer)) | added | set(ends)) - {tokenizer.unk_token_id}
+
+
+def stop_ids(tokenizer, close: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+  """Every token at which sampling stops; the one that closes a turn comes last, and fills rows up."""
+  named: list[Any] = [*ends, tokenizer.eos_token_id]
+  others = [int(end) for end in dict.fromkeys(named) if end is not None and end != close[-1]]
+  return (*others, int(close[-1]))
