@@ -34,7 +34,7 @@ def load(
     NLAError: nothing is found under a name; or the files, the sidecars and the tokenizers do not agree; or another
       version of nla_jax made the workdir (what it exported to `hf` still loads).
   """
-  folder = Path(path).expanduser()
+  folder = Path(files.here(path))
   # A language model's folder has a config.json too, but none of a run's keys. A workdir is known before its stages are
   # done, so that what is missing is said by name.
   config = folder / workdir.CONFIG

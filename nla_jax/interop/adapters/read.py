@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.adapters.settings import Settings, read_settings
 from nla_jax.interop.adapters.tensors import (
   HALVES,
@@ -68,7 +69,7 @@ def read_adapter(
       another base, or it changes none of the wanted blocks.
   """
   # 1. What is there.
-  directory = Path(directory)
+  directory = Path(here(directory))
   settings = read_settings(directory)
   path = _weights_file(directory)
   entries = tensor_files.read_header(path)
