@@ -3,21 +3,25 @@
 import functools
 import importlib.util
 import json
-import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
 from nla_jax.errors import NLAError
+from nla_jax.files import expect_file, here
 from nla_jax.models.lora import TARGETS
 from nla_jax.progress import say
 from nla_jax.workdir import read_config
 
-# Keys that may name a file or a folder.
-PATHS = ("model", "model_adapter", "corpus", "teacher.path", "init")
+# Keys that name files and folders of this machine, or may; the corpus may name several.
+_PATHS = ("model", "model_adapter", "init", "corpus", "teacher.path")
+
 # Keys of version 0.1 and what they are called now. The old names work in 0.2, with a warning, and not after it.
 RENAMED = {"parts": "accumulate", "ar_gold": "ar_teacher"}
+
+
+START_FROM = "configs/smollm2_135m.py is the one to start from"
 
 
 @functools.cache  # a config file is read twice, by the command line's parser and by `load_config`: one line is enough
@@ -259,13 +263,11 @@ def load_config(path: str | Path, overrides: dict | None = None) -> ConfigDict:
   Raises:
     NLAError: there is no such file, or another version of nla_jax made the workdir, or a key or preset is unknown.
   """
-  file = Path(path).expanduser()
-  if not file.exists():
-    raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
+  file = Path(expect_file(path, "the config file", START_FROM))
   if file.suffix == ".json":
     config = default_config()
     config.update(read_config(file))
-    return _at_home(config)
+    return config
 
   spec = importlib.util.spec_from_file_location(f"nla_config_{file.stem}", file)
   module = importlib.util.module_from_spec(spec)
@@ -278,16 +280,6 @@ def load_config(path: str | Path, overrides: dict | None = None) -> ConfigDict:
   apply_preset(config, getattr(module, "PRESETS", {}))
   for key, value in overrides.items():
     _set(config, key, value)
-  return _at_home(config)
-
-
-def _at_home(config: ConfigDict) -> ConfigDict:
-  """The config with `~` written out in every key that may name a file; a shell does not do it after a `=`."""
-  for key in PATHS:
-    *path, last = key.split(".")
-    node = functools.reduce(lambda node, name: node[name], path, config)
-    # A corpus may be several.
-    node[last] = "+".join(os.path.expanduser(part) for part in node[last].split("+"))
   return config
 
 
@@ -325,6 +317,17 @@ def _set(config: ConfigDict, key: str, value) -> None:
     node[last] = value
   except TypeError as error:
     raise NLAError(f"config.{key}={value!r}: expected {type(node[last]).__name__}") from error
+
+
+def at_home(config: ConfigDict) -> None:
+  """Puts the home folder in place of `~` in the config's paths. Raises NLAError as `nla_jax.files.here`."""
+  values = config.to_dict()
+  for key in _PATHS:
+    value = functools.reduce(dict.__getitem__, key.split("."), values)
+    parts = value.split("+~") if key == "corpus" else [value]
+    found = [here(f"~{part}" if i else part) for i, part in enumerate(parts)]
+    if "+".join(found) != value:
+      _set(config, key, "+".join(found))
 
 
 def section(config: ConfigDict, keys: tuple[str, ...]) -> dict:

@@ -1,7 +1,8 @@
 """Durable files on a disk or in a bucket: small files and JSON are read and written through a TensorStore KvStore.
 
-A path is a plain path or a KvStore URL such as gs://bucket/folder/file. A write is atomic and durable: after a crash
-the old file is there or the new one, never half of one. JSON lines are the exception, see `JsonLines`.
+A path is a plain path or a KvStore URL such as gs://bucket/folder/file. `here` is the one place that says what a
+person's path means, and `expect_file` that a file stands there. A write is atomic and durable: after a crash the old
+file is there or the new one, never half of one. JSON lines are the exception, see `JsonLines`.
 """
 
 import contextlib
@@ -23,9 +24,55 @@ _NO_ROOM = re.compile(r"No space left|File too large|quota|RESOURCE_EXHAUSTED", 
 _REFUSED = (ValueError, OSError, RuntimeError, NotImplementedError)  # what TensorStore raises
 
 
+def here(path: AnyPath) -> str:
+  """A path as a person wrote it, for the file system: `~` is the home folder; a URL stays as it is.
+
+  Raises:
+    NLAError: it cannot be the name of a file, or is in the home folder of nobody.
+  """
+  path = os.fspath(path)
+  try:
+    path.encode()
+  except (UnicodeEncodeError, AttributeError):
+    raise NLAError(f"the path {path!r} is not UTF-8 text; rename it") from None
+  if "\x00" in path:
+    raise NLAError(f"the path {path!r} holds a NUL, which no name of a file can")
+  if "://" in path or not path.startswith("~"):
+    return path
+
+  # Left as it is, it would become a folder called "~".
+  found = os.path.expanduser(path)
+  if found.startswith("~"):
+    raise NLAError(
+      f"the path {path} is in the home folder of nobody known here; write ./{path} for a folder of that name"
+    )
+  return found
+
+
+def expect_file(path: AnyPath, what: str, advice: str) -> str:
+  """The path of a local file that is there and may be read, as `here` gives it.
+
+  Args:
+    path: of the file.
+    what: it is, for the message.
+    advice: what to do where it is not there.
+
+  Raises:
+    NLAError: there is nothing, a folder, or a file that this user may not read.
+  """
+  found = here(path)
+  if os.path.isdir(found):
+    raise NLAError(f"{what} {path} is a folder, and a file is expected; {advice}")
+  if not os.path.exists(found):
+    raise NLAError(f"{what} {path} does not exist; {advice}")
+  if not os.access(found, os.R_OK):
+    raise NLAError(f"{what} {path} may not be read by this user; change its permissions")
+  return found
+
+
 def below(path: AnyPath, child: str) -> str:
   """The path of `child` inside the folder `path`."""
-  path = os.fspath(path)
+  path = here(path)
   if "://" in path:
     return f"{path.rstrip('/')}/{child}"
   # TensorStore takes absolute paths only.
@@ -68,8 +115,11 @@ def open_files(path: AnyPath) -> ts.KvStore:
   """A folder as key-value pairs: names of files inside it and their bytes.
 
   Raises:
-    NLAError: `path` is neither a path nor a URL that TensorStore knows.
+    NLAError: `path` is neither a path nor a URL that TensorStore knows, or is a file.
   """
+  found = below(path, "")
+  if os.path.isfile(found.rstrip(os.sep)):
+    raise NLAError(f"{path} is a file, and a folder is expected; give the folder")
   return _open(path, spec_of(path))
 
 
@@ -85,7 +135,7 @@ def _open(path: AnyPath, spec: dict | str) -> ts.KvStore:
 
 def _open_file(path: AnyPath) -> ts.KvStore:
   """A store whose empty key is the file `path` itself."""
-  path = os.fspath(path)
+  path = here(path)
   if "://" in path:
     return _open(path, path)
 
@@ -137,7 +187,7 @@ def read_json(path: AnyPath) -> Any | None:
 
   try:
     return json.loads(content)
-  except ValueError:
+  except (ValueError, RecursionError):
     raise NLAError(
       f"{path} is damaged: not JSON; delete it and run the command that made it again"
     ) from None
@@ -223,7 +273,7 @@ def read_lines(path: AnyPath) -> list[dict]:
   for line in text.splitlines():
     try:
       lines.append(json.loads(line))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
       break  # nothing after it can be trusted to follow it
 
   return lines

@@ -49,7 +49,7 @@ def load(
   )
   if path is None:
     raise NLAError("path=None: expected a folder, package:NAME or a hub id")
-  folder = _folder(path)
+  folder = Path(files.here(path))
   # A language model's folder has a config.json too, but none of a run's keys. A workdir is known before its stages are
   # done, so that what is missing is said by name.
   config = folder / workdir.CONFIG
@@ -74,11 +74,3 @@ def _name(what: str, value: str | os.PathLike | None) -> str | None:
   if name is not None and not (isinstance(name, str) and name):
     raise NLAError(f"{what}={value!r}: expected the name of a folder, package:NAME or a hub id")
   return name
-
-
-def _folder(path: str) -> Path:
-  """The path with `~` as the home folder. Raises NLAError where there is no such user."""
-  try:
-    return Path(path).expanduser()
-  except RuntimeError as error:
-    raise NLAError(f"path={path!r}: {error}; give the whole path") from error

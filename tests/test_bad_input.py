@@ -90,7 +90,10 @@ def test_adapters_that_cannot_be_made_are_named_before_any_work(
     (["run"], "give one stage"),
     (["run", TINY], "--workdir"),
     (["fly", TINY, "--workdir=new"], "no stage"),
-    (["run", "--config=/nowhere.py", "--workdir=new"], "no config file"),
+    (
+      ["run", "--config=/nowhere.py", "--workdir=new"],
+      "the config file /nowhere.py does not exist",
+    ),
     (["eval", TINY, "--workdir=new"], "`nla sft`"),
   ],
 )

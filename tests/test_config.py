@@ -71,7 +71,7 @@ def test_what_cannot_be_set_is_named(written, overrides, message):
 
 
 def test_a_missing_file_is_named():
-  with pytest.raises(NLAError, match=r"no config file at /nowhere\.py"):
+  with pytest.raises(NLAError, match=r"the config file /nowhere\.py does not exist"):
     load_config("/nowhere.py")
 
 

@@ -5,17 +5,18 @@ Both answer `--help` with a text and the status 0, and turn a mistake into an NL
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from nla_jax.cli.commands import COMMANDS, usage_of
-from nla_jax.config import load_config
+from nla_jax.config import START_FROM, load_config
 from nla_jax.errors import NLAError
+from nla_jax.files import expect_file, here
 
 HELP = ("-h", "--help")
+_CONFIG_FLAGS = ("--config", "-config")
 _CONFIG_HELP = (
   ("--config=FILE.py", "a config: one of configs/, or a copy of one"),
   ("--config.preset=NAME", "one of the presets of that file"),
@@ -50,7 +51,7 @@ def parse(define: Callable[[flags.FlagValues], None], arguments: list[str]) -> C
   Raises:
     NLAError: a flag or a key of the config is unknown or has a wrong value, or there is no config file.
   """
-  values = flags.FlagValues()
+  values, arguments = flags.FlagValues(), [_config_at_home(one) for one in arguments]
   config_flags.DEFINE_config_file(
     "config", None, "configuration file", flag_values=values, sys_argv=["nla", *arguments]
   )
@@ -72,13 +73,17 @@ def parse(define: Callable[[flags.FlagValues], None], arguments: list[str]) -> C
   return CommandLine(config, values, words)
 
 
+def _config_at_home(argument: str) -> str:
+  """The argument, with the home folder in place of `~` where it names the config file."""
+  flag, equals, path = argument.partition("=")
+  return f"{flag}={here(path)}" if equals and flag in _CONFIG_FLAGS else argument
+
+
 def _require_config_file(arguments: list[str]) -> None:
   # ml_collections says only that it could not load a module.
-  named = [one for one in arguments if one.split("=")[0] in ("--config", "-config")]
+  named = [one for one in arguments if one.split("=")[0] in _CONFIG_FLAGS]
   if named and "=" in named[-1]:
-    path = named[-1].split("=", 1)[1]
-    if not Path(path).is_file():
-      raise NLAError(f"no config file at {path}; configs/smollm2_135m.py is the one to start from")
+    expect_file(named[-1].split("=", 1)[1], "the config file", START_FROM)
 
 
 def help_text(name: str, define: Callable[[flags.FlagValues], None]) -> str:

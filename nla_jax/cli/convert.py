@@ -8,6 +8,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from nla_jax import files
 from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data import from_store, to_store
@@ -59,6 +60,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError for what a person can mend."""
   options = _parse(arguments)
+  options.source, options.texts = (
+    [files.here(one) for one in paths] for paths in (options.source, options.texts)
+  )
+  options.target = files.here(options.target)
   parquet = [path for path in options.source if path.endswith(".parquet")]
   for path in options.source:
     if path not in parquet and Path(path).is_file():
@@ -119,7 +124,7 @@ def _to_workdir(options: argparse.Namespace) -> dict:
       f"set config.layer = {side.layer_index} in a copy of the config"
     )
 
-  with begin(config, Path(options.target)) as run:
+  with begin(config, options.target) as run:
     return _close_stages(options, run)
 
 

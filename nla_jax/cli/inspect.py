@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     print(text(describe(path, options.chat_template)))
 
     # A workdir of another version can still be described; that it cannot be used is said beside it.
-    file = Path(path).expanduser() / CONFIG
+    file = Path(files.here(path)) / CONFIG
     config = files.read_json(file)
     if is_run_config(config) and wrong_format(file, config):
       print(f"  of another version: {wrong_format(file, config)}")

@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
   try:
     return _run(arguments)
   except NLAError as error:
-    print(f"nla: {error}", file=sys.stderr)
+    # A path may hold the end of a line, and a mistake is one line.
+    print(f"nla: {error}".replace("\n", "\\n"), file=sys.stderr)
     return 2
   except distributed.PreemptedError as stop:
     print(f"nla: {stop}; the same command continues from there", file=sys.stderr)

@@ -1,7 +1,5 @@
 """`nla run` and `nla STAGE`: from the command line to the stages of a run."""
 
-from pathlib import Path
-
 from absl import flags
 
 from nla_jax.cli.command_line import HELP, help_text, parse
@@ -61,7 +59,7 @@ def main(arguments: list[str]) -> int:
   from nla_jax.run.run import begin
 
   distributed.watch_for_preemption()
-  with begin(line.config, Path(options.workdir)) as run:
+  with begin(line.config, options.workdir) as run:
     if name == "run":
       stages.run_all(run)
     elif name == "rl" and line.config.init:

@@ -44,16 +44,21 @@ def notes(counts: Counts) -> list[str]:
     )
 
   if counts.copies:
-    joined = f"; {counts.groups_joined} groups went into others" if counts.groups_joined else ""
+    where = "copies are kept in one split"
+    if counts.groups_joined:
+      where += f"; {counts.groups_joined} groups went into others"
+    elif counts.twins:
+      where = (
+        "too few other texts to keep copies in one split, so that held-out numbers say nothing"
+      )
     said.append(
-      f"{counts.copies} of {kept} documents are copies, with the tokens of another one: copies are kept in one split"
-      + joined
+      f"{counts.copies} of {kept} documents are copies, with the tokens of another one: {where}"
     )
   if counts.twins:
     # What was extracted elsewhere has its positions already.
-    remedy = ": raise config.data.position_minimum" if counts.minimum else ""
+    remedy = "; raise config.data.position_minimum" if counts.minimum else ""
     said.append(
-      f"{counts.twins} of {counts.held_out_rows} held-out rows have the context of a row that is trained on, since "
+      f"{counts.twins} of {counts.held_out_rows} held-out rows have the context of a row that is trained on: their "
       f"documents begin alike{remedy}"
     )
 

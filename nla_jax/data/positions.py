@@ -103,7 +103,14 @@ def choose_rows(
   return np.ascontiguousarray(document), np.ascontiguousarray(position)
 
 
-def join_copies(groups: Sequence[str], documents: Sequence[Sequence[int]]) -> tuple[list[str], int]:
+def splits_needed(held_out: float, fractions: Sequence[tuple[str, float]] = FRACTIONS) -> int:
+  """Returns how many splits there are, which is the least number of groups."""
+  return sum(share > 0 for _, share in fractions) + (held_out > 0)
+
+
+def join_copies(
+  groups: Sequence[str], documents: Sequence[Sequence[int]], at_least: int = 1
+) -> tuple[list[str], int]:
   """Returns the group of each document when groups that share a text are one, and how many documents are copies.
 
   Of a text that is there under several names, one would be held out and the other trained on. Documents of the same
@@ -112,6 +119,8 @@ def join_copies(groups: Sequence[str], documents: Sequence[Sequence[int]]) -> tu
   Args:
     groups: of each document.
     documents: token ids of each, as the target sees them.
+    at_least: groups that are needed. Where fewer would be left, all stay as they are: such a corpus is a toy, and its
+      copies are counted.
 
   Returns:
     [documents] names, the first in the alphabet of groups that are joined; and the documents that repeat another.
@@ -134,7 +143,8 @@ def join_copies(groups: Sequence[str], documents: Sequence[Sequence[int]]) -> tu
     low, high = sorted((first_of(group), first_of(seen.setdefault(mark, group))))
     if low != high:
       joined[high] = low
-  return [first_of(group) for group in groups], len(groups) - len(seen)
+  found, copies = [first_of(group) for group in groups], len(groups) - len(seen)
+  return (found if len(set(found)) >= at_least else list(groups)), copies
 
 
 def count_twins(
@@ -201,7 +211,7 @@ def split_groups(
       f"the splits are held_out {held_out} and {dict(fractions)}; held_out must be in [0, 1) and the "
       "others at least 0, adding to 1"
     )
-  needed = sum(share > 0 for share in shares) + (held_out > 0)
+  needed = splits_needed(held_out, fractions)
   if len(names) < needed:
     raise NLAError(
       f"the corpus has {len(names)} group(s) and {needed} splits; give at least {needed} groups "

@@ -28,6 +28,7 @@ from nla_jax.data.positions import (
   count_twins,
   join_copies,
   split_groups,
+  splits_needed,
 )
 from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.errors import NLAError
@@ -100,7 +101,10 @@ def select(config, tokenizer, folder: str) -> Selection:
   )
 
   # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject.
-  groups, copies = join_copies([one.group for one in documents], [one.tokens for one in documents])
+  needed = splits_needed(data.held_out, [(name, data[name]) for name, _ in FRACTIONS])
+  groups, copies = join_copies(
+    [one.group for one in documents], [one.tokens for one in documents], needed
+  )
   counts = Counts(
     drawn=len(drawn),
     too_short=len(drawn) - len(documents),

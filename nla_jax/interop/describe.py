@@ -15,6 +15,7 @@ from nla_jax.data.positions import HELD_OUT
 from nla_jax.data.store import layout
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.base_models.find import cached_directory, locate
 from nla_jax.interop.describe_gguf import describe_gguf
 from nla_jax.interop.describe_models import (
@@ -41,7 +42,7 @@ def describe(name: str | Path, chat_template: str = "") -> Description:
     NLAError: there is nothing, or nothing that is known.
   """
   # A name that means no model may still be a parquet file's.
-  path = locate(str(name)).path or Path(name).expanduser()
+  path = locate(str(name)).path or Path(here(name))
   if not path.exists():
     # No such path, so it may be a hub id; nothing is fetched here.
     path = cached_directory(str(name))

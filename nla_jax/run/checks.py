@@ -1,10 +1,10 @@
 """What can be known of a run before its first expensive step: one rule an owner of settings, each a small function."""
 
 import math
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from nla_jax import files
 from nla_jax.errors import NLAError
 from nla_jax.interop.pairs.beforehand import check_beforehand
 from nla_jax.models.lora import TARGETS
@@ -72,10 +72,8 @@ def check_teacher(config: ConfigDict) -> None:
       f"the readout teacher names {teacher.next_tokens} next tokens and extraction keeps "
       f"{config.data.next_tokens}; raise --config.data.next_tokens"
     )
-  if teacher.provider == "file" and not Path(teacher.path).is_file():
-    raise NLAError(
-      f"the teacher's file {teacher.path!r} does not exist; check --config.teacher.path"
-    )
+  if teacher.provider == "file":
+    files.expect_file(teacher.path, "the teacher's file", "check --config.teacher.path")
 
 
 def check_export(config: ConfigDict) -> None:

@@ -13,9 +13,10 @@ from nla_jax import files
 from nla_jax.autoencoder import prompts as prompts_lib
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.text import decode
-from nla_jax.config import default_config
+from nla_jax.config import at_home, default_config
 from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
+from nla_jax.errors import NLAError
 from nla_jax.interop.adapters.merge import with_adapter
 from nla_jax.interop.adapters.read import Adapter, read_adapter
 from nla_jax.interop.base_models.load import load_pretrained
@@ -57,7 +58,11 @@ class Run:
   workdir: Path
 
   def __post_init__(self):
-    self.workdir = Path(self.workdir).expanduser().absolute()
+    folder = files.here(self.workdir)
+    # As a path it would be a folder here that is called "gs:".
+    if "://" in folder:
+      raise NLAError(f"the workdir {folder} is a URL; a run needs a folder of this machine")
+    self.workdir = Path(folder).absolute()
 
   def path(self, stage: str) -> Path:
     """The folder of a stage."""
@@ -208,8 +213,10 @@ class Run:
 
 
 @contextlib.contextmanager
-def begin(config: ConfigDict, workdir: Path) -> Iterator[Run]:
+def begin(config: ConfigDict, workdir: str | Path) -> Iterator[Run]:
   """A run that is at work: makes the workdir, holds it, keeps the config in it, and compiled programs.
+
+  `~` in the workdir and in the config's paths is the home folder, and is kept so.
 
   Raises:
     NLAError: the workdir was made by a version with another layout, or another run holds it; or `config.init` names
@@ -217,6 +224,9 @@ def begin(config: ConfigDict, workdir: Path) -> Iterator[Run]:
   """
   # 1. What is refused before anything is written: a workdir of another layout.
   run = Run(config, workdir)
+  at_home(config)
+  if run.workdir.exists() and not run.workdir.is_dir():
+    raise NLAError(f"the workdir {workdir} is a file; give a folder")
   read_config(run.workdir / CONFIG)
 
   # Before the config is kept: the pair to begin from decides some of its keys.

@@ -217,7 +217,7 @@ def test_the_api_says_what_it_does_not_take(nla, call, said):
   [
     ({"path": None}, "path=None"),
     ({"path": b"av"}, "path=b'av'"),
-    ({"path": "~nobody-of-this-name/av"}, "give the whole path"),
+    ({"path": "~nobody-of-this-name/av"}, "in the home folder of nobody"),
     ({"path": "av", "base": 3}, "base=3: expected the name of a folder"),
   ],
 )

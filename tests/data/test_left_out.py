@@ -121,9 +121,13 @@ def test_too_few_groups_say_why_they_are_so_few(chosen):
     NLAError, match=r"3 group\(s\) and 4 splits.*; 47 of 50 documents have no more"
   ):
     chosen(rows)
-  copies = [{"text": text} for text in _texts(2) * 10]
-  with pytest.raises(NLAError, match=r"2 group\(s\) and 4 splits.*; 18 of 20 documents are copies"):
-    chosen(copies)
+
+
+def test_a_corpus_of_copies_alone_is_split_by_name_and_that_is_said(chosen):
+  found = chosen([{"text": text} for text in _texts(2) * 10], positions_per_document=40)
+  assert len({one.group for one in found.documents}) == 20 and found.counts.twins > 0
+  assert "18 of 20 documents are copies" in notes(found.counts)[0]
+  assert "too few other texts to keep copies in one split" in notes(found.counts)[0]
 
 
 def test_splits_of_one_group_are_said(chosen):

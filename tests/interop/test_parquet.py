@@ -207,6 +207,24 @@ def test_a_bad_row_is_named(tmp_path, stage, name, value, words):
     _read(path, activations=True, explanations=True)
 
 
+@pytest.mark.parametrize(
+  ("name", "values"),
+  [
+    ("n_raw_tokens", ["7"] * N),
+    ("doc_id", [7.5] * (N - 1) + [None]),
+    ("detokenized_text_truncated", [b"text"] * N),
+  ],
+)
+def test_a_column_of_another_type_is_named_and_not_blamed_as_damage(tmp_path, name, values):
+  path = _write(tmp_path / "data.parquet", "base")
+  table = pq.read_table(path)
+  pq.write_table(table.set_column(table.schema.names.index(name), name, pa.array(values)), path)
+  with pytest.raises(NLAError) as caught:
+    _read(path, texts=True)
+  said = "has no doc_id" if name == "doc_id" else f"has the column '{name}' of type"
+  assert said in str(caught.value) and "damaged" not in str(caught.value)
+
+
 def test_what_contradicts_its_sidecar_is_refused(tmp_path):
   path = _write(tmp_path / "data.parquet", "base")
   side = read_dataset_sidecar(path)

@@ -3,7 +3,7 @@
 from support.run_process import ROOT, command
 
 from nla_jax.cli.main import main
-from nla_jax.config import load_config
+from nla_jax.config import at_home, load_config
 
 
 def test_a_home_is_written_out_in_every_path_of_a_config(tmp_path, monkeypatch):
@@ -14,6 +14,7 @@ def test_a_home_is_written_out_in_every_path_of_a_config(tmp_path, monkeypatch):
     "teacher.path": "~/t.jsonl",
   }
   config = load_config(ROOT / "configs" / "tiny.py", given)
+  at_home(config)
   assert config.model == f"{tmp_path}/m" and config.teacher.path == f"{tmp_path}/t.jsonl"
   assert config.corpus == f"{tmp_path}/a.txt+wikipedia-sample+{tmp_path}/b.txt"
 

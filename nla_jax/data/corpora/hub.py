@@ -5,6 +5,7 @@ import importlib.util
 from nla_jax.data.corpora.document import CONTENT, Document, Records, document_of_row
 from nla_jax.data.tables import without_nan
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 
 PREFIX = "hf://"
 
@@ -26,7 +27,7 @@ def read_hub(source: str) -> Records:
 
   name, subset, split = _parts(source)
   try:
-    rows = datasets.load_dataset(name, subset or None, split=split, streaming=True)
+    rows = datasets.load_dataset(here(name), subset or None, split=split, streaming=True)
   # `datasets` raises its own, the hub's, fsspec's and builtin errors alike.
   except Exception as error:
     raise NLAError(

@@ -7,7 +7,9 @@ import collections
 import os
 from collections.abc import Iterable, Iterator
 
-from nla_jax.data.corpora import chitchat, files, hub, wikipedia
+from nla_jax import files
+from nla_jax.data.corpora import chitchat, hub, wikipedia
+from nla_jax.data.corpora import files as text_files
 from nla_jax.data.corpora.document import (
   Document,
   Records,
@@ -20,7 +22,11 @@ from nla_jax.errors import NLAError
 
 SEPARATOR = "+"  # between corpora that are read as one
 _SAMPLES = {wikipedia.SOURCE: wikipedia.read_sample, chitchat.SOURCE: chitchat.read_sample}
-_FILES = {".txt": files.read_text, ".jsonl": files.read_json_lines, ".parquet": files.read_parquet}
+_FILES = {
+  ".txt": text_files.read_text,
+  ".jsonl": text_files.read_json_lines,
+  ".parquet": text_files.read_parquet,
+}
 
 
 def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Document]:
@@ -109,7 +115,7 @@ def _name(part: str) -> str:
 
 def _parts(corpus: str) -> list[str]:
   """Returns the sources of a corpus; a file or folder with a + in its name is one."""
-  whole = os.path.exists(corpus.removeprefix(hub.PREFIX))
+  whole = os.path.exists(files.here(corpus.removeprefix(hub.PREFIX)))
   return [corpus] if whole else corpus.split(SEPARATOR)
 
 
@@ -127,16 +133,17 @@ def _open_source(source: str) -> Records:
     return hub.read_hub(source)
 
   reader = _FILES.get(os.path.splitext(source)[1].lower())
+  if reader is None and os.path.isdir(files.here(source)):
+    raise NLAError(
+      f"the corpus {source} is a folder; give a .txt, .jsonl or .parquet file, or {hub.PREFIX}{source} for a "
+      "folder of a data set"
+    )
   if reader is None:
     raise NLAError(
       f"the corpus {source!r} is no known kind; give {', '.join(map(repr, _SAMPLES))}, a .txt, .jsonl or "
       f".parquet file, hf://name[@subset][:split], or several with {SEPARATOR} between"
     )
-  if not os.path.isfile(source):
-    raise NLAError(f"the corpus file {source} does not exist; check --config.corpus")
-  if not os.access(source, os.R_OK):
-    raise NLAError(f"the corpus file {source} may not be read by this user; change its permissions")
-  return reader(source)
+  return reader(files.expect_file(source, "the corpus file", "check --config.corpus"))
 
 
 def _checked(

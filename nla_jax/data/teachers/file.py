@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from nla_jax import files
 from nla_jax.autoencoder.text import well_formed
 from nla_jax.data import tables
 from nla_jax.errors import NLAError
@@ -22,8 +23,7 @@ def read_teacher_file(path: str) -> dict[tuple[str, int], str]:
   Raises:
     NLAError: the file cannot be read, lacks a column, or explains one position twice.
   """
-  if not os.path.isfile(path):
-    raise NLAError(f"the teacher's file {path} does not exist; check --config.teacher.path")
+  path = files.expect_file(path, "the teacher's file", "check --config.teacher.path")
   readers = {".parquet": _parquet_rows, ".jsonl": _json_rows}
   reader = readers.get(os.path.splitext(path)[1].lower())
   if reader is None:

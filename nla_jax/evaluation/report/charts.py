@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 Points = Sequence[tuple[float, float]]
+_LEAST, _MOST = 1e-306, 1e300  # spans and ends of axes
 _LABEL = 32  # characters of a row's label that fit beside the forest
 MAX_POINTS = 160  # longer curves are drawn as the mean and range of equal runs of steps
 
@@ -54,8 +55,8 @@ def number(value: float, digits: int = 2) -> str:
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
   """About `count` round numbers (1, 2 or 5 times a power of ten) inside [low, high]."""
-  # Of the round steps, the one that comes closest to the wanted number of ticks.
-  span = (high - low) or 1.0
+  # Of the round steps, the one that comes closest to the wanted number of ticks. Steps below the floor are no numbers.
+  span = max(high - low, _LEAST) if high > low else 1.0
   power = 10.0 ** math.floor(math.log10(span / count))
   step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
   return [
@@ -66,6 +67,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def _tick_label(value: float, all_ticks: Sequence[float]) -> str:
   step = all_ticks[1] - all_ticks[0] if len(all_ticks) > 1 else abs(value) or 1
+  if abs(value) >= 1e9 or (step < 1e-6 and abs(value) < 1e-3):
+    return f"{value:g}".replace("-", "−")  # of all its digits there is no room
   if abs(value) >= 10_000:
     return f"{value / 1000:g}k".replace("-", "−")
   return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9))}f}".replace("-", "−")
@@ -77,6 +80,8 @@ class _Axes:
   def __init__(
     self, x: tuple[float, float], y: tuple[float, float], box: tuple[float, float, float, float]
   ):
+    # Beyond this the difference of two numbers may be infinite.
+    x, y = (tuple(min(max(float(end), -_MOST), _MOST) for end in ends) for ends in (x, y))
     self.low_x, self.high_x = x if x[1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
     self.low_y, self.high_y = y if y[1] > y[0] else (y[0] - 0.5, y[0] + 0.5)
     self.left, self.top, self.right, self.bottom = box
@@ -201,7 +206,8 @@ def lines(series: dict[str, Points], label: str) -> Markup:
   runs = {name: _runs(points) for name, points in series.items()}
   everything = np.array([run for name in runs for run in runs[name]])
   low, high = float(everything[:, 2].min()), float(everything[:, 3].max())
-  pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+  flat = high / 2 - low / 2 < 1e-9 * max(abs(low), abs(high))
+  pad = 0.06 * (high - low) if not flat else 0.05 * abs(high) or 0.5
   axes = _Axes(
     (everything[:, 0].min(), everything[:, 0].max()), (low - pad, high + pad), (44, 10, 290, 140)
   )

@@ -5,6 +5,7 @@ in it comes from documents or models and may be hostile: jinja2 escapes all of i
 enter the page as textContent, and a Content-Security-Policy allows the page's own script by hash and nothing else.
 
 What is missing is left out and said to be missing; what speaks against the run stands in the headline (`findings`).
+What cannot be shown is replaced by a sentence with the error, see `guard`.
 """
 
 import base64
@@ -25,12 +26,31 @@ from nla_jax import quantities
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.report import charts, parts, sections, verdict
 from nla_jax.evaluation.report.charts import number
+from nla_jax.evaluation.report.guard import Sections, drawn
 from nla_jax.quantities import Found
 
 _DIGITS = {
   "tokens": 1,
   "nats a token": 2,
 }  # of the large numbers beside the headline, by unit; else 3
+
+
+_NO_HEADLINE = {
+  "value": "—",
+  "interval": "not shown",
+  "n": None,
+  "sentence": "The headline could not be written; the error stands below.",
+  "findings": [],
+}
+_NO_RESULTS = {
+  "forest": "",
+  "table": [],
+  "has_cosines": False,
+  "not_run": [],
+  "differences": [],
+  "others": [],
+  "unknown": [],
+}
 
 
 def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
@@ -61,7 +81,8 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
   page = _environment().get_template("report.html").render(_context(report))
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
   try:
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    # What is no character in a name or a path must not cost the page.
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
       file.write(page)
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
@@ -113,7 +134,8 @@ def _finite(value: Any) -> Any:
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
   """All that the template shows: texts, and numbers as texts."""
   metrics, run = report["metrics"], dict(report.get("run") or {})
-  rows = verdict.fve_rows(metrics, report.get("definitions") or {})
+  page = Sections()
+  rows = page.made("The results", [], verdict.fve_rows, metrics, report.get("definitions") or {})
   examples = list(report.get("examples") or ())
 
   # The policy allows the page's own script by its hash, so that no text can bring another.
@@ -125,26 +147,40 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     "script": Markup(script),
     "script_hash": f"sha256-{digest}",
     "subject": [(name, _text(run[name])) for name in ("model", "layer") if name in run],
-    "headline": verdict.headline(metrics, rows),
-    "tiles": _tiles(metrics),
+    "headline": page.made("The headline", _NO_HEADLINE, verdict.headline, metrics, rows),
+    "tiles": page.made("The numbers beside the headline", [], _tiles, metrics),
     # What was run, with the facts that were given and no others.
     "run": [(name.replace("_", " "), _text(value)) for name, value in run.items()],
-    "timing": sections.timing(report.get("timing") or ()),
+    "timing": page.made("The time", None, sections.timing, report.get("timing") or ()),
     "config": report.get("config") or "",
-    "curves": sections.curves(report.get("curves") or {}),
+    "curves": page.made("The curves", [], sections.curves, report.get("curves") or {}),
     "max_points": charts.MAX_POINTS,
-    "row_charts": sections.row_charts(report.get("rows") or {}),
+    "row_charts": page.made(
+      "FVE per activation", [], sections.row_charts, report.get("rows") or {}
+    ),
     "n_examples": len(examples),
     "examples_note": report.get("examples_note")
     or f"{len(examples)} held-out activations. They open in random order, so the first page is not a selection.",
-    "examples_json": embed_json(examples),
+    "examples_json": page.made("The examples", Markup("[]"), embed_json, examples),
     "texts_json": json.dumps([(one.key, one.text) for one in quantities.TABLE if one.text]),
-    **_results(metrics, rows),
+    **page.made("The results", _NO_RESULTS, _results, metrics, rows),
+    **_breakdowns(page, metrics),
+    # Last, when all of them have been made.
+    "failures": page.failures,
+  }
+
+
+def _breakdowns(page: Sections, metrics: Mapping[str, Any]) -> dict[str, Any]:
+  """The part of the context that shows parts of the rows."""
+  return {
+    "sources": page.made("The sources", None, parts.sources, metrics),
+    "positions": page.made("The positions", [], parts.positions, metrics),
+    "by_n": page.made("The best of n", None, parts.by_n, metrics),
   }
 
 
 def _results(metrics: Mapping[str, Any], rows: Sequence[Found]) -> dict[str, Any]:
-  """The part of the context that shows what was measured."""
+  """The part of the context that shows what was measured on all rows."""
   cosines = metrics.get(quantities.COSINE) or {}
   table = []
   for row in rows:
@@ -156,15 +192,12 @@ def _results(metrics: Mapping[str, Any], rows: Sequence[Found]) -> dict[str, Any
   others = quantities.measured(metrics, "difference", "retention", "loss", "number")
   unknown = quantities.unknown(metrics, "loss") + quantities.unknown(metrics, "number")
   return {
-    "forest": charts.forest([_drawn(row) for row in rows]) if rows else "",
+    "forest": drawn(charts.forest, [_drawn(row) for row in rows]) if rows else "",
     "table": table,
     "has_cosines": any(row["cosine"] for row in table),
     "not_run": [one.label for one in verdict.not_run(rows)],
     "differences": [_written(one) for one in above],
     "others": [_written(one) for one in others],
-    "sources": parts.sources(metrics),
-    "positions": parts.positions(metrics),
-    "by_n": parts.by_n(metrics),
     "unknown": [_written(one) for one in unknown],
   }
 

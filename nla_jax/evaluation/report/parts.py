@@ -6,6 +6,7 @@ from typing import Any
 from nla_jax import quantities
 from nla_jax.evaluation.report import charts, verdict
 from nla_jax.evaluation.report.charts import number
+from nla_jax.evaluation.report.guard import drawn
 from nla_jax.quantities import Found
 
 _ALL = "all"  # the name of the curve of all rows beside those of sources
@@ -71,7 +72,7 @@ def _curve(ranges: Mapping[str, Any], quantity: quantities.Quantity) -> dict[str
 def _position_chart(
   quantity: quantities.Quantity, ranges: Sequence[str], series: Mapping[str, dict[str, Found]]
 ) -> dict[str, Any]:
-  drawn = {
+  points_of = {
     name: [(ranges.index(at), one.value, one.ci95) for at, one in points.items()]
     for name, points in series.items()
   }
@@ -81,7 +82,7 @@ def _position_chart(
   ]
   return {
     "title": quantity.label,
-    "svg": charts.ranges(ranges, drawn, f"{quantity.label} by position"),
+    "svg": drawn(charts.ranges, ranges, points_of, f"{quantity.label} by position"),
     "legend": list(series),
     "names": [name.replace("-", "–") for name in ranges],
     "rows": rows,

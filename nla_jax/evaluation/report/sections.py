@@ -12,6 +12,7 @@ import numpy as np
 from nla_jax import quantities
 from nla_jax.evaluation.report import charts
 from nla_jax.evaluation.report.charts import number
+from nla_jax.evaluation.report.guard import drawn
 
 # Curves by stage: its title, then the panels, each a title and the series that share its axes (key, name).
 _CURVES = {
@@ -65,7 +66,7 @@ def timing(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     {"name": name, "duration": _duration(seconds), "share": f"{100 * share:.0f} %"}
     for (name, seconds), share in zip(stages, shares)
   ]
-  return {"total": _duration(total), "bar": charts.stacked_bar(shares), "stages": listed}
+  return {"total": _duration(total), "bar": drawn(charts.stacked_bar, shares), "stages": listed}
 
 
 def _is_number(value: Any) -> bool:
@@ -90,7 +91,7 @@ def _panel(title: str, series: Mapping[str, list[tuple[float, float]]]) -> dict[
     "title": title,
     "last": number(last, 3),
     "legend": list(series),
-    "chart": charts.lines(series, title),
+    "chart": drawn(charts.lines, series, title),
   }
 
 
@@ -157,8 +158,13 @@ def row_charts(rows: Mapping[str, Sequence[float | None]]) -> list[dict[str, Any
     both = np.isfinite(x) & np.isfinite(y)
     if both.sum() < 2:
       continue
-    svg = charts.scatter(
-      x[both], y[both], label, "FVE of the round trip", diagonal=key == "teacher_text"
+    svg = drawn(
+      charts.scatter,
+      x[both],
+      y[both],
+      label,
+      "FVE of the round trip",
+      diagonal=key == "teacher_text",
     )
     note = (
       f"{meaning}{int(both.sum()):,} activations; those beyond the axes are drawn on their edge."
@@ -183,5 +189,5 @@ def _spread(columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     f"{100 * float(np.mean(values > 0)):.0f} % of {len(values):,} activations. The FVE is the mean of "
     "these. Rare values further left are counted in the first bin."
   )
-  svg = charts.histogram(held, "Per-activation FVE")
+  svg = drawn(charts.histogram, held, "Per-activation FVE")
   return [{"title": "How it is spread", "svg": svg, "note": note, "legend": list(held)}]

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.adapters.settings import Settings, read_settings
 from nla_jax.interop.adapters.tensors import (
   HALVES,
@@ -68,7 +69,7 @@ def read_adapter(
     NLAError: a file is missing or damaged, the adapter is more than plain LoRA of the blocks' matrices, it belongs to
       another base, or it changes none of the wanted blocks.
   """
-  directory = Path(directory)
+  directory = Path(here(directory))
   settings = read_settings(directory)
   return read_matrices(_weights_file(directory), settings, architecture, layers=layers)
 

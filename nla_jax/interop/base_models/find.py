@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.base_models import gguf_files, huggingface, tensor_files
 
 # `*.yaml` is an NLA's sidecar; a model card passes on what the last line names.
@@ -69,7 +70,7 @@ def locate(name: str) -> Located:
     return Located("gguf", find_package_gguf(name.removeprefix("package:")))
 
   # A path that ends in .gguf is never asked of the hub, so that a misspelt one is reported as a missing file.
-  path = Path(name).expanduser()
+  path = Path(here(name))
   if path.suffix == ".gguf":
     return Located("gguf", path)
   return Located("folder", path) if path.is_dir() else Located("remote")
@@ -183,13 +184,13 @@ def is_hub_id(name: str) -> bool:
 
 def find_directory(name: str, *, weights: bool = True) -> Path:
   """Returns a local directory as it is, or fetches a hub id into the hub's cache; see `download`."""
-  path = Path(name).expanduser()
+  path = Path(here(name))
   return path if path.is_dir() else download(name, weights=weights)
 
 
 def cached_directory(name: str) -> Path | None:
   """A local directory, or the folder of a hub id in the hub's cache; None where there is neither. Fetches nothing."""
-  path = Path(name).expanduser()
+  path = Path(here(name))
   if name and path.is_dir():
     return path
   if not is_hub_id(name):

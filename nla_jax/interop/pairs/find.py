@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.base_models.find import find_directory
 from nla_jax.interop.pairs import directories, sidecar
 
@@ -34,7 +35,7 @@ def pair_directories(
   """
   # 1. The names of the two.
   name = os.fspath(path)
-  folder = _package(name) if name.startswith(PACKAGE) else Path(path).expanduser()
+  folder = _package(name) if name.startswith(PACKAGE) else Path(here(path))
   if ar is None and folder.is_dir() and not (folder / sidecar.MODEL_FILE).is_file():
     if not ((folder / "av").is_dir() and (folder / "ar").is_dir()):
       raise NLAError(
@@ -76,6 +77,6 @@ def _twin(av: str | os.PathLike) -> str:
     )
 
   # A hub id cannot be looked up here; `find_directory` says where its AR does not exist.
-  if Path(name).expanduser().is_dir() and not Path(twin).expanduser().is_dir():
+  if Path(here(name)).is_dir() and not Path(here(twin)).is_dir():
     raise NLAError(f"there is no {twin} beside {name}: give the AR's directory or hub id as ar=")
   return twin

@@ -11,6 +11,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.base_models import tensor_files
 from nla_jax.interop.describe_models import describe_model
 from nla_jax.interop.pairs import sidecar
@@ -36,7 +37,7 @@ def push(directory: str | Path, repository: str, *, api=None, private: bool = Fa
     NLAError: the directory lacks something (nothing is uploaded then), or the hub refuses.
   """
   # 1. What goes where.
-  folder = Path(directory)
+  folder = Path(here(directory))
   if (folder / sidecar.MODEL_FILE).is_file():
     pairs = [(folder, repository)]
   else:

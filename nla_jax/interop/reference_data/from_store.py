@@ -17,6 +17,7 @@ from nla_jax.data import explanations as explanations_lib
 from nla_jax.data.store import layout
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 from nla_jax.interop.base_models.tokenizers import load_tokenizer
 from nla_jax.interop.pairs import sidecar
 from nla_jax.interop.reference_data.reader import Rows, rows_per_group
@@ -64,6 +65,7 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
   Raises:
     NLAError: there is no finished store, or nothing says of which model it is.
   """
+  path = here(path)
   folder = Path(path).absolute()
   if (folder / STORE / layout.LAYOUT).exists():
     home, store = folder, Store(str(folder / STORE))

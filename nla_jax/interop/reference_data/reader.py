@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from nla_jax.autoencoder.prompts import AR_FIELD, parse_explanation
 from nla_jax.data.tables import LISTS, NAMES, NUMBERS, TEXTS, refuse_types
 from nla_jax.errors import NLAError
+from nla_jax.files import expect_file
 from nla_jax.interop.reference_data.sidecar import (
   STAGES,
   dataset_sidecar_path,
@@ -102,9 +103,7 @@ class DataFile:
   """
 
   def __init__(self, path: str | Path):
-    self.path = Path(path)
-    if not self.path.is_file():
-      raise NLAError(f"there is no parquet file at {path}; check the path")
+    self.path = Path(expect_file(path, "the parquet file", "check the path"))
     self._file = open_parquet(self.path)
     self.sidecar = read_dataset_sidecar(path)
     self._refuse_contradictions()

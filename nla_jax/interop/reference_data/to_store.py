@@ -16,7 +16,13 @@ import numpy as np
 
 from nla_jax.data import explanations as explanations_lib
 from nla_jax.data.left_out import Counts, notes
-from nla_jax.data.positions import HELD_OUT, count_twins, join_copies, split_groups
+from nla_jax.data.positions import (
+  HELD_OUT,
+  count_twins,
+  join_copies,
+  split_groups,
+  splits_needed,
+)
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
@@ -73,7 +79,7 @@ def to_store(
   say(f"convert: reading the documents of {len(files)} file(s)")
   index = index_rows(files)
   tokens, realigned = _tokens(index, [*files, *extra], tokenizer)
-  groups, copies = join_copies(index.ids, tokens)
+  groups, copies = join_copies(index.ids, tokens, splits_needed(held_out))
   splits = _splits(index, groups, held_out, seed)
   documents = [
     StoredDocument(*fields) for fields in zip(index.ids, groups, splits, tokens, strict=True)
