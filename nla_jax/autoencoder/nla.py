@@ -167,14 +167,19 @@ class NLA:
         "a folder, a .gguf file, package:NAME or a hub id"
       )
     architecture, params = self.load_target(self.base, self.pair.layer, self.model_adapter)
-    ours = self.pair.reconstructor.architecture
-    if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
-      raise NLAError(
-        f"the base model {self.base} is a {architecture.family} of width "
-        f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
-        "the right one with nla_jax.load(…, base=…)"
-      )
+    refuse_other_family(self.base, architecture, self.pair)
     return architecture, params
+
+
+def refuse_other_family(base: str, architecture: Architecture, pair: Pair) -> None:
+  """Raises NLAError where a base model, named `base`, is none that a pair explains."""
+  ours = pair.reconstructor.architecture
+  if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
+    raise NLAError(
+      f"the base model {base} is a {architecture.family} of width "
+      f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
+      "the right one with nla_jax.load(…, base=…)"
+    )
 
 
 def _warn_of_failures(answers: Sequence[Answer]) -> None:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nla_jax import files
+from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.data.positions import SPLITS
 from nla_jax.data.selection import Selection, select
@@ -56,7 +57,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     dtype: that the target computes in.
 
   Returns:
-    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups.
+    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups, chat_template.
 
   Raises:
     NLAError: there is no such layer, the corpus cannot be used, the store cannot be written, or an activation is not
@@ -94,6 +95,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     "d_model": architecture.d_model,
     "layer": config.layer,
     "groups": len({document.group for document in corpus.documents}),
+    "chat_template": template_hash(pretrained.tokenizer) if corpus.conversations else None,
   }
 
 

@@ -31,11 +31,13 @@ class Selection(NamedTuple):
     documents: as the target sees them, with their split.
     document: [N] int32, which document each row is from.
     position: [N] int32, index of the row's token.
+    conversations: whether a document was written by the chat template.
   """
 
   documents: list[StoredDocument]
   document: np.ndarray
   position: np.ndarray
+  conversations: bool = False
 
 
 def select(config, tokenizer, folder: str) -> Selection:
@@ -95,7 +97,9 @@ def select(config, tokenizer, folder: str) -> Selection:
     fractions=[(name, data[name]) for name, _ in FRACTIONS],
   )
   documents = [dataclasses.replace(one, split=splits[one.group]) for one in documents]
-  return Selection(documents, document, position)
+  talks = np.array([any(one.messages for _, one in mine)])
+  conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
+  return Selection(documents, document, position, conversations)
 
 
 def draw(counts: Sequence[int], wanted: int, seed: int) -> Collection[int]:

@@ -20,6 +20,7 @@ class Extracted(NamedTuple):
     d_model: width of an activation.
     layer: the block whose output they are, 0-based.
     rows_by_split: {split: rows}.
+    chat_template: sha256 (hex) of the template that wrote the corpus's conversations; None where it has none.
   """
 
   rows: int
@@ -28,6 +29,7 @@ class Extracted(NamedTuple):
   d_model: int
   layer: int
   rows_by_split: dict[str, int]
+  chat_template: str | None = None
 
 
 class Supervised(NamedTuple):

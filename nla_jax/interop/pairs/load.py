@@ -40,10 +40,10 @@ def load_target(
   added = read_adapter(adapter, find_base(base).architecture, layers=layer + 1) if adapter else None
   here = pair is not None and _is_here(base)
   if here:
-    check_base(find_base(base), pair.tokenizer, pair.prompts)
+    check_base(find_base(base), pair)
   found = load_pretrained(base, stop_layer=layer)
   if pair is not None and not here:
-    check_base(found, pair.tokenizer, pair.prompts)
+    check_base(found, pair)
   params = found.params if added is None else with_adapter(found.params, added)
   return found.architecture, params
 
@@ -96,7 +96,7 @@ def load_directories(
     ),
   )
   if base is not None and _is_here(base):
-    check_base(find_base(base), pair.tokenizer, pair.prompts)
+    check_base(find_base(base), pair)
 
   # 3. Their parameters; files hold the head, the map and adapters whole, so they are laid out here.
   av_params = {"transformer": av.params}
