@@ -132,14 +132,14 @@ def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply:
   drawing = random.getstate()
   random.seed(0)
   try:
-    return str(
-      tokenizer.apply_chat_template(
-        [dict(one) for one in messages],
-        chat_template=template,
-        tokenize=False,
-        add_generation_prompt=reply,
-      )
+    found = tokenizer.apply_chat_template(
+      [dict(one) for one in messages],
+      chat_template=template,
+      tokenize=False,
+      add_generation_prompt=reply,
     )
+    found.encode()  # half of a surrogate pair is in no vocabulary
+    return found
   # jinja2's errors and Python's: a template can raise whatever its makers' program can.
   except Exception as error:
     raise TemplateError(f"refuses what it is given: {_own_words(error)}") from error

@@ -279,6 +279,12 @@ def _ar_suffix(tokenizer, prompts: Prompts) -> tuple[int, ...]:
 def _check_templates(tokenizer, av_template: str, ar_template: str) -> None:
   fields = (("av", av_template, AV_FIELD), ("ar", ar_template, AR_FIELD))
   for name, template, field in fields:
+    try:
+      template.encode()
+    except UnicodeEncodeError as error:
+      raise NLAError(
+        f"the {name} template holds half of a surrogate pair at character {error.start}: write the whole character"
+      ) from error
     if template.count(field) != 1:
       raise NLAError(
         f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times"
