@@ -1,6 +1,6 @@
 """What an AV answered: the explanation in it, or why there is none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from nla_jax.autoencoder.prompts import TAGS, parse_explanation, wrap_explanation
@@ -62,9 +62,21 @@ def decode_answers(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
   return [decode(tokenizer, row, special=True) for row in kept]
 
 
-def check_answers(tokenizer) -> None:
-  """Raises NLAError where an answer that the AV is taught, decoded as samples are, does not give its text back."""
+def check_answers(tokenizer, stop_ids: Collection[int]) -> None:
+  """Raises NLAError where an answer that the AV is taught, sampled and decoded, would not give its text back.
+
+  Args:
+    tokenizer: of the pair.
+    stop_ids: tokens at which sampling stops.
+  """
   rows = [encode(tokenizer, wrap_explanation(text)) for text in _TAUGHT]
+  stops = sorted({token for row in rows for token in row} & set(stop_ids))
+  if stops:
+    raise NLAError(
+      f"the token {tokenizer.decode(stops[:1])!r} (id {stops[0]}) ends an answer by the model's files, and answers "
+      "that the AV is taught hold it: correct eos_token_id in config.json and generation_config.json"
+    )
+
   for text, raw in zip(_TAUGHT, decode_answers(tokenizer, rows)):
     found = parse_explanation(raw)
     # Blanks and case are a tokenizer's own, as of one that writes all in lower case.

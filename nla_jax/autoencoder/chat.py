@@ -4,13 +4,14 @@ A chat template is a program of the model's makers, and it is not trusted: it ma
 another text on each day. It is run in one place (`written`), which turns every failure into one line with its words.
 """
 
-import contextlib
 import copy
 import datetime
 import functools
+import hashlib
 import itertools
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _ANOTHER = (
 )
 # Digits have no case, are no blanks and no control characters, so templates that change those leave them alone.
 _ASKED, _ANSWERED = "7302946158", "4096127835"
+_ENOUGH = 12  # characters of an answer's end by which it is known
 
 
 class TemplateError(NLAError):
@@ -86,9 +88,17 @@ def chosen_template(tokenizer) -> str:
     )
   if isinstance(found, dict):
     if "default" not in found:
-      raise TemplateError(f"is several, {', '.join(sorted(found))}, and none is the default")
+      names = ", ".join(map(str, found)) or "nothing"
+      raise TemplateError(f"has none that is called default among those that it names: {names}")
     found = found["default"]
+  if not isinstance(found, str):
+    raise TemplateError(f"is {found!r}, which is no text")
   return found
+
+
+def template_hash(tokenizer) -> str:
+  """sha256 (hex) of the template that is used."""
+  return hashlib.sha256(chosen_template(tokenizer).encode(errors="surrogatepass")).hexdigest()
 
 
 def written(tokenizer, messages: Messages, *, reply: bool = False) -> str:
@@ -105,48 +115,86 @@ def written(tokenizer, messages: Messages, *, reply: bool = False) -> str:
     NLAError: the template raises, or writes none of the messages' words; with its own words, in one line.
   """
   template = _dated(chosen_template(tokenizer))
-  form = _as_parts(messages) if _wants_parts(tokenizer, template) else list(messages)
-  found = _run(tokenizer, template, form, reply)
+  found = _run(tokenizer, template, _formed(messages, _roles_of_parts(tokenizer, template)), reply)
 
-  if not _keeps(found, messages):
-    shown = next((one["content"] for one in messages if one["content"].strip()), "")
-    raise TemplateError(f"drops or changes the words that it is given, such as {shown[:40]!r}")
+  for role in ("user", "assistant"):
+    said = [one["content"] for one in messages if one["role"] == role]
+    if not _keeps(found, said, whole=role == "user"):
+      shown = next(content for content in said if content.strip())
+      raise TemplateError(
+        f"drops or changes the words that it is given of the {role}, such as {shown[:40]!r}"
+      )
   return found
 
 
 def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply: bool) -> str:
-  """What a template makes of messages. Raises TemplateError with its own words."""
+  """What a template makes of messages, the same at every time. Raises TemplateError with its own words."""
+  # jinja2 has a filter that draws: a prompt that was drawn would be another in every process.
+  drawing = random.getstate()
+  random.seed(0)
   try:
-    return str(
-      tokenizer.apply_chat_template(
-        [dict(one) for one in messages],
-        chat_template=template,
-        tokenize=False,
-        add_generation_prompt=reply,
-      )
+    found = tokenizer.apply_chat_template(
+      [dict(one) for one in messages],
+      chat_template=template,
+      tokenize=False,
+      add_generation_prompt=reply,
     )
+    found.encode()  # half of a surrogate pair is in no vocabulary
+    return found
   # jinja2's errors and Python's: a template can raise whatever its makers' program can.
   except Exception as error:
     raise TemplateError(f"refuses what it is given: {_own_words(error)}") from error
+  finally:
+    random.setstate(drawing)
 
 
-def _as_parts(messages: Messages) -> list[dict[str, Any]]:
-  """The messages with each content as a list of one part."""
-  return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+def _formed(messages: Messages, of_parts: Collection[str]) -> list[dict[str, Any]]:
+  """The messages, the contents of some roles as lists of one part."""
+
+  def content(one: Mapping[str, str]) -> str | list[dict[str, str]]:
+    text = one["content"]
+    return [{"type": "text", "text": text}] if one["role"] in of_parts else text
+
+  return [{**one, "content": content(one)} for one in messages]
 
 
 @functools.lru_cache(maxsize=16)
-def _wants_parts(tokenizer, template: str) -> bool:
-  """Whether a template writes contents that are lists of parts, and none that are texts."""
-  asked = {"role": "user", "content": _ASKED}
-  conversations = ([asked], [{"role": "system", "content": _ANSWERED}, asked])
+def _roles_of_parts(tokenizer, template: str) -> frozenset[str]:
+  """The roles whose contents a template writes where they are lists of parts, and not where they are texts."""
+  user = {"role": "user", "content": _ASKED}
+  others = {role: {"role": role, "content": _ANSWERED} for role in ("system", "assistant")}
 
-  for change, wants in ((list, False), (_as_parts, True)):
-    for conversation in conversations:
-      with contextlib.suppress(TemplateError):  # said where it is given the real messages
-        if _ASKED in _run(tokenizer, template, change(conversation), reply=False):
-          return wants
-  return False
+  # 1. The user's, who speaks alone, or after a system's message where the template asks for one.
+  found = frozenset()
+  alone, after = [user], [others["system"], user]
+  for form in ((), ("user",), ("system",), ("user", "system")):
+    if any(_writes(tokenizer, template, one, form, _ASKED) for one in (alone, after)):
+      found = frozenset({"user"} & set(form))
+      break
+
+  # 2. Of the others each beside the user.
+  for role, conversation in (
+    ("system", after),
+    ("assistant", [user, others["assistant"]]),
+  ):
+    plain, parts = (
+      _writes(tokenizer, template, conversation, form, _ANSWERED)
+      for form in (found - {role}, found | {role})
+    )
+    if parts and not plain:
+      found |= {role}
+  return found
+
+
+def _writes(
+  tokenizer, template: str, messages: Messages, of_parts: Collection[str], words: str
+) -> bool:
+  """Whether a template writes `words`, and not the list that they are in."""
+  try:
+    found = _run(tokenizer, template, _formed(messages, of_parts), reply=False)
+  except TemplateError:  # said where it is given the real messages
+    return False
+  return words in found and not re.search(rf"""text['"]\s*:\s*['"]{words}""", found)
 
 
 def _own_words(error: Exception) -> str:
@@ -155,14 +203,17 @@ def _own_words(error: Exception) -> str:
   return lines[0][:200] if lines else type(error).__name__
 
 
-def _keeps(found: str, messages: Messages) -> bool:
-  """Whether a template wrote the words of at least one message; it may trim them and write them in another case.
+def _keeps(found: str, contents: Sequence[str], *, whole: bool) -> bool:
+  """Whether a template wrote at least one of some contents; it may trim them and write them in another case.
 
-  Not of all: some leave out what an assistant thought earlier.
+  Not all: some leave out what an assistant thought earlier. Of an answer the end is enough, since what it thought
+  stands before it.
   """
-  contents = [squeezed for one in messages if (squeezed := _squeezed(one["content"]))]
-  whole = _squeezed(found)
-  return not contents or any(content in whole for content in contents)
+  squeezed = [text for one in contents if (text := _squeezed(one))]
+  written_here = _squeezed(found)
+  return not squeezed or any(
+    (text if whole else text[-_ENOUGH:]) in written_here for text in squeezed
+  )
 
 
 def _squeezed(text: str) -> str:
@@ -262,10 +313,10 @@ def close_of_turn(tokenizer, ends: Sequence[int] = ()) -> tuple[int, ...]:
 
   # 2. Up to the first token that no words give. What a template writes behind it is never sampled.
   ids = _behind(tokenizer, parts[1])
-  ending = _ending(tokenizer, ends)
-  for index, token in enumerate(ids):
-    if token in ending:
-      return tuple(ids[: index + 1])
+  for ending in _endings(tokenizer, ends):
+    for index, token in enumerate(ids):
+      if token in ending:
+        return tuple(ids[: index + 1])
 
   last = next((end for end in (tokenizer.eos_token_id, *ends) if end is not None), None)
   if last is None:
@@ -282,11 +333,12 @@ def _behind(tokenizer, tail: str) -> list[int]:
   return whole[len(before) :] if whole[: len(before)] == before else _interpreted(tokenizer, tail)
 
 
-def _ending(tokenizer, ends: Sequence[int]) -> set[int]:
-  """Tokens that end a turn where a template writes them: the special ones, added ones, and those the files name."""
+def _endings(tokenizer, ends: Sequence[int]) -> tuple[set[int], set[int]]:
+  """Tokens that end a turn where a template writes them: special ones and those of the files; else added ones."""
   # A fine-tune often adds its "<|im_end|>" without the flag. Added blanks (Gemma has such) are words' own.
   added = {token for token, one in tokenizer.added_tokens_decoder.items() if str(one).strip()}
-  return (set(special_tokens(tokenizer)) | added | set(ends)) - {tokenizer.unk_token_id}
+  unknown = {tokenizer.unk_token_id}
+  return (set(special_tokens(tokenizer)) | set(ends)) - unknown, added - unknown
 
 
 def stop_ids(tokenizer, close: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:

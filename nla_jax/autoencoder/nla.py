@@ -177,13 +177,7 @@ class NLA:
         "a folder, a .gguf file, package:NAME or a hub id"
       )
     architecture, params = self.load_target(self.base, self.pair.layer, self.model_adapter)
-    ours = self.pair.reconstructor.architecture
-    if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
-      raise NLAError(
-        f"the base model {self.base} is a {architecture.family} of width "
-        f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
-        "the right one with nla_jax.load(…, base=…)"
-      )
+    refuse_other_family(self.base, architecture, self.pair)
     return architecture, params
 
 
@@ -193,6 +187,17 @@ def _check_length(ids: Sequence[int], architecture: Architecture) -> None:
     raise NLAError(
       f"this text takes {len(ids)} tokens and the model was made for {architecture.max_positions}: give a shorter one, "
       "which ends where you want to read"
+    )
+
+
+def refuse_other_family(base: str, architecture: Architecture, pair: Pair) -> None:
+  """Raises NLAError where a base model, named `base`, is none that a pair explains."""
+  ours = pair.reconstructor.architecture
+  if (architecture.family, architecture.d_model) != (ours.family, ours.d_model):
+    raise NLAError(
+      f"the base model {base} is a {architecture.family} of width "
+      f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
+      "the right one with nla_jax.load(…, base=…)"
     )
 
 

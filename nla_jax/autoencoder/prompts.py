@@ -164,6 +164,11 @@ def make_prompts(
   head, _ = ar_template.split(AR_FIELD)
   # The last id of the beginning may merge with the explanation's first character, so it is not shared.
   ar_before = encode(tokenizer, head, special=True)[:-1]
+  if not ar_before:
+    raise NLAError(
+      f"before {AR_FIELD} the ar template has {head!r}, which is less than two tokens: begin it with a few words, "
+      "which all inputs share"
+    )
   prompts = Prompts(
     av_template,
     ar_template,
@@ -194,8 +199,11 @@ def find_marker(tokenizer, av_template: str = AV_TEMPLATE) -> tuple[str, int]:
 def _first_marker(tokenizer, av_template: str) -> tuple[str, list[int], int]:
   """The marker, the ids of the prompt with it, and its place there."""
   for marker in _candidates(tokenizer):
+    # One that the template's own words hold would not be found again by others.
+    if av_content(av_template, marker).count(marker) > 1:
+      continue
     ids = _av_ids(tokenizer, av_template, marker)
-    if len(_places(tokenizer, ids, marker)) == 1:
+    if _places(tokenizer, ids, marker):
       return marker, ids, _slot(tokenizer, ids, marker)
 
   raise NoMarkerError(
@@ -244,7 +252,8 @@ def _slot(tokenizer, ids: list[int], marker: str) -> int:
   if len(slots) != 1 or slots[0] in (0, len(ids) - 1):
     raise NoMarkerError(
       f"the marker {marker!r} (id {ids[slots[0]]}) must occur once inside the AV's prompt, "
-      f"it occurs at {slots} of {len(ids)} tokens"
+      f"it occurs at {slots} of {len(ids)} tokens: take one that the template does not hold (or the chat template "
+      "writes the prompt more than once, or nothing around it)"
     )
   return slots[0]
 
@@ -272,6 +281,12 @@ def _ar_suffix(tokenizer, prompts: Prompts) -> tuple[int, ...]:
 def _check_templates(tokenizer, av_template: str, ar_template: str) -> None:
   fields = (("av", av_template, AV_FIELD), ("ar", ar_template, AR_FIELD))
   for name, template, field in fields:
+    try:
+      template.encode()
+    except UnicodeEncodeError as error:
+      raise NLAError(
+        f"the {name} template holds half of a surrogate pair at character {error.start}: write the whole character"
+      ) from error
     if template.count(field) != 1:
       raise NLAError(
         f"the {name} template must hold {field} exactly once, it holds it {template.count(field)} times"

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nla_jax import files
+from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.data.left_out import notes
 from nla_jax.data.positions import SPLITS
@@ -57,7 +58,8 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     dtype: that the target computes in.
 
   Returns:
-    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups; left_out and notes.
+    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups, left_out, notes,
+    chat_template.
 
   Raises:
     NLAError: there is no such layer, the corpus cannot be used, the store cannot be written, or an activation is not
@@ -100,6 +102,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     "groups": len({document.group for document in corpus.documents}),
     "left_out": corpus.counts._asdict(),
     "notes": said,
+    "chat_template": template_hash(pretrained.tokenizer) if corpus.conversations else None,
   }
 
 

@@ -43,12 +43,14 @@ class Selection(NamedTuple):
     document: [N] int32, which document each row is from.
     position: [N] int32, index of the row's token.
     counts: of what was left out or put together, and why; see `notes`.
+    conversations: whether a document was written by the chat template.
   """
 
   documents: list[StoredDocument]
   document: np.ndarray
   position: np.ndarray
   counts: Counts
+  conversations: bool = False
 
 
 def select(config, tokenizer, folder: str) -> Selection:
@@ -124,7 +126,9 @@ def select(config, tokenizer, folder: str) -> Selection:
   sizes = Counter(splits[group] for group in set(groups))
   counts = counts._replace(twins=twins, held_out_rows=int(held_out.sum()), groups=dict(sizes))
   _refuse_empty_splits(documents, document, counts)
-  return Selection(documents, document, position, counts)
+  talks = np.array([any(one.messages for _, one in mine)])
+  conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
+  return Selection(documents, document, position, counts, conversations)
 
 
 def _split(config, groups: Sequence[str], counts: Counts) -> dict[str, str]:

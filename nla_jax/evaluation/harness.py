@@ -43,7 +43,7 @@ class Report:
 
   def examples(self, n: int) -> list[dict[str, Any]]:
     """The first `n` rows, in random order, with their texts: the content of examples.json."""
-    return self.details[:n]
+    return [_shown(row) for row in self.details[:n]]
 
   def per_row(self) -> dict[str, list[float]]:
     """One column for each FVE, by the quantity's key, and "norm" and "position": the content of rows.json."""
@@ -177,6 +177,17 @@ def _details(subject: Subject, found: Measured) -> list[dict[str, Any]]:
       }
     )
   return details
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+  """A row of `Report.details` as a person is shown it: without a score beside a text that is not there.
+
+  What the AR makes of an empty text counts in the averages, as the error of an AV that said nothing.
+  """
+  silent = {key for key, text in row["texts"].items() if not text}
+  scores = {key: None if key in silent else value for key, value in row["fve"].items()}
+  cosine = None if quantities.HEADLINE in silent else row["cosine"]
+  return row | {"fve": scores, "cosine": cosine}
 
 
 def table(metrics: dict[str, Any]) -> str:

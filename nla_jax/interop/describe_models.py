@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from nla_jax.autoencoder.chat import with_chat_template
-from nla_jax.autoencoder.tokens import check_vocabulary
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, parameter_names, strays, tensor_files
 from nla_jax.interop.base_models.tokenizers import emits_bos
-from nla_jax.interop.describe_prompts import describe_prompts
+from nla_jax.interop.describe_prompts import contradictions, describe_prompts
 from nla_jax.interop.pairs import adapted, head, sidecar
 from nla_jax.interop.pairs.injected import INJECTION_FILE
 from nla_jax.interop.pairs.lora_files import read_adapters
@@ -89,19 +88,8 @@ def describe_model(path: Path, chat_template: str = "") -> Description:
     note_prompts(found, tokenizer, architecture, ends)
     return found
 
-  # 2. Whether they belong together, as `pairs.directories` asks before it reads a weight.
-  if tokenizer is not None:
-    with found.noting():
-      side.verify(tokenizer, ends)
-    with found.noting():
-      check_vocabulary(
-        tokenizer, len(tokenizer) if architecture is None else architecture.vocab_size
-      )
-  if architecture is not None and side.d_model != architecture.d_model:
-    found.missing.append(
-      f"the sidecar says d_model {side.d_model}, config.json {architecture.d_model}: they belong to "
-      "different checkpoints"
-    )
+  # 2. Whether they belong together.
+  found.missing += contradictions(side, tokenizer, architecture, ends)
 
   # 3. What only one of the two halves has.
   if side.role == "ar":

@@ -1,12 +1,13 @@
-"""What a base model's tokenizer makes of the two prompts: for `nla inspect`, which renders them as a run would."""
+"""What a tokenizer makes of the two prompts: for `nla inspect`, which renders them as a run would."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nla_jax.autoencoder.chat import TemplateError, chosen_template
 from nla_jax.autoencoder.prompts import NoMarkerError, Prompts, make_prompts
 from nla_jax.autoencoder.tokens import check_vocabulary
 from nla_jax.errors import NLAError
 from nla_jax.interop.pairs.beforehand import check_beforehand
+from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
 
 # Where none of the default's characters is one token: enough to see the rest of the prompt.
@@ -80,3 +81,36 @@ def _of_prompts(prompts: Prompts, tokenizer) -> dict[str, object]:
 def _short(text: str) -> str:
   """The two ends of a text, quoted."""
   return repr(text if len(text) < 60 else f"{text[:30]} … {text[-30:]}")
+
+
+def contradictions(
+  side: ModelSidecar, tokenizer, architecture: Architecture | None, ends: Sequence[int]
+) -> list[str]:
+  """Where the parts of an AV or AR contradict each other, as `pairs.directories` asks before it reads a weight.
+
+  Args:
+    side: its sidecar.
+    tokenizer: None where it could not be read.
+    architecture: None where it could not be read.
+    ends: tokens that end an answer by the model's own files.
+  """
+  found = []
+  checks: list[Callable[[], None]] = []
+  if tokenizer is not None:
+    checks.append(lambda: side.verify(tokenizer, ends))
+    if architecture is not None:
+      checks.append(lambda: check_vocabulary(tokenizer, architecture.vocab_size))
+
+  # Each for itself: the first must not hide the second.
+  for check in checks:
+    try:
+      check()
+    except NLAError as error:
+      found.append(str(error))
+
+  if architecture is not None and side.d_model != architecture.d_model:
+    found.append(
+      f"the sidecar says d_model {side.d_model}, config.json {architecture.d_model}: they belong to "
+      "different checkpoints"
+    )
+  return found

@@ -5,12 +5,16 @@ import math
 from ml_collections import ConfigDict
 
 from nla_jax import files
+from nla_jax.autoencoder.chat import template_hash
+from nla_jax.autoencoder.prompts import check_kept
 from nla_jax.errors import NLAError
 from nla_jax.interop.pairs.beforehand import check_beforehand
 from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.run.run import Run
+from nla_jax.run.warm_start import initial_prompts
 from nla_jax.training.settings import check_settings
+from nla_jax.workdir import MANIFEST
 
 TEACHERS = ("readout", "file")
 
@@ -37,6 +41,8 @@ def check(run: Run) -> None:
   check_lengths(run)
   check_mesh(run.pretrained.architecture, config)
   check_pair(run)
+  check_initial(run)
+  check_conversations(run)
 
 
 def check_names(config: ConfigDict) -> None:
@@ -175,3 +181,22 @@ def check_pair(run: Run) -> None:
   )  # raises on an unknown injection, kernel or dtype; α is not known yet and does not matter
   base = run.pretrained
   check_beforehand(base.architecture, base.tokenizer, run.prompts, run.config.layer, base.ends)
+
+
+def check_initial(run: Run) -> None:
+  """The pair to begin with speaks the prompts that this run makes."""
+  if run.config.init:
+    kept, where = initial_prompts(run.config), f"the pair config.init={run.config.init}"
+    check_kept(kept.ids, run.prompts, run.pretrained.tokenizer, where)
+
+
+def check_conversations(run: Run) -> None:
+  """Conversations that were extracted earlier were written by the chat template that is used now."""
+  if not files.exists(run.path("extract") / MANIFEST):
+    return
+  was = run.extracted.chat_template
+  if was is not None and was != template_hash(run.pretrained.tokenizer):
+    raise NLAError(
+      f"{run.path('extract')} holds conversations that another chat template wrote than the one that is used now: take "
+      "back that template, give another --workdir, or delete that folder and those of the stages after it"
+    )

@@ -23,6 +23,7 @@ class Extracted(NamedTuple):
     layer: the block whose output they are, 0-based.
     rows_by_split: {split: rows}.
     notes: sentences on what was left out of the corpus; none in a store of an earlier version.
+    chat_template: sha256 (hex) of the template that wrote the corpus's conversations; None where it has none.
   """
 
   rows: int
@@ -32,6 +33,7 @@ class Extracted(NamedTuple):
   layer: int
   rows_by_split: dict[str, int]
   notes: Sequence[str] = ()
+  chat_template: str | None = None
 
 
 class Supervised(NamedTuple):

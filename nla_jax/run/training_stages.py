@@ -10,7 +10,6 @@ import numpy as np
 
 from nla_jax.autoencoder.fve import baseline_variance
 from nla_jax.autoencoder.pair import Pair
-from nla_jax.autoencoder.prompts import check_kept
 from nla_jax.autoencoder.rows import encode_answers
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
@@ -84,8 +83,6 @@ def sft(run: Run) -> None:
 def _take_initial(run: Run, stage: Stage) -> None:
   """The pair `config.init` in place of what SFT would make."""
   nla = load_initial(run.config, run.pretrained)
-  where = f"the pair {run.config.init}"
-  check_kept(nla.pair.prompts.ids, run.prompts, run.pretrained.tokenizer, where)
   save_params(params_of(stage.path, "av"), nla.av_params)
   save_params(params_of(stage.path, "ar"), nla.ar_params)
   stage.finish(

@@ -5,10 +5,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.prompts import Prompts, make_prompts
 from nla_jax.errors import NLAError
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.interop.pairs import adapted, sidecar
+from nla_jax.interop.pairs.directories import read_parts
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.interop.pairs.injected import INJECTION_FILE
 from nla_jax.interop.pairs.load import load_directories
@@ -67,6 +69,21 @@ def _check_alike(lora: Lora, ar_folder: Path, base: Pretrained, ar: sidecar.Mode
       f"the AV's adapters are {lora}, the AR has {other or 'none'}: a run trains both with one rank, alpha and "
       "targets; merge them into their base and train the whole pair further"
     )
+
+
+def initial_prompts(config: ConfigDict) -> Prompts:
+  """The prompts of the pair `config.init`, as its own tokenizer gives them; its weights are not read.
+
+  Args:
+    config: the run's, after `adopt`.
+
+  Raises:
+    NLAError: there is no pair of that name, or its parts do not belong together.
+  """
+  c = config.prompts
+  av_folder, _ = pair_directories(config.init, weights=False, chat_template=c.chat_template)
+  _, _, tokenizer, ends = read_parts(av_folder, "av", config.model, c.chat_template)
+  return make_prompts(tokenizer, c.av, c.ar, c.marker, ends)
 
 
 def load_initial(config: ConfigDict, pretrained: Pretrained) -> NLA:

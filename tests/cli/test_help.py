@@ -9,7 +9,7 @@ from nla_jax.workdir import STAGES
 OF_A_STAGE = ("--config=FILE.py", "--workdir", "--distributed", "(default 60)")
 MENTIONED = {  # what must be found in a command's help, beside its summary
   **{name: OF_A_STAGE for name in ("run", *STAGES)},
-  "inspect": ("PATH", ".gguf"),
+  "inspect": ("PATH", ".gguf", "--chat-template"),
   "read": ("TEXT", "--nla", "--positions", "--best-of", "(default 4)"),
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),

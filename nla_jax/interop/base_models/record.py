@@ -47,8 +47,9 @@ def hash_tokenizer(tokenizer) -> str:
   digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
 
   template = tokenizer.chat_template
-  if isinstance(template, dict):
-    template = json.dumps(template, sort_keys=True)
+  # Several named ones; or what is no template at all, which is refused where it is used.
+  if not isinstance(template, str | None):
+    template = json.dumps(template, sort_keys=True, default=str)
   if template is not None:
     digest.update(template.encode(errors="surrogatepass"))
   return digest.hexdigest()

@@ -5,6 +5,8 @@ Whatever `directories.check_parts` asks of a pair on disk is asked here of a pai
 
 from collections.abc import Sequence
 
+from nla_jax.autoencoder.nla import refuse_other_family
+from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.prompts import AV_TEMPLATE, Prompts
 from nla_jax.autoencoder.text import encode
 from nla_jax.autoencoder.tokens import check_vocabulary, refuse_beyond
@@ -55,17 +57,19 @@ def check_beforehand(
     check_parts(blocks, tokenizer, side, role, ends)
 
 
-def check_base(base: Pretrained, tokenizer, prompts: Prompts) -> None:
+def check_base(base: Pretrained, pair: Pair) -> None:
   """Checks a base model, without its weights, that a pair is to read texts with.
 
   Args:
-    base: the model.
-    tokenizer: of the pair, whose ids the base model is given.
-    prompts: of the pair.
+    base: the model, whole or up to some block.
+    pair: whose tokens the base model is given.
 
   Raises:
-    NLAError: the base model has no row for some of the ids, or its own tokenizer gives others for the same text.
+    NLAError: the base model is of another family or width, has no row for some of the ids, or its own tokenizer gives
+      others for the same text.
   """
+  refuse_other_family(base.source, base.architecture, pair)
+  tokenizer, prompts = pair.tokenizer, pair.prompts
   rows, name = base.architecture.vocab_size, base.source
   probe = f"{AV_TEMPLATE}\n{prompts.av_template} 12 345"
   ids, own = (encode(one, probe, special=True) for one in (tokenizer, base.tokenizer))

@@ -82,7 +82,7 @@ def read_checkpoint(
       agree.
   """
   directory = Path(directory)
-  parts = _read_parts(directory, role, base, chat_template)
+  parts = read_parts(directory, role, base, chat_template)
   model_sidecar, architecture, tokenizer, ends = parts
 
   # The small files come first: where one is missing, no weights have been read.
@@ -138,8 +138,8 @@ def check_pair(
     NLAError: one of them is not good by itself, or the two contradict each other.
   """
   # 1. Each by itself.
-  one, av_architecture, av_tokenizer, _ = _read_parts(Path(av), "av", base, chat_template)
-  other, ar_architecture, ar_tokenizer, _ = _read_parts(Path(ar), "ar", base, chat_template)
+  one, av_architecture, av_tokenizer, _ = read_parts(Path(av), "av", base, chat_template)
+  other, ar_architecture, ar_tokenizer, _ = read_parts(Path(ar), "ar", base, chat_template)
 
   # 2. Base model and layer. Only names of hub repositories are compared: some files name the checkpoint that a stage
   # began with instead.
@@ -185,10 +185,20 @@ def check_pair(
       )
 
 
-def _read_parts(
+def read_parts(
   directory: Path, role: str, base: str | None, chat_template: str
 ) -> tuple[ModelSidecar, Architecture, Any, tuple[int, ...]]:
-  """Returns sidecar, architecture, tokenizer and the ids that end an answer; they belong together, or NLAError."""
+  """Returns sidecar, architecture, tokenizer and the ids that end an answer, once they belong together.
+
+  Args:
+    directory: of an AV or AR.
+    role: `av` or `ar`.
+    base: name of the base of adapters, in place of the sidecar's.
+    chat_template: in place of the tokenizer's, as `config.prompts.chat_template`.
+
+  Raises:
+    NLAError: one of them is missing, or they do not belong together.
+  """
   model_sidecar = sidecar.read_model_sidecar(directory, role)
   if adapted.is_adapted(directory):
     sidecar.check_role(model_sidecar.role, role)
@@ -243,7 +253,7 @@ def check_parts(
     refuse_beyond(ids, architecture.vocab_size, f"the prompt ({name})")
   model_sidecar.verify(tokenizer, ends)
   if role == "av":
-    check_answers(tokenizer)
+    check_answers(tokenizer, (*ends, *(model_sidecar.prompt_ids or {}).get("stop_ids", ())))
 
   # Where the sidecar is a data set's, the AR learned from inputs that were tokenised without special tokens.
   if role == "ar" and model_sidecar.of_data and emits_bos(tokenizer):

@@ -6,14 +6,14 @@ from typing import Any
 
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
-from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.autoencoder.prompts import Prompts, make_prompts
 from nla_jax.interop.adapters.merge import with_adapter
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.find import cached_directory, locate
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs.adapted import find_base
 from nla_jax.interop.pairs.beforehand import check_base
-from nla_jax.interop.pairs.directories import read_checkpoint
+from nla_jax.interop.pairs.directories import Checkpoint, read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import joined
@@ -40,10 +40,10 @@ def load_target(
   added = read_adapter(adapter, find_base(base).architecture, layers=layer + 1) if adapter else None
   here = pair is not None and _is_here(base)
   if here:
-    check_base(find_base(base), pair.tokenizer, pair.prompts)
+    check_base(find_base(base), pair)
   found = load_pretrained(base, stop_layer=layer)
   if pair is not None and not here:
-    check_base(found, pair.tokenizer, pair.prompts)
+    check_base(found, pair)
   params = found.params if added is None else with_adapter(found.params, added)
   return found.architecture, params
 
@@ -71,18 +71,11 @@ def load_directories(
   )
   side, training = av.sidecar, av.sidecar.training
 
-  # 2. What they compute. The AR's sidecar is the one that must say template and layer.
-  prompts = make_prompts(
-    av.tokenizer,
-    side.av_template,
-    rebuilder.sidecar.ar_template,
-    side.tokens.injection_char,
-    av.ends,
-  )
+  # 2. What they compute. The AR's sidecar is the one that must say the layer.
   pair = make_pair(
     av.architecture,
     av.tokenizer,
-    prompts,
+    _prompts_of(av, rebuilder),
     PairSettings(
       layer=rebuilder.sidecar.layer_index,
       scale=side.injection_scale,
@@ -96,7 +89,7 @@ def load_directories(
     ),
   )
   if base is not None and _is_here(base):
-    check_base(find_base(base), pair.tokenizer, pair.prompts)
+    check_base(find_base(base), pair)
 
   # 3. Their parameters; files hold the head, the map and adapters whole, so they are laid out here.
   av_params = {"transformer": av.params}
@@ -115,3 +108,11 @@ def load_directories(
   baseline = training.get("baseline_variance")
   load = functools.partial(load_target, pair=pair)
   return NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
+
+
+def _prompts_of(av: Checkpoint, ar: Checkpoint) -> Prompts:
+  """The prompts of both halves: the AR's sidecar is the one that must say its template."""
+  side = av.sidecar
+  return make_prompts(
+    av.tokenizer, side.av_template, ar.sidecar.ar_template, side.tokens.injection_char, av.ends
+  )
