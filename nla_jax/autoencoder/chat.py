@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_jax.autoencoder.text import encode, well_formed
-from nla_jax.autoencoder.tokens import special_tokens
+from nla_jax.autoencoder.tokens import flagged_tokens, special_tokens
 from nla_jax.errors import NLAError
 
 Messages = Sequence[Mapping[str, str]]
@@ -338,7 +338,7 @@ def _endings(tokenizer, ends: Sequence[int]) -> tuple[set[int], set[int]]:
   # A fine-tune often adds its "<|im_end|>" without the flag. Added blanks (Gemma has such) are words' own.
   added = {token for token, one in tokenizer.added_tokens_decoder.items() if str(one).strip()}
   unknown = {tokenizer.unk_token_id}
-  return (set(special_tokens(tokenizer)) | set(ends)) - unknown, added - unknown
+  return (set(flagged_tokens(tokenizer)) | set(ends)) - unknown, added - unknown
 
 
 def stop_ids(tokenizer, close: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:

@@ -7,13 +7,17 @@ from nla_jax.errors import NLAError
 
 
 def special_tokens(tokenizer) -> dict[int, str]:
-  """{id: string} of the tokens that stand for no words of a text."""
+  """{id: string} of the tokens that stand for no words of a text: those that are flagged, and those that look so."""
+  return flagged_tokens(tokenizer) | bracketed(tokenizer)
+
+
+def flagged_tokens(tokenizer) -> dict[int, str]:
+  """{id: string} of the tokens that a tokenizer's files call special."""
   named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
   # A model need not name the one that begins a turn ("<|im_start|>") among its BOS, EOS and the like.
   added = tokenizer.added_tokens_decoder.items()
-  flagged = {token: str(content) for token, content in added if content.special}
-  return named | flagged | bracketed(tokenizer)
+  return named | {token: str(content) for token, content in added if content.special}
 
 
 def refuse_appended(tokenizer) -> None:

@@ -57,7 +57,7 @@ def test_an_end_that_every_taught_answer_holds_is_refused(plain):
 
 def test_a_tokenizer_that_does_not_give_an_answer_back_is_refused():
   tokenizer = of_bytes()
-  tokenizer.batch_decode = lambda rows, **options: ["explanation snow" for _ in rows]
+  tokenizer.decode = lambda ids, **options: "explanation snow"
   with pytest.raises(NLAError, match="does not come back from this tokenizer"):
     check_answers(tokenizer, ())
 

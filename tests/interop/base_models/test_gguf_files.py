@@ -86,7 +86,9 @@ def test_a_model_in_parts_is_the_model_in_one_file(split, tmp_path):
       np.testing.assert_array_equal(found.params["layers"][name], array)
     np.testing.assert_array_equal(found.params["embedding"], whole.params["embedding"])
   described = describe_gguf(split[1])
-  assert described.kind == f"a GGUF file in {len(split)} parts" and not described.missing
+  assert described.kind == f"a GGUF file in {len(split)} parts"
+  # All that is wrong with this model is its chat template, which writes no answers.
+  assert all("chat template" in one for one in described.missing)
 
 
 def test_a_missing_part_is_named(split):
