@@ -29,20 +29,12 @@ class Answer(NamedTuple):
   reason: str | None
 
 
-def read_answer(raw: str, finished: bool, asks_for_tags: bool) -> Answer:
-  """The explanation in an answer.
-
-  Args:
-    raw: the answer.
-    finished: whether it ended before the cap.
-    asks_for_tags: whether the prompt asks for tags; where it does not, a plain answer is an explanation.
-  """
+def read_answer(raw: str, finished: bool) -> Answer:
+  """The explanation in an answer, between its tags; `finished` says whether it ended before the cap."""
   # An answer that was cut is a failure even where it parses: rewarding it would make lengths drift up.
   if not finished:
     return Answer(raw, None, CUT)
   text = parse_explanation(raw)
-  if text is None and not asks_for_tags and not any(tag in raw for tag in TAGS):
-    text = raw.strip() or None
   if text is not None:
     return Answer(raw, text, None)
 
@@ -52,6 +44,15 @@ def read_answer(raw: str, finished: bool, asks_for_tags: bool) -> Answer:
   if TAGS[0] not in raw:
     return Answer(raw, None, NO_TAGS)
   return Answer(raw, None, EMPTY if TAGS[1] in raw.split(TAGS[0], 1)[1] else UNCLOSED)
+
+
+def taken_plain(answer: Answer) -> Answer:
+  """A whole answer without tags as the explanation that it is, of a pair whose prompt asks for no tags.
+
+  Training and evaluation never do so: whatever the prompt says, an AV is taught here to write tags.
+  """
+  plain = answer.reason == NO_TAGS and TAGS[1] not in answer.raw
+  return Answer(answer.raw, answer.raw.strip(), None) if plain else answer
 
 
 def decode_answers(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:

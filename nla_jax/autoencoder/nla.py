@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import given
-from nla_jax.autoencoder.answers import Answer
+from nla_jax.autoencoder.answers import Answer, taken_plain
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.text import encode
@@ -92,6 +92,8 @@ class NLA:
     repeated = np.repeat(vectors, best_of, axis=0)
     batch, key = min(batch, len(repeated)), jax.random.key(seed)
     answers, _ = self.pair.sample_answers(self.av_params, repeated, key, batch=batch, greedy=greedy)
+    if not self.pair.prompts.asks_for_tags:
+      answers = list(map(taken_plain, answers))
     _warn_of_failures(answers)
 
     # 2. Judge each by what the AR rebuilds from it.

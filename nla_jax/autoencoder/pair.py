@@ -83,8 +83,7 @@ class Pair:
     # What ends an answer is none of its words; not every tokenizer flags it as special.
     rows = [row[: n - done] for row, n, done in zip(tokens, lengths, finished)]
     raw = decode_answers(self.tokenizer, rows)
-    tagged = self.prompts.asks_for_tags
-    return [read_answer(text, bool(done), tagged) for text, done in zip(raw, finished)]
+    return [read_answer(text, bool(done)) for text, done in zip(raw, finished)]
 
   def parse_answers(self, rollout: Rollout) -> list[str | None]:
     """The explanation in each answer; None where it does not parse or hit the cap."""

@@ -103,7 +103,7 @@ class Prompts:
 
   @property
   def asks_for_tags(self) -> bool:
-    """Whether the AV's prompt asks for an explanation in tags; otherwise a plain answer is one."""
+    """Whether the AV's prompt asks for an explanation in tags."""
     return TAGS[0] in self.av_template
 
   @property

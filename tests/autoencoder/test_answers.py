@@ -7,7 +7,13 @@ import pytest
 from support.tokenizers_of_cases import AV, CHAT, FLAGGED, of_bytes
 
 from nla_jax.autoencoder import answers
-from nla_jax.autoencoder.answers import Answer, check_answers, decode_answers, read_answer
+from nla_jax.autoencoder.answers import (
+  Answer,
+  check_answers,
+  decode_answers,
+  read_answer,
+  taken_plain,
+)
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.prompts import make_prompts, wrap_explanation
 from nla_jax.autoencoder.tokens import check_vocabulary, encode, refuse_appended
@@ -33,7 +39,8 @@ TAGGED = wrap_explanation("snow")
   ],
 )
 def test_an_answer_is_an_explanation_or_says_why_not(raw, finished, tags, text, reason):
-  assert read_answer(raw, finished, tags) == Answer(raw, text, reason)
+  found = read_answer(raw, finished)
+  assert (found if tags else taken_plain(found)) == Answer(raw, text, reason)
 
 
 def test_a_prompt_says_whether_it_asks_for_tags():
@@ -91,8 +98,10 @@ class _Pair(SimpleNamespace):
     return np.eye(3, dtype=np.float32)[["abc".index((text or "a")[0]) for text in texts]]
 
 
-def explain(given, best_of=1, capsys=None):
-  nla = NLA(_Pair(given=given), {}, {}, "", baseline=0.5)
+def explain(given, best_of=1, tags=True):
+  nla = NLA(
+    _Pair(given=given, prompts=SimpleNamespace(asks_for_tags=tags)), {}, {}, "", baseline=0.5
+  )
   return nla.explain(
     np.eye(3, dtype=np.float32)[:1].repeat(len(given) // best_of, 0), best_of=best_of
   )
@@ -115,6 +124,15 @@ def test_a_text_is_preferred_to_none_whatever_the_ar_makes_of_an_empty_one():
   assert found.text == "bad" and found.fve < 0
 
 
+def test_a_plain_answer_is_taken_where_the_prompt_asks_for_no_tags(capsys):
+  plain = Answer(" a word", None, answers.NO_TAGS)
+  assert explain([plain])[0].text is None
+  assert "warning" in capsys.readouterr().err
+  (found,) = explain([plain], tags=False)
+  assert (found.text, found.reason) == ("a word", None) and found.fve == pytest.approx(1)
+  assert "warning" not in capsys.readouterr().err
+
+
 def test_most_answers_without_an_explanation_are_one_warning(capsys):
   explain([CUT, CUT, GOOD])
   said = capsys.readouterr().err
@@ -130,5 +148,5 @@ def test_a_pair_s_answers_are_read_without_what_ends_them():
   pair = Pair(None, None, make_prompts(tokenizer, AV), tokenizer, 1, 8)
   ids = np.array([[*encode(tokenizer, "snow"), pair.prompts.stop_id]], np.int32)
   rollout = Rollout(ids, ids, np.array([5], np.int32), np.array([True]))
-  assert pair.read_answers(rollout) == [Answer("snow", "snow", None)]
+  assert pair.read_answers(rollout) == [Answer("snow", None, answers.NO_TAGS)]
   assert pair.parse_answers(rollout._replace(finished=np.array([False]))) == [None]
