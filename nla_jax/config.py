@@ -89,7 +89,8 @@ def default_config() -> ConfigDict:
   c.compute = "auto"
   c.kernel = "auto"  # log-probabilities by the Pallas kernel: on | off | auto, on TPUs (see models/token_scores.py)
 
-  # Which activations are kept. Splits are cut by groups of documents, so that no article lies in two of them.
+  # Which activations are kept. Splits are cut by groups of documents, so that no article lies in two of them; groups
+  # that share a text, token for token, are one.
   c.data = ConfigDict(
     {
       # A seeded sample of this many documents in all, as many of each corpus as of another; where one has fewer, the

@@ -75,8 +75,17 @@ def below(path: AnyPath, child: str) -> str:
   path = here(path)
   if "://" in path:
     return f"{path.rstrip('/')}/{child}"
-  # TensorStore takes absolute paths only.
-  return os.path.join(os.path.abspath(os.path.expanduser(path)), child)
+  return os.path.join(_absolute(path), child)
+
+
+def _absolute(path: str) -> str:
+  """A local path as TensorStore takes it. Raises NLAError where it would mean another one."""
+  found = os.path.abspath(path)
+  if "\\" in found:
+    raise NLAError(
+      f"the path {path} holds a backslash, which TensorStore takes for a slash: files would lie elsewhere; rename it"
+    )
+  return found
 
 
 def spec_of(path: AnyPath, child: str = "") -> dict | str:
@@ -139,7 +148,7 @@ def _open_file(path: AnyPath) -> ts.KvStore:
   if "://" in path:
     return _open(path, path)
 
-  return _open(path, {"driver": "file", "path": os.path.abspath(os.path.expanduser(path))})
+  return _open(path, {"driver": "file", "path": _absolute(path)})
 
 
 def read_bytes(path: AnyPath) -> bytes | None:

@@ -102,14 +102,37 @@ def select(config, tokenizer, folder: str) -> Selection:
     opening=opening(tokenizer),
   )
 
-  # 5. Splits are of groups: paragraphs of one article in two splits would leak its subject.
+  # 5. Splits. Whether a template wrote anything is known to the process that read it.
+  talks = np.array([any(one.messages for _, one in mine)])
+  conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
+  found = _split_up(config, documents, document, position, len(drawn))
+  return found._replace(conversations=conversations)
+
+
+def _split_up(
+  config, documents: list[StoredDocument], document: np.ndarray, position: np.ndarray, drawn: int
+) -> Selection:
+  """Draws the splits and counts what was left out.
+
+  Args:
+    config: the run's.
+    documents: without a split.
+    document: [N] of each row.
+    position: [N] of each row.
+    drawn: documents of the corpus that were looked at.
+
+  Raises:
+    NLAError: there are fewer groups than splits, or a split has no row.
+  """
+  # 1. Splits are of groups: paragraphs of one article in two splits would leak its subject, and copies all of it.
+  data = config.data
   needed = splits_needed(data.held_out, [(name, data[name]) for name, _ in FRACTIONS])
   groups, copies = join_copies(
     [one.group for one in documents], [one.tokens for one in documents], needed
   )
   counts = Counts(
-    drawn=len(drawn),
-    too_short=len(drawn) - len(documents),
+    drawn=drawn,
+    too_short=drawn - len(documents),
     minimum=data.position_minimum,
     without_rows=len(documents) - len(np.unique(document)),
     copies=copies,
@@ -121,14 +144,13 @@ def select(config, tokenizer, folder: str) -> Selection:
     for one, group in zip(documents, groups, strict=True)
   ]
 
+  # 2. What is held out, and what of it is known from training all the same.
   held_out = np.array([one.split == HELD_OUT for one in documents])[document]
   twins = count_twins([one.tokens for one in documents], document, position, held_out)
   sizes = Counter(splits[group] for group in set(groups))
   counts = counts._replace(twins=twins, held_out_rows=int(held_out.sum()), groups=dict(sizes))
   _refuse_empty_splits(documents, document, counts)
-  talks = np.array([any(one.messages for _, one in mine)])
-  conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
-  return Selection(documents, document, position, counts, conversations)
+  return Selection(documents, document, position, counts)
 
 
 def _split(config, groups: Sequence[str], counts: Counts) -> dict[str, str]:

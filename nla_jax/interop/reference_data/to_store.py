@@ -78,30 +78,23 @@ def to_store(
   # 2. The documents.
   say(f"convert: reading the documents of {len(files)} file(s)")
   index = index_rows(files)
-  tokens, realigned = _tokens(index, [*files, *extra], tokenizer)
-  groups, copies = join_copies(index.ids, tokens, splits_needed(held_out))
-  splits = _splits(index, groups, held_out, seed)
-  documents = [
-    StoredDocument(*fields) for fields in zip(index.ids, groups, splits, tokens, strict=True)
-  ]
-  _say_copies(index, documents, copies)
+  documents, realigned = _documents(index, held_out, seed, [*files, *extra], tokenizer)
 
   # 3. The store.
   made_from = _made_from(files, tokenizer, held_out, seed)
   writer = _open_store(Path(folder) / STORE, len(index.document), side.d_model, made_from)
   writer.write_documents(documents)
   _write_shards(writer, files, index, side.d_model)
-  rows_by_split = dict(sorted(Counter(splits[i] for i in index.document.tolist()).items()))
+  splits = Counter(documents[i].split for i in index.document.tolist())
+  rows_by_split = dict(sorted(splits.items()))
   origin = _origin(side, files, model or side.base_model, realigned)
   writer.finish({"layer": side.layer_index, "rows": rows_by_split, "converted": origin})
 
   # 4. The explanations.
   if index.texts:
     _write_explanations(Path(folder) / TEXTS, index, side)
-  return _facts(index, side, rows_by_split, realigned) | {
-    "groups": len(set(groups)),
-    "copies": copies,
-  }
+  groups = {"groups": len({one.group for one in documents})}
+  return _facts(index, side, rows_by_split, realigned) | groups
 
 
 def _refuse_other_targets(first: DataFile, others: Sequence[DataFile]) -> None:
@@ -124,6 +117,21 @@ def _verify_markers(files: Sequence[DataFile], tokenizer) -> None:
       sidecar.verify_tokens(
         side.tokens, side.av_template, side.ar_template, tokenizer, f"the sidecar of {file.path}"
       )
+
+
+def _documents(
+  index: Index, held_out: float, seed: int, sources: Sequence[DataFile], tokenizer
+) -> tuple[list[StoredDocument], int]:
+  """Returns the documents of the store, with copies in one split, and how many had to be pieced together."""
+  tokens, realigned = _tokens(index, sources, tokenizer)
+  groups, copies = join_copies(index.ids, tokens, splits_needed(held_out))
+  splits = _splits(index, groups, held_out, seed)
+
+  documents = [
+    StoredDocument(*fields) for fields in zip(index.ids, groups, splits, tokens, strict=True)
+  ]
+  _say_copies(index, documents, copies)
+  return documents, realigned
 
 
 def _tokens(index: Index, sources: Sequence[DataFile], tokenizer) -> tuple[list[np.ndarray], int]:
