@@ -5,22 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.run_process import curve, evaluation, lines
+from support.run_process import SHORT, curve, evaluation, lines
 from support.slurm import cluster, command, missing, state, until
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = [
-  "--config.av.steps=12",
-  "--config.ar.steps=12",
-  "--config.rl.steps=6",
-  "--config.rl.ar_steps=1",
-  "--config.rl.group=2",
-  "--config.rl.length_cost=0.01",
-  "--config.rl.length_target=0",
-  "--config.evaluation.rows=16",
-  "--config.checkpoint_every=100",  # only being told to stop saves
-  "--config.mesh.data=2",
-]
+OPTIONS = [*SHORT, "--config.mesh.data=2"]
 MINUTES = 15
 pytestmark = [
   pytest.mark.slow,

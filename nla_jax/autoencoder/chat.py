@@ -18,6 +18,7 @@ from typing import Any
 from nla_jax.autoencoder.text import encode, well_formed
 from nla_jax.autoencoder.tokens import flagged_tokens, special_tokens
 from nla_jax.errors import NLAError
+from nla_jax.files import here
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -66,7 +67,7 @@ def with_chat_template(tokenizer, given: str):
 def _read_template(given: str, named: Mapping[str, str]) -> str:
   """What a file with a template holds."""
   try:
-    return Path(given).expanduser().read_text(encoding="utf-8")
+    return Path(here(given)).read_text(encoding="utf-8")
   except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
     known = f" nor one of the tokenizer's own ({', '.join(sorted(named))})" if named else ""
     reason = getattr(error, "strerror", None) or error

@@ -90,19 +90,10 @@ class Pair:
     return [answer.explanation for answer in self.read_answers(rollout)]
 
   def sample_explanations(
-    self,
-    av_params,
-    vectors: np.ndarray,
-    key,
-    *,
-    batch: int = 64,
-    greedy: bool = False,
-    on_batch=lambda n: None,
+    self, av_params, vectors: np.ndarray, key, **options
   ) -> tuple[list[str | None], np.ndarray]:
     """As `sample_answers`, but for the texts alone: None where an answer does not parse."""
-    answers, lengths = self.sample_answers(
-      av_params, vectors, key, batch=batch, greedy=greedy, on_batch=on_batch
-    )
+    answers, lengths = self.sample_answers(av_params, vectors, key, **options)
     return [answer.explanation for answer in answers], lengths
 
   def sample_answers(

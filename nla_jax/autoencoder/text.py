@@ -108,12 +108,6 @@ def decode(tokenizer, ids: Sequence[int], *, special: bool = False) -> str:
   return tokenizer.decode(ids, skip_special_tokens=not special).replace(_NO_CHARACTER, "")
 
 
-def decode_rows(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
-  """`decode` of each row."""
-  texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-  return [text.replace(_NO_CHARACTER, "") for text in texts]
-
-
 def next_word(tokenizer, context: Sequence[int], token: int) -> str:
   """What a token says behind a context: its text, or the character that it completes; "" where it completes none."""
   alone = tokenizer.decode([token], skip_special_tokens=True)

@@ -94,15 +94,22 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
   if distributed.is_first():
     writer.finish({"layer": config.layer, "rows": rows_by_split})
   return {
-    "rows": len(corpus.document),
-    "documents": len(corpus.documents),
     "rows_by_split": rows_by_split,
     "d_model": architecture.d_model,
     "layer": config.layer,
+    "chat_template": template_hash(pretrained.tokenizer) if corpus.conversations else None,
+    **_facts(corpus, said),
+  }
+
+
+def _facts(corpus: Selection, said: list[str]) -> dict:
+  """What a selection says of itself."""
+  return {
+    "rows": len(corpus.document),
+    "documents": len(corpus.documents),
     "groups": len({document.group for document in corpus.documents}),
     "left_out": corpus.counts._asdict(),
     "notes": said,
-    "chat_template": template_hash(pretrained.tokenizer) if corpus.conversations else None,
   }
 
 

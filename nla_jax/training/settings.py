@@ -14,9 +14,14 @@ KEEP_BY = ("fve_fixed", "fve_held_out")
 
 def check_settings(rl) -> None:
   """Raises NLAError for settings that cannot work, before anything is loaded."""
-  samples, learned = rl.activations * rl.group, learned_samples(rl)
+  _check_ranges(rl)
+  _check_divisions(rl)
+  _check_choices(rl)
+  _check_together(rl)
 
-  # 1. Numbers that have a least value.
+
+def _check_ranges(rl) -> None:
+  """Numbers that have a least value, or a largest."""
   if not 0 < rl.temperature < math.inf:
     raise NLAError(
       f"config.rl.temperature={rl.temperature:g}: it divides the logits, so expected more than 0 and finite"
@@ -40,7 +45,10 @@ def check_settings(rl) -> None:
       f"config.rl.extremes={rl.extremes}: expected an even number up to config.rl.group={rl.group}, or 0 for all"
     )
 
-  # 2. Numbers that have to divide: every minibatch and every micro-batch is compiled for one shape.
+
+def _check_divisions(rl) -> None:
+  """Numbers that have to divide: every minibatch and every micro-batch is compiled for one shape."""
+  samples, learned = rl.activations * rl.group, learned_samples(rl)
   if learned % rl.minibatches:
     raise NLAError(
       f"config.rl.minibatches={rl.minibatches} does not divide the {learned} samples "
@@ -58,7 +66,9 @@ def check_settings(rl) -> None:
       "learns from with config.rl.ar_texts=best"
     )
 
-  # 3. Choices out of a few.
+
+def _check_choices(rl) -> None:
+  """Choices out of a few."""
   choices = {
     "reward": rewards.REWARDS,
     "kl": losses.KL_KINDS,
@@ -72,8 +82,6 @@ def check_settings(rl) -> None:
   for name, known in choices.items():
     if rl[name] not in known:
       raise NLAError(f"config.rl.{name}={rl[name]!r}: expected one of {', '.join(known)}")
-
-  _check_together(rl)
 
 
 def _check_together(rl) -> None:

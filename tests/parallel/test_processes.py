@@ -7,20 +7,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.run_process import curve, evaluation, finish, lines, logs, reach, shards, start
+from support.run_process import SHORT, curve, evaluation, finish, lines, logs, reach, shards, start
 
-# So short a training does not teach the AV the form: lengths and the teacher's text give RL its two gradients.
 SMALL = [
-  "--config.av.steps=12",
-  "--config.ar.steps=12",
-  "--config.rl.steps=6",
-  "--config.rl.ar_steps=1",
-  "--config.rl.group=2",
-  "--config.rl.length_cost=0.01",
-  "--config.rl.length_target=0",
+  *SHORT,
   "--config.rl.ar_teacher=0.25",
-  "--config.evaluation.rows=16",
-  "--config.checkpoint_every=100",
   "--config.data.shard_rows=4",
   "--config.data.chunk_rows=4",
 ]
