@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nla_jax.autoencoder.text import encode, well_formed
+from nla_jax.autoencoder.text import encode, interpreted, well_formed
 from nla_jax.autoencoder.tokens import flagged_tokens, special_tokens
 from nla_jax.errors import NLAError
 from nla_jax.files import here
@@ -236,7 +236,9 @@ def _dated(template: str) -> str:
   return f"{macro}\n{template}"
 
 
-def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
+def render(
+  tokenizer, messages: Messages, *, reply: bool = False, at_most: int | None = None
+) -> list[int]:
   """Token ids of a conversation, as the tokenizer's chat template writes it.
 
   The template writes the BOS where there is one. Special-token strings inside the messages stay plain text.
@@ -245,6 +247,7 @@ def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
     tokenizer: with a chat template.
     messages: {"role", "content"} of each.
     reply: whether the assistant's next turn is begun.
+    at_most: ids that are wanted, from the first; None for all.
 
   Raises:
     NLAError: as `written`.
@@ -254,7 +257,7 @@ def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
   strings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
   found = [text for text in strings if any(text in one["content"] for one in messages)]
   if not found:
-    return _interpreted(tokenizer, written(tokenizer, messages, reply=reply))
+    return interpreted(tokenizer, written(tokenizer, messages, reply=reply), at_most)
 
   # 1. A fence on either side of each such string. Digits that are nowhere in the messages; see `_ASKED`.
   contents = "".join(one["content"] for one in messages)
@@ -270,13 +273,11 @@ def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
   # 2. A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
   ids = []
   for i, piece in enumerate(pieces):
-    ids += encode(tokenizer, piece) if i % 2 == 1 else _interpreted(tokenizer, piece)
+    left = None if at_most is None else at_most - len(ids)
+    if left == 0:
+      break
+    ids += encode(tokenizer, piece)[:left] if i % 2 == 1 else interpreted(tokenizer, piece, left)
   return ids
-
-
-def _interpreted(tokenizer, text: str) -> list[int]:
-  """Ids of what a template wrote, its special tokens among them."""
-  return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def opening(tokenizer) -> list[int]:
@@ -330,8 +331,8 @@ def close_of_turn(tokenizer, ends: Sequence[int] = ()) -> tuple[int, ...]:
 
 def _behind(tokenizer, tail: str) -> list[int]:
   """Ids of what stands behind an answer, judged there: some tokenizers put a blank before every text."""
-  before, whole = (_interpreted(tokenizer, text) for text in (">", f">{tail}"))
-  return whole[len(before) :] if whole[: len(before)] == before else _interpreted(tokenizer, tail)
+  before, whole = (interpreted(tokenizer, text) for text in (">", f">{tail}"))
+  return whole[len(before) :] if whole[: len(before)] == before else interpreted(tokenizer, tail)
 
 
 def _endings(tokenizer, ends: Sequence[int]) -> tuple[set[int], set[int]]:
