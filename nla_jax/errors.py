@@ -3,3 +3,13 @@
 
 class NLAError(Exception):
   """A mistake that the caller can mend. `nla` prints its message as one line and exits with status 2."""
+
+
+def shown(value: object, length: int = 40) -> str:
+  """What was given, for a message: the value on one line, and not more of it than `length` characters."""
+  try:
+    text = " ".join(repr(value).split())
+  except Exception:
+    # Whatever its class does wrong, and whatever is nested too deep: the type's name is enough.
+    return type(value).__name__
+  return text if len(text) <= length else text[:length] + "…"

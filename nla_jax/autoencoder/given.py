@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nla_jax.arrays import halved_to_one
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 
 _SEEDS = (-(2**31), 2**32 - 1)
 
@@ -141,7 +141,7 @@ def count(name: str, value: Any) -> int:
   """A number of things, 1 or more. Raises NLAError where it is none."""
   number = _integer(value)
   if number is None or number < 1:
-    raise NLAError(f"{name}={_shown(value)}: expected an integer of 1 or more")
+    raise NLAError(f"{name}={shown(value)}: expected an integer of 1 or more")
   return number
 
 
@@ -149,7 +149,7 @@ def seed(value: Any) -> int:
   """A seed of the draws. Raises NLAError where it is no integer of 32 bits."""
   number = _integer(value)
   if number is None or not _SEEDS[0] <= number <= _SEEDS[1]:
-    raise NLAError(f"seed={_shown(value)}: expected an integer below 2**32")
+    raise NLAError(f"seed={shown(value)}: expected an integer below 2**32")
   return number
 
 
@@ -197,14 +197,4 @@ def _integer(value: Any) -> int | None:
 
 def _named(value: Any) -> str:
   """A value and its type, in a message."""
-  return f"{type(value).__name__} {_shown(value)}"
-
-
-def _shown(value: Any, length: int = 40) -> str:
-  """A value in a message, on one line."""
-  try:
-    text = " ".join(repr(value).split())
-  except Exception:
-    # Whatever its class does wrong, its name is enough.
-    return type(value).__name__
-  return text if len(text) <= length else text[:length] + "…"
+  return f"{type(value).__name__} {shown(value)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nla_jax.autoencoder.text import well_formed
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 
 CONTENT = ("text", "messages")  # columns of which a row has one
 ROLES = ("system", "user", "assistant")
@@ -74,10 +74,10 @@ def document_of_row(row: dict, default_id: str, place: str) -> Document:
 def _name(row: dict, column: str, default: str, place: str) -> str:
   """What a row says in `column`; the default where that is nothing."""
   value = row.get(column)
-  if value is None or not str(value).strip():
-    return default
   if isinstance(value, (dict, list, bytes)):
     raise NLAError(f"{place} has {type(value).__name__} as {column!r}; give a string or a number")
+  if value is None or not str(value).strip():
+    return default
   return well_formed(str(value), f"the {column} of {place}")
 
 
@@ -95,7 +95,7 @@ def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
       )
     if one.get("role") not in ROLES:
       raise NLAError(
-        f"message {number} of {place} has the role {one.get('role')!r}; a role is one of {', '.join(ROLES)}"
+        f"message {number} of {place} has the role {shown(one.get('role'))}; a role is one of {', '.join(ROLES)}"
       )
     content = well_formed(one["content"], f"message {number} of {place}")
     messages.append({"role": one["role"], "content": content})
@@ -132,7 +132,9 @@ def stem(path: str) -> str:
 
 def repeated_id(source: str, name: str) -> NLAError:
   """Returns the error to raise where two documents have one id."""
-  return NLAError(f"the corpus {source} has the document id {name!r} twice; ids must be unique")
+  return NLAError(
+    f"the corpus {source} has the document id {shown(name)} twice; ids must be unique"
+  )
 
 
 def no_document(source: str) -> NLAError:
