@@ -17,7 +17,7 @@ from typing import Any
 
 from nla_jax.autoencoder.text import encode, interpreted, well_formed
 from nla_jax.autoencoder.tokens import flagged_tokens, special_tokens
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.files import here
 
 Messages = Sequence[Mapping[str, str]]
@@ -144,7 +144,7 @@ def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply:
     return found
   # jinja2's errors and Python's: a template can raise whatever its makers' program can.
   except Exception as error:
-    raise TemplateError(f"refuses what it is given: {_own_words(error)}") from error
+    raise TemplateError(f"refuses what it is given: {first_line(error)[:200]}") from error
   finally:
     random.setstate(drawing)
 
@@ -196,12 +196,6 @@ def _writes(
   except TemplateError:  # said where it is given the real messages
     return False
   return words in found and not re.search(rf"""text['"]\s*:\s*['"]{words}""", found)
-
-
-def _own_words(error: Exception) -> str:
-  """The first line of an error, or its kind where it says nothing."""
-  lines = str(error).strip().splitlines()
-  return lines[0][:200] if lines else type(error).__name__
 
 
 def _keeps(found: str, contents: Sequence[str], *, whole: bool) -> bool:

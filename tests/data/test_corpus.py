@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import sys
+import types
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,6 +125,29 @@ def test_a_hub_source_reads_a_local_folder_through_datasets(tmp_path):
   assert len({d.id for d in documents}) == 2
   with pytest.raises(NLAError, match="cannot be opened"):
     read_corpus(f"hf://{tmp_path}:nonsense")
+
+
+@pytest.mark.parametrize("error", [ConnectionError("gone\nfor good"), ValueError("")])
+@pytest.mark.parametrize("rows", [None, 0, 2])
+def test_whatever_a_hub_raises_is_one_line(rows, error, monkeypatch):
+  def load_dataset(name, subset, split, streaming):
+    if rows is None:
+      raise error
+    return Stream()
+
+  class Stream:
+    column_names = ("text",)
+
+    def __iter__(self):
+      yield from [{"text": f"text {i}"} for i in range(rows)]
+      raise error
+
+  found = types.SimpleNamespace(load_dataset=load_dataset, __spec__=True)
+  monkeypatch.setitem(sys.modules, "datasets", found)
+  place = "cannot be opened" if rows is None else f"cannot be read behind row {rows - 1}"
+  with pytest.raises(NLAError, match=f"hf://a/b {place}: {type(error).__name__}") as caught:
+    list(read_corpus("hf://a/b"))
+  assert "\n" not in str(caught.value)
 
 
 def test_a_text_file_gives_a_document_for_each_paragraph(tmp_path):
