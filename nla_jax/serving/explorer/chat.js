@@ -1,0 +1,107 @@
+// Talking with the target, pasting a conversation, and editing a message of it.
+
+import { byId, element, replace, visible } from "./dom.js";
+import { inputOf } from "./pasted.js";
+import { complete, isBusy, tokenize } from "./work.js";
+import { isTemplate, setInput, view } from "./view.js";
+
+const LENGTH = 128;  // tokens of a reply, where the server allows as many
+
+const EXAMPLE = { messages: [{ role: "user", content: "What is the capital of France, and which river runs through it?" }] };
+
+const length = () => Math.min(LENGTH, view.status.limits?.max_completion_tokens ?? LENGTH);
+
+/** Shows a new conversation, and its tokens when the server has named them. */
+export const read = async (input, open = false) => {
+  setInput(input, open);
+  await tokenize();
+};
+
+/** A reply as it is written, below the conversation. */
+const preview = () => {
+  const words = element("div", { class: "words", dir: "auto" }, "…");
+  byId("tokens").append(element("div", { class: "message writing" }, element("div", { class: "role" }, element("span", {}, view.input.messages ? "assistant" : "text")), words));
+  return (text) => {
+    words.textContent = visible(text);
+    words.scrollIntoView({ block: "nearest" });
+  };
+};
+
+/** Has the model answer; what it has said joins the conversation. */
+const answer = async (open = false) => {
+  const { input } = view;
+  const text = await complete(input, length(), preview(), open);
+  if (view.input !== input) return;
+  if (!input.messages) return read({ text: input.text + (text ?? "") });
+  const { messages } = input;
+  const last = messages.at(-1);
+  const longer = open ? [...messages.slice(0, -1), { ...last, content: last.content + (text ?? "") }] : [...messages, { role: "assistant", content: text ?? "" }];
+  return read(text ? { messages: longer } : input, open && !text);
+};
+
+const say = async (words) => {
+  const input = view.input?.messages || !view.input ? { messages: [...(view.input?.messages ?? []), { role: "user", content: words }] } : { text: view.input.text + words };
+  await read(input);
+  await answer();
+};
+
+/** Whether the send button, without words, lets the model go on. */
+const canGoOn = () => view.input && (view.input.text !== undefined || view.input.messages.length > 0);
+
+export const drawComposer = () => {
+  const words = byId("words").value;
+  const last = view.input?.messages?.at(-1)?.role;
+  byId("send").textContent = words.trim() || !canGoOn() ? "Send" : last === "assistant" || view.input.text !== undefined ? "Go on" : "Answer";
+  byId("send").disabled = isBusy() || (!words.trim() && !canGoOn());
+  byId("words").placeholder = view.input?.text !== undefined ? "Add to the text" : "Write to the model";
+  byId("welcome").hidden = byId("guide").hidden = Boolean(view.input);
+  byId("readbar").hidden = !view.tokens.length;
+};
+
+/** Edits a message in place. Saved, the conversation ends with it, and an answer is left open: it is then continued. */
+export const editMessage = (index) => {
+  const message = view.input.messages[index], answers = message.role === "assistant";
+  const group = [...byId("tokens").querySelectorAll(".message")].find((node) => node.contains(document.activeElement));
+  const area = element("textarea", { rows: "4", "aria-label": `Edit the message of ${message.role}`, dir: "auto" });
+  area.value = message.content;
+  const finish = (keepRest, guarded) => guarded(() => read({ messages: [...view.input.messages.slice(0, index), { ...message, content: area.value },
+    ...(keepRest ? view.input.messages.slice(index + 1) : [])] }, answers && !keepRest));
+  const last = index === view.input.messages.length - 1;
+  replace(group.querySelector(".words"), area, element("p", { class: "ends" },
+    element("button", { type: "button", onclick: () => view.redraw() }, "Cancel"),
+    last ? null : element("button", { type: "button", onclick: () => finish(true, view.guard) }, "Save"),
+    element("button", { type: "button", class: "primary", onclick: () => finish(false, view.guard) }, last ? "Save" : "Save and end here")));
+  area.focus();
+};
+
+const describePaste = () => {
+  const text = byId("pasted").value, found = inputOf(text);
+  byId("paste_use").disabled = !text.trim();
+  byId("paste_kind").textContent = !text.trim() ? "" : found.messages ? `a conversation of ${found.messages.length} messages: ${[...new Set(found.messages.map((one) => visible(one.role)))].join(", ")}`
+    : /^\s*[[{]/.test(text) ? "plain text (no conversation was found in this JSON)" : "plain text";
+};
+
+export const startChat = (guard) => {
+  const send = (event) => {
+    event?.preventDefault();
+    const words = byId("words").value;
+    if (byId("send").disabled) return;
+    byId("words").value = "";
+    guard(() => (words.trim() ? say(words) : answer(view.input.messages?.at(-1)?.role === "assistant")));
+  };
+  byId("composer").addEventListener("submit", send);
+  byId("words").addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event); });
+  byId("words").addEventListener("input", drawComposer);
+  byId("example").addEventListener("click", () => guard(async () => { await read(EXAMPLE); await answer(); }));
+  byId("fresh").addEventListener("click", () => { setInput(null); byId("words").focus(); });
+  byId("paste").addEventListener("click", () => { describePaste(); byId("paste_dialog").showModal(); });
+  byId("pasted").addEventListener("input", describePaste);
+  byId("paste_cancel").addEventListener("click", () => byId("paste_dialog").close());
+  byId("paste_use").addEventListener("click", () => {
+    byId("paste_dialog").close();
+    guard(() => read(inputOf(byId("pasted").value)));
+  });
+};
+
+/** Whether there is anything to choose while the template's tokens are hidden. */
+export const onlyTemplate = () => view.tokens.length > 0 && view.tokens.every(isTemplate);
