@@ -3,7 +3,10 @@
 import { byId, element, replace, visible } from "./dom.js";
 import { inputOf } from "./pasted.js";
 import { complete, isBusy, tokenize } from "./work.js";
+import { drawTokens } from "./tokens.js";
 import { isTemplate, setInput, view } from "./view.js";
+
+let guard = null;  // runs what the server may refuse
 
 const LENGTH = 128;  // tokens of a reply, where the server allows as many
 
@@ -42,35 +45,37 @@ const answer = async (open = false) => {
 const say = async (words) => {
   const input = view.input?.messages || !view.input ? { messages: [...(view.input?.messages ?? []), { role: "user", content: words }] } : { text: view.input.text + words };
   await read(input);
-  await answer();
+  if (canAnswer()) await answer();
 };
 
+/** Whether this server lets the whole target write; one that holds its first blocks alone cannot. */
+const canAnswer = () => view.status.completion_available !== false;
+
 /** Whether the send button, without words, lets the model go on. */
-const canGoOn = () => view.input && (view.input.text !== undefined || view.input.messages.length > 0);
+const canGoOn = () => canAnswer() && view.input && (view.input.text !== undefined || view.input.messages.length > 0);
 
 export const drawComposer = () => {
   const words = byId("words").value;
   const last = view.input?.messages?.at(-1)?.role;
   byId("send").textContent = words.trim() || !canGoOn() ? "Send" : last === "assistant" || view.input.text !== undefined ? "Go on" : "Answer";
   byId("send").disabled = isBusy() || (!words.trim() && !canGoOn());
-  byId("words").placeholder = view.input?.text !== undefined ? "Add to the text" : "Write to the model";
+  byId("words").placeholder = view.input?.text !== undefined ? "Add to the text" : canAnswer() ? "Write to the model" : "Add a message";
   byId("welcome").hidden = byId("guide").hidden = Boolean(view.input);
   byId("readbar").hidden = !view.tokens.length;
 };
 
 /** Edits a message in place. Saved, the conversation ends with it, and an answer is left open: it is then continued. */
-export const editMessage = (index) => {
+export const editMessage = (index, group) => {
   const message = view.input.messages[index], answers = message.role === "assistant";
-  const group = [...byId("tokens").querySelectorAll(".message")].find((node) => node.contains(document.activeElement));
   const area = element("textarea", { rows: "4", "aria-label": `Edit the message of ${message.role}`, dir: "auto" });
   area.value = message.content;
-  const finish = (keepRest, guarded) => guarded(() => read({ messages: [...view.input.messages.slice(0, index), { ...message, content: area.value },
+  const finish = (keepRest) => guard(() => read({ messages: [...view.input.messages.slice(0, index), { ...message, content: area.value },
     ...(keepRest ? view.input.messages.slice(index + 1) : [])] }, answers && !keepRest));
   const last = index === view.input.messages.length - 1;
   replace(group.querySelector(".words"), area, element("p", { class: "ends" },
-    element("button", { type: "button", onclick: () => view.redraw() }, "Cancel"),
-    last ? null : element("button", { type: "button", onclick: () => finish(true, view.guard) }, "Save"),
-    element("button", { type: "button", class: "primary", onclick: () => finish(false, view.guard) }, last ? "Save" : "Save and end here")));
+    element("button", { type: "button", onclick: () => drawTokens(editMessage) }, "Cancel"),
+    last ? null : element("button", { type: "button", onclick: () => finish(true) }, "Save"),
+    element("button", { type: "button", class: "primary", onclick: () => finish(false) }, last ? "Save" : "Save and end here")));
   area.focus();
 };
 
@@ -81,7 +86,8 @@ const describePaste = () => {
     : /^\s*[[{]/.test(text) ? "plain text (no conversation was found in this JSON)" : "plain text";
 };
 
-export const startChat = (guard) => {
+export const startChat = (guarded) => {
+  guard = guarded;
   const send = (event) => {
     event?.preventDefault();
     const words = byId("words").value;
@@ -92,7 +98,7 @@ export const startChat = (guard) => {
   byId("composer").addEventListener("submit", send);
   byId("words").addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event); });
   byId("words").addEventListener("input", drawComposer);
-  byId("example").addEventListener("click", () => guard(async () => { await read(EXAMPLE); await answer(); }));
+  byId("example").addEventListener("click", () => guard(async () => { await read(EXAMPLE); if (canAnswer()) await answer(); }));
   byId("fresh").addEventListener("click", () => { setInput(null); byId("words").focus(); });
   byId("paste").addEventListener("click", () => { describePaste(); byId("paste_dialog").showModal(); });
   byId("pasted").addEventListener("input", describePaste);

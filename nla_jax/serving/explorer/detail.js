@@ -24,11 +24,6 @@ export const warning = (sample) => {
   return confidence(fve) === "Low" ? `Low FVE: these words rebuild ${Math.round(fve * 100)} % of the activation's variance. Most of it is not in them.` : null;
 };
 
-/** A text in paragraphs, with its words marked. */
-export const prose = (text, markOf = () => null) => visible(text).trim().split(/\n\s*\n/).map((paragraph) =>
-  element("p", { dir: "auto" }, marked(paragraph, markOf).map((run) =>
-    run.mark ? element("mark", { class: run.mark }, run.text) : run.text)));
-
 const markSearched = (text) => {
   const query = view.query.trim().toLowerCase();
   if (!query) return [text];
@@ -41,13 +36,20 @@ const markSearched = (text) => {
   return [...runs, text.slice(from)];
 };
 
+/** A text in paragraphs, with its words marked: those that are searched, or else those that samples share. */
+export const prose = (text, markOf = () => null) => visible(text).trim().split(/\n\s*\n/).map((paragraph) => {
+  const searched = markSearched(paragraph);
+  return element("p", { dir: "auto" }, searched.length > 1 ? searched : marked(paragraph, markOf).map((run) =>
+    run.mark ? element("mark", { class: run.mark }, run.text) : run.text));
+});
+
 const sampleCard = (sample, index, count, markOf) => {
-  const name = count > 1 ? element("span", { class: "quiet" }, index ? `sample ${index + 1}` : "best sample") : null;
+  const name = count > 1 ? element("span", { class: "quiet" }, index ? `sample ${index + 1}` : "best") : null;
   const note = warning(sample);
   return element("article", { class: "sample" },
     element("header", {}, name, sample.text === null ? null : meter(sample.fve)),
     element("div", { class: "explanation" }, sample.text === null
-      ? element("p", { class: "missing" }, "The verbalizer's answer could not be read: " + visible(sample.reason ?? "no explanation in it"))
+      ? element("p", { class: "missing" }, "The verbalizer's answer is no explanation" + (sample.reason ? `: ${visible(sample.reason)}` : "."), sample.answer ? element("span", { class: "answer" }, visible(sample.answer)) : null)
       : prose(sample.text, markOf)),
     note && element("p", { class: "lownote" }, note));
 };
@@ -127,18 +129,25 @@ const actionsOf = (position, onSteer) => element("p", { class: "deeds" },
   element("button", { type: "button", onclick: onSteer }, "Edit and steer"),
   element("button", { type: "button", onclick: () => pin(position) }, view.pinned === position ? "Kept: now choose another" : "Compare"));
 
+/** Draws a part anew, and leaves the keyboard at the button where it was. */
+const redraw = (node, ...children) => {
+  const place = [...node.querySelectorAll("button")].indexOf(document.activeElement);
+  replace(node, ...children);
+  if (place >= 0) [...node.querySelectorAll("button")].at(place)?.focus({ preventScroll: true });
+};
+
 export const drawFocus = (onSteer) => {
   const { focus, pinned } = view;
-  if (focus === null || !chipAt(focus)) return replace(byId("focus"));
-  if (pinned !== null && pinned !== focus) return replace(byId("focus"), comparison(pinned, focus), actionsOf(focus, onSteer));
-  return replace(byId("focus"), positionCard(focus, { actions: actionsOf(focus, onSteer) }));
+  if (focus === null || !chipAt(focus)) return redraw(byId("focus"));
+  if (pinned !== null && pinned !== focus) return redraw(byId("focus"), comparison(pinned, focus), actionsOf(focus, onSteer));
+  return redraw(byId("focus"), positionCard(focus, { actions: actionsOf(focus, onSteer) }));
 };
 
 /** Every explanation so far, in the order of the tokens, as a list to go through. */
 export const drawAll = (goTo) => {
   const positions = [...view.readings.keys()].filter((one) => view.readings.get(one).state === "done").sort((a, b) => a - b);
-  if (positions.length < 2) return replace(byId("all"));
-  return replace(byId("all"), element("h2", {}, plural(positions.length, "explanation")),
+  if (positions.length < 2) return redraw(byId("all"));
+  return redraw(byId("all"), element("h2", {}, plural(positions.length, "explanation")),
     element("ol", { class: "list" }, positions.map((position) => {
       const sample = best(view.readings.get(position)), chip = chipAt(position);
       return element("li", {}, element("button", { type: "button", "aria-current": String(position === view.focus), onclick: () => goTo(chip) },

@@ -50,5 +50,6 @@ export const viewOf = async (hash) => {
   if (typeof input?.text !== "string" && !(Array.isArray(input?.messages) && input.messages.every(isMessage))) return null;
   const readings = (Array.isArray(found.readings) ? found.readings : []).filter(([position, reading]) =>
     Number.isInteger(position) && Array.isArray(reading?.samples) && reading.samples.length && reading.samples.every((one) => one && (one.text === null || typeof one.text === "string")));
-  return { ...found, input: input.messages ? { messages: input.messages } : { text: input.text }, readings };
+  const steered = Array.isArray(found.steered?.result?.arms) && Array.isArray(found.steered.result.unsteered?.continuations) ? found.steered : null;
+  return { ...found, steered, input: input.messages ? { messages: input.messages } : { text: input.text }, readings };
 };

@@ -35,12 +35,12 @@ const guard = async (act) => {
     return await act();
   } catch (error) {
     if (!(error instanceof Refusal)) console.error(error);
-    if (error.status === 401 || error.status === 403) { await askSecret(); return guard(act); }
+    if (error.status === 401 || (error.status === 403 && error.message.includes("X-SECRET-KEY"))) { await askSecret(); return guard(act); }
     const words = error.status === 429 ? "The server is busy with other requests." : error.message;
     notice(words, "bad", element("button", { type: "button", onclick: () => guard(act) }, "Try again"),
       element("button", { type: "button", "aria-label": "Dismiss", onclick: () => notice("") }, "×"));
   } finally {
-    drawComposer();
+    if (view.status) drawComposer();
   }
 };
 
@@ -119,6 +119,7 @@ const startSettings = () => {
   const limits = view.status.limits ?? {};
   if (limits.max_samples) byId("samples").max = limits.max_samples;
   if (limits.max_best_of) byId("best_of").max = limits.max_best_of;
+  if (Number.isFinite(view.status.temperature)) view.settings.temperature = view.status.temperature;
   for (const name of SETTINGS) byId(name).addEventListener("change", () => {
     const field = byId(name);
     view.settings[name] = Math.min(Number(field.max), Math.max(Number(field.min), Number(field.value) || Number(field.min)));
@@ -155,17 +156,16 @@ const drawStatus = () => {
   drawLegend();
 };
 
-const start = async () => {
-  view.guard = guard;
-  view.redraw = () => drawTokens(editMessage);
+const start = () => {
+  const redraw = () => drawTokens(editMessage);
   startSelection();
   startSearch();
   startSettings();
   startChat(guard);
   startSteering(guard);
   startDetail(() => openSteering(guard, true), (chip) => goTo(chip, false));
-  on("input", () => { closeSteering(); view.redraw(); drawComposer(); });
-  on("tokens", () => { if (onlyTemplate()) view.settings.template = true; showSettings(); view.redraw(); drawComposer(); });
+  on("input", () => { closeSteering(); redraw(); drawComposer(); });
+  on("tokens", () => { if (onlyTemplate()) view.settings.template = true; showSettings(); redraw(); drawComposer(); });
   on("busy", busy);
   on("any", keepLink);
   byId("explain").addEventListener("click", explainChosen);
@@ -176,10 +176,11 @@ const start = async () => {
   window.addEventListener("hashchange", () => guard(openLink));
   drawStatus();
   drawComposer();
-  await openLink();
 };
 
 guard(async () => {
   view.status = await status();
-  await start();
+  start();
+  // Its own try: a link that is refused is tried again without starting all parts again.
+  await guard(openLink);
 });

@@ -17,6 +17,7 @@ const show = () => {
   const found = matches(), place = found.indexOf(view.focus);
   setFound(found);
   byId("matches").textContent = view.query.trim() ? (found.length ? `${place + 1 || "–"} of ${found.length}` : "none") : "";
+  document.querySelector(".search").hidden = !view.readings.size;
   byId("previous").disabled = byId("next").disabled = !found.length;
 };
 

@@ -31,7 +31,7 @@ const messageNode = (index, chips, onEdit) => {
   const editable = view.input.messages?.[index] && typeof view.input.messages[index].content === "string";
   return element("div", { class: "message" + (only ? " template" : ""), role: "group", "aria-label": name },
     element("div", { class: "role" }, element("span", {}, name),
-      editable && element("button", { type: "button", class: "link edit", onclick: () => onEdit(index) }, "edit")),
+      editable && element("button", { type: "button", class: "link edit", onclick: (event) => onEdit(index, event.target.closest(".message")) }, "edit")),
     element("div", { class: "words" }, ...chips.map(chipNode)));
 };
 
@@ -85,9 +85,11 @@ export const marks = () => {
 export const context = (position, around = 60) => {
   const chip = chipAt(position);
   if (!chip) return null;
-  const joined = (chips) => chips.filter((one) => !isTemplate(one.token)).map((one) => one.text).join("");
-  const before = joined(view.chips.slice(Math.max(0, chip.at - around), chip.at)).slice(-around);
-  const after = joined(view.chips.slice(chip.at + 1, chip.at + around)).slice(0, around);
+  const near = (one) => !isTemplate(one.token) && one.token.message_index === chip.token.message_index;
+  // Characters, not halves of them.
+  const joined = (chips) => [...chips.filter(near).map((one) => one.text).join("")];
+  const before = joined(view.chips.slice(Math.max(0, chip.at - around), chip.at)).slice(-around).join("");
+  const after = joined(view.chips.slice(chip.at + 1, chip.at + around)).slice(0, around).join("");
   return element("p", { class: "context" }, glyphs(before), element("mark", {}, glyphs(chip.text) || "∅"),
     element("span", { class: "after" }, glyphs(after)));
 };

@@ -48,7 +48,9 @@ export const stream = async (path, body, onFrame, signal) => {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Refusal(0, "the connection broke before the answer was whole: is the server still running?");
+    });
     rest += (value ?? "").replaceAll("\r", "");
     const frames = rest.split("\n\n");
     rest = done ? "" : frames.pop();
@@ -60,6 +62,6 @@ export const stream = async (path, body, onFrame, signal) => {
       if (parsed.error) throw new Refusal(parsed.status ?? 500, sentence(parsed, response));
       onFrame(parsed);
     }
-    if (done) return;
+    if (done) throw new Refusal(0, "the answer ended before it was whole: try again");
   }
 };

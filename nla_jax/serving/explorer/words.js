@@ -62,5 +62,24 @@ export const difference = (before, after) => {
     else if (i < a.length && (j === b.length || longest[i + 1][j] >= longest[i][j + 1])) add("gone", a[i++]);
     else add("new", b[j++]);
   }
-  return runs;
+  return smooth(runs);
+};
+
+/** Joins changes that only a space or a mark parts: a phrase that was replaced reads as one change. */
+const smooth = (runs) => {
+  const joined = [];
+  runs.forEach((run, i) => {
+    const between = run.kind === "same" && i > 0 && i < runs.length - 1 && !/[\p{L}\p{N}]/u.test(run.text);
+    if (between) joined.push({ kind: "gone", text: run.text }, { kind: "new", text: run.text });
+    else joined.push(run);
+  });
+
+  const result = [];
+  for (let i = 0; i < joined.length;) {
+    if (joined[i].kind === "same") { result.push(joined[i++]); continue; }
+    const change = { gone: "", new: "" };
+    for (; i < joined.length && joined[i].kind !== "same"; i++) change[joined[i].kind] += joined[i].text;
+    for (const kind of ["gone", "new"]) if (change[kind]) result.push({ kind, text: change[kind] });
+  }
+  return result;
 };

@@ -1,6 +1,7 @@
 // What the page asks of the server: tokens, the model's reply, explanations. One request at a time.
 
 import { post, Refusal, stream } from "./wire.js";
+import { isNumber } from "./dom.js";
 import { chipsOf, tell, view } from "./view.js";
 
 let running = null;  // AbortController of the request that runs
@@ -63,8 +64,8 @@ export const complete = (input, length, onText, open = false) => run("The model 
 });
 
 const sampleOf = (one, baseline) => ({
-  text: one.text ?? one.description ?? null, reason: one.reason ?? null, cosine: one.cosine ?? one.cosine_similarity ?? null,
-  fve: typeof one.fve === "number" ? one.fve : typeof one.mse === "number" && baseline ? 1 - one.mse / baseline : null,
+  text: one.text ?? one.description ?? null, reason: one.reason ?? null, answer: one.text ? null : one.answer ?? null, cosine: one.cosine ?? one.cosine_similarity ?? null,
+  fve: typeof one.fve === "number" ? one.fve : baseline && isNumber(one.mse_nrm ?? one.mse) ? 1 - (one.mse_nrm ?? one.mse) / baseline : null,
 });
 
 /** A partial answer without the tag that the verbalizer begins it with; of several samples the first. */
