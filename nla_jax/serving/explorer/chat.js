@@ -6,11 +6,13 @@ import { complete, isBusy, tokenize } from "./work.js";
 import { drawTokens } from "./tokens.js";
 import { isTemplate, setInput, view } from "./view.js";
 
-let guard = null;  // runs what the server may refuse
+let guard = null; // runs what the server may refuse
 
-const LENGTH = 128;  // tokens of a reply, where the server allows as many
+const LENGTH = 128; // tokens of a reply, where the server allows as many
 
-const EXAMPLE = { messages: [{ role: "user", content: "What is the capital of France, and which river runs through it?" }] };
+const EXAMPLE = {
+  messages: [{ role: "user", content: "What is the capital of France, and which river runs through it?" }],
+};
 
 const length = () => Math.min(LENGTH, view.status.limits?.max_completion_tokens ?? LENGTH);
 
@@ -23,7 +25,14 @@ export const read = async (input, open = false) => {
 /** A reply as it is written, below the conversation. */
 const preview = () => {
   const words = element("div", { class: "words", dir: "auto" }, "…");
-  byId("tokens").append(element("div", { class: "message writing" }, element("div", { class: "role" }, element("span", {}, view.input.messages ? "assistant" : "text")), words));
+  byId("tokens").append(
+    element(
+      "div",
+      { class: "message writing" },
+      element("div", { class: "role" }, element("span", {}, view.input.messages ? "assistant" : "text")),
+      words,
+    ),
+  );
   return (text) => {
     words.textContent = visible(text);
     words.scrollIntoView({ block: "nearest" });
@@ -38,12 +47,17 @@ const answer = async (open = false) => {
   if (!input.messages) return read({ text: input.text + (text ?? "") });
   const { messages } = input;
   const last = messages.at(-1);
-  const longer = open ? [...messages.slice(0, -1), { ...last, content: last.content + (text ?? "") }] : [...messages, { role: "assistant", content: text ?? "" }];
+  const longer = open
+    ? [...messages.slice(0, -1), { ...last, content: last.content + (text ?? "") }]
+    : [...messages, { role: "assistant", content: text ?? "" }];
   return read(text ? { messages: longer } : input, open && !text);
 };
 
 const say = async (words) => {
-  const input = view.input?.messages || !view.input ? { messages: [...(view.input?.messages ?? []), { role: "user", content: words }] } : { text: view.input.text + words };
+  const input =
+    view.input?.messages || !view.input
+      ? { messages: [...(view.input?.messages ?? []), { role: "user", content: words }] }
+      : { text: view.input.text + words };
   await read(input);
   if (canAnswer()) await answer();
 };
@@ -52,38 +66,78 @@ const say = async (words) => {
 const canAnswer = () => view.status.completion_available !== false;
 
 /** Whether the send button, without words, lets the model go on. */
-const canGoOn = () => canAnswer() && view.input && (view.input.text !== undefined || view.input.messages.length > 0);
+const canGoOn = () =>
+  canAnswer() && view.input && (view.input.text !== undefined || view.input.messages.length > 0);
 
 export const drawComposer = () => {
   const words = byId("words").value;
   const last = view.input?.messages?.at(-1)?.role;
-  byId("send").textContent = words.trim() || !canGoOn() ? "Send" : last === "assistant" || view.input.text !== undefined ? "Go on" : "Answer";
+  byId("send").textContent =
+    words.trim() || !canGoOn()
+      ? "Send"
+      : last === "assistant" || view.input.text !== undefined
+        ? "Go on"
+        : "Answer";
   byId("send").disabled = isBusy() || (!words.trim() && !canGoOn());
-  byId("words").placeholder = view.input?.text !== undefined ? "Add to the text" : canAnswer() ? "Write to the model" : "Add a message";
+  byId("words").placeholder =
+    view.input?.text !== undefined ? "Add to the text" : canAnswer() ? "Write to the model" : "Add a message";
   byId("welcome").hidden = byId("guide").hidden = Boolean(view.input);
   byId("readbar").hidden = !view.tokens.length;
 };
 
 /** Edits a message in place. Saved, the conversation ends with it, and an answer is left open: it is then continued. */
 export const editMessage = (index, group) => {
-  const message = view.input.messages[index], answers = message.role === "assistant";
-  const area = element("textarea", { rows: "4", "aria-label": `Edit the message of ${message.role}`, dir: "auto" });
+  const message = view.input.messages[index];
+  const answers = message.role === "assistant";
+  const area = element("textarea", {
+    rows: "4",
+    "aria-label": `Edit the message of ${message.role}`,
+    dir: "auto",
+  });
   area.value = message.content;
-  const finish = (keepRest) => guard(() => read({ messages: [...view.input.messages.slice(0, index), { ...message, content: area.value },
-    ...(keepRest ? view.input.messages.slice(index + 1) : [])] }, answers && !keepRest));
+  const finish = (keepRest) =>
+    guard(() =>
+      read(
+        {
+          messages: [
+            ...view.input.messages.slice(0, index),
+            { ...message, content: area.value },
+            ...(keepRest ? view.input.messages.slice(index + 1) : []),
+          ],
+        },
+        answers && !keepRest,
+      ),
+    );
   const last = index === view.input.messages.length - 1;
-  replace(group.querySelector(".words"), area, element("p", { class: "ends" },
-    element("button", { type: "button", onclick: () => drawTokens(editMessage) }, "Cancel"),
-    last ? null : element("button", { type: "button", onclick: () => finish(true) }, "Save"),
-    element("button", { type: "button", class: "primary", onclick: () => finish(false) }, last ? "Save" : "Save and end here")));
+  replace(
+    group.querySelector(".words"),
+    area,
+    element(
+      "p",
+      { class: "ends" },
+      element("button", { type: "button", onclick: () => drawTokens(editMessage) }, "Cancel"),
+      last ? null : element("button", { type: "button", onclick: () => finish(true) }, "Save"),
+      element(
+        "button",
+        { type: "button", class: "primary", onclick: () => finish(false) },
+        last ? "Save" : "Save and end here",
+      ),
+    ),
+  );
   area.focus();
 };
 
 const describePaste = () => {
-  const text = byId("pasted").value, found = inputOf(text);
+  const text = byId("pasted").value;
+  const found = inputOf(text);
   byId("paste_use").disabled = !text.trim();
-  byId("paste_kind").textContent = !text.trim() ? "" : found.messages ? `a conversation of ${found.messages.length} messages: ${[...new Set(found.messages.map((one) => visible(one.role)))].join(", ")}`
-    : /^\s*[[{]/.test(text) ? "plain text (no conversation was found in this JSON)" : "plain text";
+  byId("paste_kind").textContent = !text.trim()
+    ? ""
+    : found.messages
+      ? `a conversation of ${found.messages.length} messages: ${[...new Set(found.messages.map((one) => visible(one.role)))].join(", ")}`
+      : /^\s*[[{]/.test(text)
+        ? "plain text (no conversation was found in this JSON)"
+        : "plain text";
 };
 
 export const startChat = (guarded) => {
@@ -96,11 +150,24 @@ export const startChat = (guarded) => {
     guard(() => (words.trim() ? say(words) : answer(view.input.messages?.at(-1)?.role === "assistant")));
   };
   byId("composer").addEventListener("submit", send);
-  byId("words").addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event); });
+  byId("words").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
+  });
   byId("words").addEventListener("input", drawComposer);
-  byId("example").addEventListener("click", () => guard(async () => { await read(EXAMPLE); if (canAnswer()) await answer(); }));
-  byId("fresh").addEventListener("click", () => { setInput(null); byId("words").focus(); });
-  byId("paste").addEventListener("click", () => { describePaste(); byId("paste_dialog").showModal(); });
+  byId("example").addEventListener("click", () =>
+    guard(async () => {
+      await read(EXAMPLE);
+      if (canAnswer()) await answer();
+    }),
+  );
+  byId("fresh").addEventListener("click", () => {
+    setInput(null);
+    byId("words").focus();
+  });
+  byId("paste").addEventListener("click", () => {
+    describePaste();
+    byId("paste_dialog").showModal();
+  });
   byId("pasted").addEventListener("input", describePaste);
   byId("paste_cancel").addEventListener("click", () => byId("paste_dialog").close());
   byId("paste_use").addEventListener("click", () => {

@@ -3,7 +3,8 @@
 const ROLES = { human: "user", gpt: "assistant", bot: "assistant", model: "assistant" };
 
 const messageOf = (one) => {
-  const role = one?.role ?? one?.from, content = one?.content ?? one?.value;
+  const role = one?.role ?? one?.from;
+  const content = one?.content ?? one?.value;
   if (typeof role !== "string" || (content === undefined && !one.tool_calls)) return null;
   return { ...(one.role ? one : {}), role: ROLES[role] ?? role, content: content ?? "" };
 };
@@ -16,7 +17,9 @@ export const inputOf = (text) => {
   } catch {
     return { text };
   }
-  const list = Array.isArray(parsed) ? parsed : parsed?.messages ?? parsed?.conversations ?? parsed?.conversation;
+  const list = Array.isArray(parsed)
+    ? parsed
+    : (parsed?.messages ?? parsed?.conversations ?? parsed?.conversation);
   if (!Array.isArray(list) || !list.length) return { text };
   const messages = list.map(messageOf);
   return messages.every(Boolean) ? { messages } : { text };

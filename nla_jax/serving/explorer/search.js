@@ -9,22 +9,33 @@ import { chipAt, on, tell, view } from "./view.js";
 export const matches = () => {
   const query = view.query.trim().toLowerCase();
   if (!query) return [];
-  return [...view.readings].filter(([, reading]) => reading.samples?.some((one) => (one.text ?? "").toLowerCase().includes(query)))
-    .map(([position]) => position).sort((a, b) => a - b);
+  return [...view.readings]
+    .filter(([, reading]) => reading.samples?.some((one) => (one.text ?? "").toLowerCase().includes(query)))
+    .map(([position]) => position)
+    .sort((a, b) => a - b);
 };
 
 const show = () => {
-  const found = matches(), place = found.indexOf(view.focus);
+  const found = matches();
+  const place = found.indexOf(view.focus);
   setFound(found);
-  byId("matches").textContent = view.query.trim() ? (found.length ? `${place + 1 || "–"} of ${found.length}` : "none") : "";
+  byId("matches").textContent = view.query.trim()
+    ? found.length
+      ? `${place + 1 || "–"} of ${found.length}`
+      : "none"
+    : "";
   document.querySelector(".search").hidden = !view.readings.size;
   byId("previous").disabled = byId("next").disabled = !found.length;
 };
 
 /** Goes to the next match after the position in focus, round the end; backwards with −1. */
 export const step = (direction) => {
-  const found = matches(), from = view.focus ?? (direction > 0 ? -1 : Infinity);
-  const next = direction > 0 ? found.find((one) => one > from) ?? found[0] : found.findLast((one) => one < from) ?? found.at(-1);
+  const found = matches();
+  const from = view.focus ?? (direction > 0 ? -1 : Infinity);
+  const next =
+    direction > 0
+      ? (found.find((one) => one > from) ?? found[0])
+      : (found.findLast((one) => one < from) ?? found.at(-1));
   if (next !== undefined) goTo(chipAt(next), false);
 };
 

@@ -4,8 +4,8 @@ import { byId } from "./dom.js";
 import { nodeOf } from "./tokens.js";
 import { chipAt, positionOf, setFocus, shownChips, tell, view } from "./view.js";
 
-let anchor = null;  // chip at which a span begins
-let drag = null;    // {kept} while the pointer is down
+let anchor = null; // chip at which a span begins
+let drag = null; // {kept} while the pointer is down
 
 const chipOf = (node) => view.chips[Number(node?.closest?.(".chip")?.dataset.at)];
 
@@ -17,11 +17,17 @@ const choose = (positions) => {
 /** Chooses the tokens shown from one chip to another, with those of `kept`. */
 const chooseSpan = (from, to, kept = []) => {
   const [low, high] = [Math.min(from.at, to.at), Math.max(from.at, to.at)];
-  choose([...kept, ...shownChips().filter((chip) => chip.at >= low && chip.at <= high).map(positionOf)]);
+  choose([
+    ...kept,
+    ...shownChips()
+      .filter((chip) => chip.at >= low && chip.at <= high)
+      .map(positionOf),
+  ]);
 };
 
 export const toggle = (chip) => {
-  const next = new Set(view.selected), had = chip.positions.some((position) => next.has(position));
+  const next = new Set(view.selected);
+  const had = chip.positions.some((position) => next.has(position));
   chip.positions.forEach((position) => next.delete(position));
   if (!had) next.add(positionOf(chip));
   choose(next);
@@ -65,7 +71,9 @@ const move = (event) => {
 const vertical = (from, down) => {
   const place = (chip) => nodeOf(chip).getClientRects()[0];
   const start = place(from);
-  let line = null, found = null, distance = Infinity;
+  let line = null;
+  let found = null;
+  let distance = Infinity;
   const chips = shownChips().filter((chip) => (down ? chip.at > from.at : chip.at < from.at));
   for (const chip of down ? chips : chips.reverse()) {
     const box = place(chip);
@@ -87,7 +95,8 @@ const target = (key, from, chips) => {
 };
 
 const keyDown = (event) => {
-  const chips = shownChips(), from = chipOf(event.target);
+  const chips = shownChips();
+  const from = chipOf(event.target);
   if (!from) return;
   if (["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) {
     const to = target(event.key, from, chips);
@@ -108,9 +117,15 @@ const keyDown = (event) => {
 
 /** Chooses by a word: "last", "assistant", "every" or "none". */
 export const chooseBy = (word) => {
-  const chips = shownChips(), content = chips.filter((chip) => chip.token.section === "content" || !chip.token.section);
+  const chips = shownChips();
+  const content = chips.filter((chip) => chip.token.section === "content" || !chip.token.section);
   const reply = content.filter((chip) => chip.token.role === "assistant");
-  const found = { last: chips.slice(-1), assistant: reply, every: content.filter((_, i) => i % 8 === 7), none: [] }[word];
+  const found = {
+    last: chips.slice(-1),
+    assistant: reply,
+    every: content.filter((_, i) => i % 8 === 7),
+    none: [],
+  }[word];
   choose(found.map(positionOf));
   if (found.length) goTo(found.at(-1), false);
 };
@@ -120,8 +135,10 @@ export const letGo = () => choose([]);
 /** The next explained token before or after the one in focus. */
 export const nextRead = (step) => {
   const read = [...view.readings.keys()].sort((a, b) => a - b);
-  const found = step > 0 ? read.find((position) => position > (view.focus ?? -1))
-    : read.findLast((position) => position < (view.focus ?? Infinity));
+  const found =
+    step > 0
+      ? read.find((position) => position > (view.focus ?? -1))
+      : read.findLast((position) => position < (view.focus ?? Infinity));
   goTo(chipAt(found ?? (step > 0 ? read[0] : read.at(-1))));
 };
 
@@ -130,8 +147,13 @@ export const startSelection = () => {
   tokens.addEventListener("pointerdown", press);
   tokens.addEventListener("pointermove", move);
   tokens.addEventListener("keydown", keyDown);
-  window.addEventListener("pointerup", () => { drag = null; });
-  window.addEventListener("pointercancel", () => { drag = null; });
-  document.querySelectorAll("[data-choose]").forEach((button) =>
-    button.addEventListener("click", () => chooseBy(button.dataset.choose)));
+  window.addEventListener("pointerup", () => {
+    drag = null;
+  });
+  window.addEventListener("pointercancel", () => {
+    drag = null;
+  });
+  document
+    .querySelectorAll("[data-choose]")
+    .forEach((button) => button.addEventListener("click", () => chooseBy(button.dataset.choose)));
 };

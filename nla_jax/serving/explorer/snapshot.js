@@ -2,17 +2,28 @@
 // the browser writes the markup, so that a hostile text stays a text.
 
 import { element, glyphs, isNumber, visible, written } from "./dom.js";
-import { positionCard } from "./detail.js";
-import { resultNode } from "./steering.js";
+import { positionCard } from "./reading.js";
+import { resultNode } from "./steered.js";
 import { best, isTemplate, positionOf, view } from "./view.js";
 
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 const chipNode = (chip) => {
-  const reading = view.readings.get(positionOf(chip)), fve = best(reading)?.fve, done = reading?.state === "done";
+  const reading = view.readings.get(positionOf(chip));
+  const fve = best(reading)?.fve;
+  const done = reading?.state === "done";
   const text = glyphs(chip.text) + (visible(chip.text).endsWith("\n") ? "\n" : "");
-  const classes = ["chip", isTemplate(chip.token) && "template", isNumber(fve) && "read", isNumber(fve) && fve < 0 && "below"].filter(Boolean).join(" ");
-  const node = done ? element("a", { class: classes, href: `#p${positionOf(chip)}`, title: "FVE " + written(fve) }, text) : element("span", { class: classes }, text);
+  const classes = [
+    "chip",
+    isTemplate(chip.token) && "template",
+    isNumber(fve) && "read",
+    isNumber(fve) && fve < 0 && "below",
+  ]
+    .filter(Boolean)
+    .join(" ");
+  const node = done
+    ? element("a", { class: classes, href: `#p${positionOf(chip)}`, title: "FVE " + written(fve) }, text)
+    : element("span", { class: classes }, text);
   if (isNumber(fve)) node.style.setProperty("--strength", Math.min(1, Math.abs(fve)).toFixed(2));
   return node;
 };
@@ -24,27 +35,61 @@ const conversation = () => {
     if (groups.length && groups.at(-1).index === index) groups.at(-1).chips.push(chip);
     else groups.push({ index, chips: [chip] });
   }
-  return groups.map(({ chips }) => element("div", { class: "message" }, element("div", { class: "role" }, chips[0].token.role ?? ""),
-    element("div", { class: "words" }, chips.map(chipNode))));
+  return groups.map(({ chips }) =>
+    element(
+      "div",
+      { class: "message" },
+      element("div", { class: "role" }, chips[0].token.role ?? ""),
+      element("div", { class: "words" }, chips.map(chipNode)),
+    ),
+  );
 };
 
 const copyOf = (id) => document.getElementById(id).cloneNode(true);
 
 const body = () => {
-  const done = [...view.readings].filter(([, reading]) => reading.state === "done").map(([position]) => position).sort((a, b) => a - b);
+  const done = [...view.readings]
+    .filter(([, reading]) => reading.state === "done")
+    .map(([position]) => position)
+    .sort((a, b) => a - b);
   const head = copyOf("subject");
   head.append(element("span", {}, "saved ", element("b", {}, new Date().toISOString().slice(0, 10))));
   return [
-    element("header", { class: "top" }, element("div", {}, element("p", { class: "overline" }, "Natural language autoencoder · a saved reading"), copyOf("model"), head)),
+    element(
+      "header",
+      { class: "top" },
+      element(
+        "div",
+        {},
+        element("p", { class: "overline" }, "Natural language autoencoder · a saved reading"),
+        copyOf("model"),
+        head,
+      ),
+    ),
     document.querySelector(".caution").cloneNode(true),
-    element("main", { class: "saved" }, element("section", { id: "conversation" }, element("div", { id: "tokens" }, conversation())),
-      element("section", { id: "detail" }, element("div", { class: "tools" }, copyOf("legend")),
+    element(
+      "main",
+      { class: "saved" },
+      element("section", { id: "conversation" }, element("div", { id: "tokens" }, conversation())),
+      element(
+        "section",
+        { id: "detail" },
+        element("div", { class: "tools" }, copyOf("legend")),
         done.map((position) => {
           const card = positionCard(position);
           card.id = `p${position}`;
           return card;
         }),
-        view.steered ? element("section", { class: "steering" }, element("h2", {}, `Steered at position ${view.steered.position}`), resultNode(view.steered.result)) : null)),
+        view.steered
+          ? element(
+              "section",
+              { class: "steering" },
+              element("h2", {}, `Steered at position ${view.steered.position}`),
+              resultNode(view.steered.result),
+            )
+          : null,
+      ),
+    ),
     element("footer", {}, "Made by nla_jax. One file, no network: it may be kept and sent as it is."),
   ];
 };

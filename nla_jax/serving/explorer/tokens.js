@@ -3,22 +3,43 @@
 import { byId, element, glyphs, plural, replace, visible, written } from "./dom.js";
 import { best, chipAt, isTemplate, on, positionOf, tell, view } from "./view.js";
 
-const nodes = [];  // of each chip, its element
+const nodes = []; // of each chip, its element
 
 export const nodeOf = (chip) => (chip ? nodes[chip.at] : undefined);
 
 /** What a chip is, in words: for a pointer that rests on it and for a screen reader. */
 const describe = (chip) => {
-  const { token } = chip, reading = view.readings.get(positionOf(chip)), fve = best(reading)?.fve;
-  return [`position ${chip.positions.join(", ")}`, token.role, isTemplate(token) ? token.section : null, token.channel,
-    chip.positions.length > 1 ? `${chip.positions.length} tokens share this character; the last one is read` : null,
-    reading?.state === "done" ? "FVE " + written(fve) : reading?.state ?? null].filter(Boolean).join(" · ");
+  const { token } = chip;
+  const reading = view.readings.get(positionOf(chip));
+  const fve = best(reading)?.fve;
+  return [
+    `position ${chip.positions.join(", ")}`,
+    token.role,
+    isTemplate(token) ? token.section : null,
+    token.channel,
+    chip.positions.length > 1
+      ? `${chip.positions.length} tokens share this character; the last one is read`
+      : null,
+    reading?.state === "done" ? "FVE " + written(fve) : (reading?.state ?? null),
+  ]
+    .filter(Boolean)
+    .join(" · ");
 };
 
 const chipNode = (chip) => {
-  const text = visible(chip.text), shown = glyphs(chip.text);
-  const node = element("span", { class: "chip" + (isTemplate(chip.token) ? " template" : ""), role: "option", tabindex: "-1",
-    "aria-selected": "false", "data-at": chip.at }, shown === "" ? "∅" : shown);
+  const text = visible(chip.text);
+  const shown = glyphs(chip.text);
+  const node = element(
+    "span",
+    {
+      class: "chip" + (isTemplate(chip.token) ? " template" : ""),
+      role: "option",
+      tabindex: "-1",
+      "aria-selected": "false",
+      "data-at": chip.at,
+    },
+    shown === "" ? "∅" : shown,
+  );
   // The glyph stands for the end of a line, and the line ends there too.
   if (text.endsWith("\n") || /^\n+$/.test(text)) node.append("\n");
   nodes[chip.at] = node;
@@ -26,13 +47,30 @@ const chipNode = (chip) => {
 };
 
 const messageNode = (index, chips, onEdit) => {
-  const { role } = chips[0].token, only = chips.every((chip) => isTemplate(chip.token));
+  const { role } = chips[0].token;
+  const only = chips.every((chip) => isTemplate(chip.token));
   const name = role ?? (view.input.messages ? "template" : "text");
   const editable = view.input.messages?.[index] && typeof view.input.messages[index].content === "string";
-  return element("div", { class: "message" + (only ? " template" : ""), role: "group", "aria-label": name },
-    element("div", { class: "role" }, element("span", {}, name),
-      editable && element("button", { type: "button", class: "link edit", onclick: (event) => onEdit(index, event.target.closest(".message")) }, "edit")),
-    element("div", { class: "words" }, ...chips.map(chipNode)));
+  return element(
+    "div",
+    { class: "message" + (only ? " template" : ""), role: "group", "aria-label": name },
+    element(
+      "div",
+      { class: "role" },
+      element("span", {}, name),
+      editable &&
+        element(
+          "button",
+          {
+            type: "button",
+            class: "link edit",
+            onclick: (event) => onEdit(index, event.target.closest(".message")),
+          },
+          "edit",
+        ),
+    ),
+    element("div", { class: "words" }, ...chips.map(chipNode)),
+  );
 };
 
 /** Draws all chips anew. `onEdit(index)` is called for a message that shall be edited. */
@@ -44,14 +82,19 @@ export const drawTokens = (onEdit) => {
     if (groups.length && groups.at(-1).index === index) groups.at(-1).chips.push(chip);
     else groups.push({ index, chips: [chip] });
   }
-  replace(byId("tokens"), groups.map(({ index, chips }) => messageNode(index, chips, onEdit)));
+  replace(
+    byId("tokens"),
+    groups.map(({ index, chips }) => messageNode(index, chips, onEdit)),
+  );
   byId("tokens").classList.toggle("plain", !view.input?.messages);
   marks();
 };
 
 /** Brings one chip's look up to date with its reading, the choice and the search. */
 const mark = (chip, matches) => {
-  const node = nodes[chip.at], reading = view.readings.get(positionOf(chip)), fve = best(reading)?.fve;
+  const node = nodes[chip.at];
+  const reading = view.readings.get(positionOf(chip));
+  const fve = best(reading)?.fve;
   const chosen = chip.positions.some((position) => view.selected.has(position));
   node.setAttribute("aria-selected", String(chosen));
   node.classList.toggle("focus", chip.positions.includes(view.focus));
@@ -66,7 +109,10 @@ const mark = (chip, matches) => {
 };
 
 let found = new Set();
-export const setFound = (positions) => { found = new Set(positions); marks(); };
+export const setFound = (positions) => {
+  found = new Set(positions);
+  marks();
+};
 
 /** Brings all chips up to date, and the one that the Tab key reaches. */
 export const marks = () => {
@@ -74,7 +120,9 @@ export const marks = () => {
   const hidden = !view.settings.template;
   byId("tokens").classList.toggle("hide", hidden);
   const home = chipAt(view.focus) ?? view.chips.find((chip) => !(hidden && isTemplate(chip.token)));
-  nodes.forEach((node) => { node.tabIndex = -1; });
+  nodes.forEach((node) => {
+    node.tabIndex = -1;
+  });
   if (home) nodes[home.at].tabIndex = 0;
   const count = view.selected.size;
   byId("chosen").textContent = count ? plural(count, "token") : "no tokens";
@@ -87,11 +135,25 @@ export const context = (position, around = 60) => {
   if (!chip) return null;
   const near = (one) => !isTemplate(one.token) && one.token.message_index === chip.token.message_index;
   // Characters, not halves of them.
-  const joined = (chips) => [...chips.filter(near).map((one) => one.text).join("")];
-  const before = joined(view.chips.slice(Math.max(0, chip.at - around), chip.at)).slice(-around).join("");
-  const after = joined(view.chips.slice(chip.at + 1, chip.at + around)).slice(0, around).join("");
-  return element("p", { class: "context" }, glyphs(before), element("mark", {}, glyphs(chip.text) || "∅"),
-    element("span", { class: "after" }, glyphs(after)));
+  const joined = (chips) => [
+    ...chips
+      .filter(near)
+      .map((one) => one.text)
+      .join(""),
+  ];
+  const before = joined(view.chips.slice(Math.max(0, chip.at - around), chip.at))
+    .slice(-around)
+    .join("");
+  const after = joined(view.chips.slice(chip.at + 1, chip.at + around))
+    .slice(0, around)
+    .join("");
+  return element(
+    "p",
+    { class: "context" },
+    glyphs(before),
+    element("mark", {}, glyphs(chip.text) || "∅"),
+    element("span", { class: "after" }, glyphs(after)),
+  );
 };
 
 on("selection focus", marks);

@@ -1,16 +1,16 @@
 // What the page shows, in one object, and the news of its changes. Everything else draws from here.
 
 export const view = {
-  status: null,       // of the server: model, layer, baseline, limits
-  input: null,        // {messages} or {text}: what is read
-  open: false,        // whether the last message is left open, so that the model continues it
-  tokens: [],         // as the server names them
-  chips: [],          // groups of tokens that share a character, in order
-  selected: new Set(),  // positions to explain next
-  focus: null,        // position whose explanation is shown
-  pinned: null,       // position kept beside it
-  readings: new Map(),  // by position: {state, partial, samples, norm, agreement, error}
-  steered: null,      // {position, request, result}: the last steering
+  status: null, // of the server: model, layer, baseline, limits
+  input: null, // {messages} or {text}: what is read
+  open: false, // whether the last message is left open, so that the model continues it
+  tokens: [], // as the server names them
+  chips: [], // groups of tokens that share a character, in order
+  selected: new Set(), // positions to explain next
+  focus: null, // position whose explanation is shown
+  pinned: null, // position kept beside it
+  readings: new Map(), // by position: {state, partial, samples, norm, agreement, error}
+  steered: null, // {position, request, result}: the last steering
   query: "",
   settings: { template: false, best_of: 4, samples: 1, temperature: 1 },
 };
@@ -18,7 +18,8 @@ export const view = {
 const heard = new EventTarget();
 
 /** Calls `act` after each change named: "input", "tokens", "selection", "focus", "reading", "query", "steered", "busy". */
-export const on = (names, act) => names.split(" ").forEach((name) => heard.addEventListener(name, (event) => act(event.detail)));
+export const on = (names, act) =>
+  names.split(" ").forEach((name) => heard.addEventListener(name, (event) => act(event.detail)));
 
 export const tell = (name, detail) => {
   heard.dispatchEvent(new CustomEvent(name, { detail }));
@@ -55,7 +56,16 @@ export const confidence = (fve) => {
 };
 
 export const setInput = (input, open = false) => {
-  Object.assign(view, { input, open, tokens: [], chips: [], selected: new Set(), focus: null, pinned: null, steered: null });
+  Object.assign(view, {
+    input,
+    open,
+    tokens: [],
+    chips: [],
+    selected: new Set(),
+    focus: null,
+    pinned: null,
+    steered: null,
+  });
   view.readings = new Map();
   tell("input");
 };

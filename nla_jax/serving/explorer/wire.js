@@ -14,8 +14,11 @@ export const keepSecret = (secret) => sessionStorage.setItem(SECRET, secret);
 
 const headers = () => {
   const secret = sessionStorage.getItem(SECRET);
-  return { "Content-Type": "application/json", Accept: "application/json, text/event-stream",
-    ...(secret ? { "X-SECRET-KEY": secret } : {}) };
+  return {
+    "Content-Type": "application/json",
+    Accept: "application/json, text/event-stream",
+    ...(secret ? { "X-SECRET-KEY": secret } : {}),
+  };
 };
 
 const sentence = (body, response) => {
@@ -49,13 +52,19 @@ export const stream = async (path, body, onFrame, signal) => {
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read().catch((error) => {
-      throw error.name === "AbortError" ? error : new Refusal(0, "the connection broke before the answer was whole: is the server still running?");
+      throw error.name === "AbortError"
+        ? error
+        : new Refusal(0, "the connection broke before the answer was whole: is the server still running?");
     });
     rest += (value ?? "").replaceAll("\r", "");
     const frames = rest.split("\n\n");
     rest = done ? "" : frames.pop();
     for (const frame of frames) {
-      const data = frame.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart()).join("\n");
+      const data = frame
+        .split("\n")
+        .filter((line) => line.startsWith("data:"))
+        .map((line) => line.slice(5).trimStart())
+        .join("\n");
       if (data === "[DONE]") return;
       if (!data) continue;
       const parsed = JSON.parse(data);

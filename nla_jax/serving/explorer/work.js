@@ -4,7 +4,7 @@ import { post, Refusal, stream } from "./wire.js";
 import { isNumber } from "./dom.js";
 import { chipsOf, tell, view } from "./view.js";
 
-let running = null;  // AbortController of the request that runs
+let running = null; // AbortController of the request that runs
 
 export const isBusy = () => running !== null;
 
@@ -29,7 +29,11 @@ export const run = async (what, act) => {
 export const inputBody = (input = view.input, open = view.open) => {
   if (!input.messages) return { text: input.text };
   const last = input.messages.at(-1)?.role === "assistant";
-  return { messages: input.messages, add_generation_prompt: !last, ...(open && last ? { continue_final_message: true } : {}) };
+  return {
+    messages: input.messages,
+    add_generation_prompt: !last,
+    ...(open && last ? { continue_final_message: true } : {}),
+  };
 };
 
 /** Asks for the tokens of what is read. */
@@ -43,33 +47,59 @@ export const tokenize = async () => {
 };
 
 /** The text of token frames: tokens that share a character write it once. */
-const spoken = (frames) => frames.filter((one) => !(one.fragment_index > 0)).map((one) => one.token).join("");
+const spoken = (frames) =>
+  frames
+    .filter((one) => !(one.fragment_index > 0))
+    .map((one) => one.token)
+    .join("");
 
 /** Has the model go on, after `input`; calls `onText` with what it has written so far, and returns all of it. */
-export const complete = (input, length, onText, open = false) => run("The model writes", async (signal) => {
-  let text = "", frames = [];
-  const body = { ...inputBody(input, open), completion_tokens: length, temperature: view.settings.temperature };
-  try {
-    await stream("completion", body, (frame) => {
-      if (frame.type === "token") {
-        frames = frames.concat(frame.tokens ?? frame.token_info ?? frame);
-        text = frame.text ?? spoken(frames);
-        onText(text);
-      }
-    }, signal);
-  } catch (error) {
-    if (error.name !== "AbortError") throw error;  // what was written before a stop is kept
-  }
-  return text;
-});
+export const complete = (input, length, onText, open = false) =>
+  run("The model writes", async (signal) => {
+    let text = "",
+      frames = [];
+    const body = {
+      ...inputBody(input, open),
+      completion_tokens: length,
+      temperature: view.settings.temperature,
+    };
+    try {
+      await stream(
+        "completion",
+        body,
+        (frame) => {
+          if (frame.type === "token") {
+            frames = frames.concat(frame.tokens ?? frame.token_info ?? frame);
+            text = frame.text ?? spoken(frames);
+            onText(text);
+          }
+        },
+        signal,
+      );
+    } catch (error) {
+      if (error.name !== "AbortError") throw error; // what was written before a stop is kept
+    }
+    return text;
+  });
 
 const sampleOf = (one, baseline) => ({
-  text: one.text ?? one.description ?? null, reason: one.reason ?? null, answer: one.text ? null : one.answer ?? null, cosine: one.cosine ?? one.cosine_similarity ?? null,
-  fve: typeof one.fve === "number" ? one.fve : baseline && isNumber(one.mse_nrm ?? one.mse) ? 1 - (one.mse_nrm ?? one.mse) / baseline : null,
+  text: one.text ?? one.description ?? null,
+  reason: one.reason ?? null,
+  answer: one.text ? null : (one.answer ?? null),
+  cosine: one.cosine ?? one.cosine_similarity ?? null,
+  fve:
+    typeof one.fve === "number"
+      ? one.fve
+      : baseline && isNumber(one.mse_nrm ?? one.mse)
+        ? 1 - (one.mse_nrm ?? one.mse) / baseline
+        : null,
 });
 
 /** A partial answer without the tag that the verbalizer begins it with; of several samples the first. */
-const written = (frame) => String(frame.text).replace(/^\s*<explanation>\s*/, "").replace(/<\/?[a-z]*$/, "");
+const written = (frame) =>
+  String(frame.text)
+    .replace(/^\s*<explanation>\s*/, "")
+    .replace(/<\/?[a-z]*$/, "");
 
 /** Takes one frame of a reading into the view; returns the position it is about, if it is finished. */
 const take = (frame) => {
@@ -82,15 +112,21 @@ const take = (frame) => {
     return null;
   }
   const samples = (frame.samples ?? [frame]).map((one) => sampleOf(one, view.status.baseline));
-  view.readings.set(frame.position, { state: "done", samples, norm: frame.norm ?? frame.l2_norm ?? null,
-    agreement: frame.agreement ?? null, best_of: reading.best_of });
+  view.readings.set(frame.position, {
+    state: "done",
+    samples,
+    norm: frame.norm ?? frame.l2_norm ?? null,
+    agreement: frame.agreement ?? null,
+    best_of: reading.best_of,
+  });
   tell("reading", frame.position);
   return frame.position;
 };
 
 /** Has the chosen positions explained; calls `onStep(done, total)`. Earlier explanations return where it is stopped. */
 export const explain = async (onStep) => {
-  const positions = [...view.selected].sort((a, b) => a - b), before = new Map(view.readings);
+  const positions = [...view.selected].sort((a, b) => a - b);
+  const before = new Map(view.readings);
   const { best_of, samples, temperature } = view.settings;
   for (const position of positions) view.readings.set(position, { state: "pending", partial: "", best_of });
   positions.forEach((position) => tell("reading", position));
@@ -99,8 +135,21 @@ export const explain = async (onStep) => {
   try {
     await run("Explaining", async (signal) => {
       for (let start = 0; start < positions.length; start += most) {
-        const body = { ...inputBody(), positions: positions.slice(start, start + most), best_of, samples, temperature };
-        await stream("read", body, (frame) => { if (take(frame) !== null) onStep(++done, positions.length); }, signal);
+        const body = {
+          ...inputBody(),
+          positions: positions.slice(start, start + most),
+          best_of,
+          samples,
+          temperature,
+        };
+        await stream(
+          "read",
+          body,
+          (frame) => {
+            if (take(frame) !== null) onStep(++done, positions.length);
+          },
+          signal,
+        );
       }
     });
   } finally {
@@ -114,4 +163,5 @@ export const explain = async (onStep) => {
 };
 
 /** Has the model continue with and without an edited explanation added to the activation. */
-export const steer = (request) => run("Steering", (signal) => post("steer", { ...inputBody(), ...request }, signal));
+export const steer = (request) =>
+  run("Steering", (signal) => post("steer", { ...inputBody(), ...request }, signal));
