@@ -99,7 +99,7 @@ const sampleOf = (one, baseline) => ({
 const written = (frame) =>
   String(frame.text)
     .replace(/^\s*<explanation>\s*/, "")
-    .replace(/<\/?[a-z]*$/, "");
+    .replace(/<\/explanation>[^]*$|<\/?[a-z]*$/, "");
 
 /** Takes one frame of a reading into the view; returns the position it is about, if it is finished. */
 const take = (frame) => {
