@@ -2,9 +2,10 @@
 
 import { byId, element, replace, visible } from "./dom.js";
 import { inputOf } from "./pasted.js";
+import { Refusal } from "./wire.js";
 import { complete, isBusy, tokenize } from "./work.js";
 import { drawTokens } from "./tokens.js";
-import { isTemplate, setInput, view } from "./view.js";
+import { isTemplate, setFocus, setInput, tell, view } from "./view.js";
 
 let guard = null; // runs what the server may refuse
 
@@ -16,10 +17,17 @@ const EXAMPLE = {
 
 const length = () => Math.min(LENGTH, view.status.limits?.max_completion_tokens ?? LENGTH);
 
-/** Shows a new conversation, and its tokens when the server has named them. */
+/** Shows a conversation and its tokens. Up to where it differs from the one before, what was explained stays. */
 export const read = async (input, open = false) => {
+  const { tokens, readings, focus } = view;
   setInput(input, open);
   await tokenize();
+  // Every token attends to those before it alone, so that a longer conversation leaves their activations as they were.
+  const differs = tokens.findIndex((token, i) => token.token_id !== view.tokens[i]?.token_id);
+  const same = differs < 0 ? tokens.length : differs;
+  view.readings = new Map([...readings].filter(([position]) => position < same));
+  tell("selection");
+  setFocus(focus !== null && focus < same ? focus : null);
 };
 
 /** A reply as it is written, below the conversation. */
@@ -44,13 +52,17 @@ const answer = async (open = false) => {
   const { input } = view;
   const text = await complete(input, length(), preview(), open);
   if (view.input !== input) return;
-  if (!input.messages) return read({ text: input.text + (text ?? "") });
-  const { messages } = input;
-  const last = messages.at(-1);
-  const longer = open
-    ? [...messages.slice(0, -1), { ...last, content: last.content + (text ?? "") }]
-    : [...messages, { role: "assistant", content: text ?? "" }];
-  return read(text ? { messages: longer } : input, open && !text);
+  if (!text) {
+    drawTokens(editMessage);
+    if (text === null) return;
+    throw new Refusal(0, "the model adds nothing: it takes this for the end");
+  }
+
+  if (!input.messages) return read({ text: input.text + text });
+  const last = input.messages.at(-1);
+  const before = open ? input.messages.slice(0, -1) : input.messages;
+  const said = { role: "assistant", content: text };
+  return read({ messages: [...before, open ? { ...last, content: last.content + text } : said] });
 };
 
 const say = async (words) => {

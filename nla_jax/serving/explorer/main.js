@@ -9,7 +9,7 @@ import { goTo, letGo, nextRead, startSelection } from "./select.js";
 import { savePage } from "./snapshot.js";
 import { closeSteering, openSteering, startSteering } from "./steering.js";
 import { drawTokens, showTemplate } from "./tokens.js";
-import { best, chipAt, on, setFocus, setInput, tell, view } from "./view.js";
+import { best, chipAt, on, setFocus, setInput, shownChips, tell, view } from "./view.js";
 import { keepSecret, Refusal, status } from "./wire.js";
 import { explain, isBusy, stop, tokenize } from "./work.js";
 
@@ -179,7 +179,7 @@ const KEYS = {
   s: () => best(view.readings.get(view.focus)) && openSteering(guard, true),
   "/": () => byId("query").focus(),
   "?": () => byId("keys_dialog").showModal(),
-  t: () => goTo(chipAt(view.focus) ?? view.chips[0]),
+  t: () => goTo(chipAt(view.focus) ?? shownChips()[0]),
   Escape: () => (isBusy() ? stop() : view.pinned !== null ? pin(null) : letGo()),
 };
 

@@ -1,6 +1,6 @@
 // Search in explanations, with the previous and the next match.
 
-import { byId } from "./dom.js";
+import { byId, visible } from "./dom.js";
 import { goTo } from "./select.js";
 import { setFound } from "./tokens.js";
 import { chipAt, on, tell, view } from "./view.js";
@@ -10,7 +10,13 @@ export const matches = () => {
   const query = view.query.trim().toLowerCase();
   if (!query) return [];
   return [...view.readings]
-    .filter(([, reading]) => reading.samples?.some((one) => (one.text ?? "").toLowerCase().includes(query)))
+    .filter(([, reading]) =>
+      reading.samples?.some((one) =>
+        visible(one.text ?? "")
+          .toLowerCase()
+          .includes(query),
+      ),
+    )
     .map(([position]) => position)
     .sort((a, b) => a - b);
 };

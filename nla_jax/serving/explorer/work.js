@@ -46,53 +46,47 @@ export const tokenize = async () => {
   tell("tokens");
 };
 
-/** The text of token frames: tokens that share a character write it once. */
-const spoken = (frames) =>
-  frames
+/** The text of tokens: those that share a character write it once. */
+const spoken = (tokens) =>
+  tokens
     .filter((one) => !(one.fragment_index > 0))
     .map((one) => one.token)
     .join("");
 
-/** Has the model go on, after `input`; calls `onText` with what it has written so far, and returns all of it. */
+/** Has the model go on, after `input`; calls `onText` with what it has written so far, and returns all of it; null of a stop. */
 export const complete = (input, length, onText, open = false) =>
   run("The model writes", async (signal) => {
-    let text = "",
-      frames = [];
-    const body = {
-      ...inputBody(input, open),
-      completion_tokens: length,
-      temperature: view.settings.temperature,
+    const tokens = [];
+    const { temperature } = view.settings;
+    const body = { ...inputBody(input, open), completion_tokens: length, temperature };
+    const onFrame = (frame) => {
+      if (frame.type !== "token") return;
+      tokens.push(frame.token);
+      onText(spoken(tokens));
     };
+
     try {
-      await stream(
-        "completion",
-        body,
-        (frame) => {
-          if (frame.type === "token") {
-            frames = frames.concat(frame.tokens ?? frame.token_info ?? frame);
-            text = frame.text ?? spoken(frames);
-            onText(text);
-          }
-        },
-        signal,
-      );
+      await stream("completion", body, onFrame, signal);
     } catch (error) {
       if (error.name !== "AbortError") throw error; // what was written before a stop is kept
+      if (!tokens.length) return null;
     }
-    return text;
+    return spoken(tokens);
   });
+
+/** FVE of a sample: the server's own, or what its error makes of the baseline. */
+const fveOf = (one, baseline) => {
+  if (isNumber(one.fve)) return one.fve;
+  const mse = one.mse_nrm ?? one.mse;
+  return baseline && isNumber(mse) ? 1 - mse / baseline : null;
+};
 
 const sampleOf = (one, baseline) => ({
   text: one.text ?? one.description ?? null,
   reason: one.reason ?? null,
   answer: one.text ? null : (one.answer ?? null),
   cosine: one.cosine ?? one.cosine_similarity ?? null,
-  fve:
-    typeof one.fve === "number"
-      ? one.fve
-      : baseline && isNumber(one.mse_nrm ?? one.mse)
-        ? 1 - (one.mse_nrm ?? one.mse) / baseline
-        : null,
+  fve: fveOf(one, baseline),
 });
 
 /** A partial answer without the tag that the verbalizer begins it with; of several samples the first. */
