@@ -45,7 +45,9 @@ def main(arguments: list[str]) -> int:
     from nla_jax.serving.server import application
     from nla_jax.serving.service import Service
 
-    service = Service(Reader(nla, _name(options.nla), limits.rows), limits, secret)
+    reader = Reader(nla, _name(options.nla), limits.rows, whole=not options.no_completion)
+    reader.warm_up()
+    service = Service(reader, limits, secret)
 
     # 3. Requests, until a signal; what runs is finished.
     def started() -> None:
@@ -73,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
   parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
+  parser.add_argument(
+    "--no-completion",
+    action="store_true",
+    help="holds the target's blocks 0..K alone: less memory, but no /completion and no /steer",
+  )
   for name, what in _LIMITS.items():
     default = getattr(Limits, name)
     parser.add_argument(

@@ -252,6 +252,70 @@ def _draw(
   return Draw(1.0 if greedy else heat, greedy, cap, 1, 0 if greedy else seed)
 
 
+async def completion(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
+  """What the target writes after a text or a conversation."""
+  limits = service.limits
+  wanted = fields.integer(body, "completion_tokens", 16, 1, 2**31)
+  draw, stream = _draw(service, body), fields.flag(body, "stream", False)
+  # This API cuts what is too large here, where it refuses it elsewhere.
+  draw = draw._replace(max_new_tokens=min(wanted, limits.completion_tokens))
+  tokens = await _tokens(service, body)
+  prompt = _listed(body, tokens)
+  if stream:
+    return _completing(service, tokens, prompt, draw)
+
+  new, text = await _completed(service, tokens, draw)
+  return {**prompt, "tokens": [*prompt["tokens"], *new], "text": text}
+
+
+async def _completing(
+  service: Service, tokens: Tokens, prompt: Body, draw: Draw
+) -> AsyncIterator[bytes]:
+  yield answers.frame({"type": "prompt", **prompt})
+  new, text = await _completed(service, tokens, draw)
+  for one in new:
+    yield answers.frame({"type": "token", "token": one})
+  yield answers.frame({"type": "done", "text": text})
+  yield answers.END
+
+
+async def _completed(service: Service, tokens: Tokens, draw: Draw) -> tuple[list[Body], str]:
+  """The tokens that the target writes, and the whole text."""
+  ids = await service.device.call(lambda: service.reader.complete(tokens.ids, draw))
+  if not ids:
+    return [], tokens.text
+  written, found = await service.tokens(ids), []
+  # Of a conversation they are the assistant's words; a text has no roles.
+  spoken = _messages(tokens) > 0
+  whose = {"role": "assistant", "section": "content"} if spoken else {}
+  for i in range(len(written)):
+    place = {"position": len(tokens) + i}
+    found.append({**answers.token(written, i), "section": None, **whose, **place})
+  return found, tokens.text + written.text
+
+
+async def steer(service: Service, body: Body) -> Body:
+  """What the target writes once an explanation is edited, beside three controls; of our own."""
+  limits = service.limits
+  what, position = fields.conversation(body, limits), fields.position(body)
+  edit = fields.edit(body, limits.description_chars)
+  options = {
+    "strength": fields.strengths(body, (0.25, 0.5, 1.0), limits.strengths),
+    "words": fields.words(body, "words", limits.samples, limits.description_chars),
+    "tokens": fields.integer(body, "tokens", 24, 0, limits.completion_tokens),
+    "samples": fields.integer(body, "samples", 1, 1, limits.samples),
+    "best_of": fields.integer(body, "best_of", 4, 1, limits.best_of),
+    "seed": fields.integer(body, "seed", 0, 0, 2**32 - 1),
+  }
+  heat = fields.number(body, "temperature", 1.0, 0.0, 5.0)
+  greedy = fields.flag(body, "greedy", False) or heat == 0
+  options |= {"greedy": True} if greedy else {"temperature": heat}
+  for name in ("explanation", "where", "mode"):
+    if body.get(name) is not None:
+      options[name] = fields.text(body, name, limits.description_chars)
+  return await service.device.call(lambda: service.reader.steer(what, position, edit, options))
+
+
 HANDLERS = {
   "/explain": explain,
   "/describe": describe,
@@ -259,6 +323,8 @@ HANDLERS = {
   "/compare": compare,
   "/extract": extract,
   "/tokenize": tokenize,
+  "/completion": completion,
   "/read": read,
+  "/steer": steer,
   "/generate": generate.generate,
 }

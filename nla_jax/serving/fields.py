@@ -1,7 +1,7 @@
 """The fields of a request's body, each checked where it is taken out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,46 @@ def positions(body: Body, limits: Limits) -> list[int]:
   for one in given:
     if isinstance(one, bool) or not isinstance(one, int):
       raise wrong("positions", f"expected whole numbers, got {_shown(one)}")
+  return given
+
+
+def position(body: Body) -> int | str:
+  """One token: an index or a choice in words; the last where none is named."""
+  found = body.get("position", "last")
+  if isinstance(found, bool) or not isinstance(found, int | str):
+    raise wrong("position", f"expected an index or a choice such as 'last', got {_shown(found)}")
+  return found
+
+
+def strengths(body: Body, default: Sequence[float], most: int) -> list[float]:
+  """Finite numbers, at most `most`; one number counts as a list of it."""
+  given = body.get("strengths")
+  if given is None:
+    return list(default)
+  given = given if isinstance(given, list) else [given]
+  if not 1 <= len(given) <= most:
+    raise wrong("strengths", f"expected 1 to {most} numbers, got {len(given)}")
+  return [number({"strengths": one}, "strengths", 0.0, -1e3, 1e3) for one in given]
+
+
+def words(body: Body, field: str, most: int, chars: int) -> list[str]:
+  """A list of texts of at most `chars` characters, at most `most` of them."""
+  given = body.get(field)
+  if given is None:
+    return []
+  if not isinstance(given, list) or len(given) > most:
+    raise wrong(field, f"expected a list of at most {most} texts")
+  return [text({field: one}, field, chars) for one in given]
+
+
+def edit(body: Body, most: int) -> str | dict[str, str]:
+  """A whole new explanation, or words and what replaces them."""
+  given = body.get("edit")
+  if not isinstance(given, dict):
+    return text(body, "edit", most)
+  parts = [*given, *given.values()]
+  if not all(isinstance(one, str) for one in parts) or sum(map(len, parts)) > most:
+    raise wrong("edit", f"expected words and their replacements of at most {most:,} characters")
   return given
 
 

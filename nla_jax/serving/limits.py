@@ -36,6 +36,7 @@ class Limits:
     description_chars: of a text that the AR reads.
     samples: explanations of one position.
     best_of: draws of which one explanation is chosen.
+    strengths: at which one request steers.
     draws: of one request: positions times samples times best_of.
     concurrent: requests that are worked on at once; the next one is refused.
     rows: explanations that are sampled in one batch.
@@ -53,6 +54,7 @@ class Limits:
   description_chars: int = 8192
   samples: int = 16
   best_of: int = 16
+  strengths: int = 8
   draws: int = 2048
   concurrent: int = 8
   rows: int = 64

@@ -17,6 +17,7 @@ from nla_jax.models.parameters import transformer
 from nla_jax.models.products import from_bits
 from nla_jax.reading.reading import Reading
 from nla_jax.serving.device import Watch
+from nla_jax.serving.limits import RefusedError
 from nla_jax.version import VERSION
 
 
@@ -57,10 +58,11 @@ class Reader:
     nla: the pair.
     name: of the pair, as clients see it.
     rows: draws of one batch, at most.
+    whole: whether the whole target is loaded, so that it can write; without it, its blocks 0..K.
   """
 
-  def __init__(self, nla: NLA, name: str = "", rows: int = 64):
-    self.nla, self.name, self.rows = nla, name, rows
+  def __init__(self, nla: NLA, name: str = "", rows: int = 64, whole: bool = True):
+    self.nla, self.name, self.rows, self.whole = nla, name, rows, whole
     # Its own tokenizer: these are not safe where another thread encodes.
     tokenizer = copy.deepcopy(nla.pair.tokenizer)
     pair = dataclasses.replace(nla.pair, tokenizer=tokenizer)
@@ -102,10 +104,10 @@ class Reader:
       "source_model": self.nla.base or None,
       "d_model": self.width,
       "extraction_layer": self.layer,
-      "completion_available": False,
+      "completion_available": self.whole,
       "num_cuda_devices": sum(one.platform == "gpu" for one in jax.devices()),
       **{f"{part}_device": device.platform for part in ("source", "verbalizer", "reconstructor")},
-      "source_truncated": True,
+      "source_truncated": not self.whole,
       "baseline": self.baseline,
       "temperature": self.temperature,
       "max_new_tokens": self.max_new_tokens,
@@ -138,6 +140,33 @@ class Reader:
       max_new_tokens=self._cap(draw.max_new_tokens),
       **options,
     )
+
+  def warm_up(self) -> None:
+    """Loads the target and compiles what a first request would wait for. Raises NLAError where there is no target."""
+    tokens = self.tokens("a")
+    # The whole target first: its lower blocks then serve the activations.
+    if self.whole:
+      self.complete(tokens.ids, Draw(1.0, False, 1, 1, 0))
+    rows = [Row(vector, 0) for vector in self.activations(tokens.ids, [len(tokens) - 1])]
+    self.explain(rows, Draw(self.temperature, False, self.max_new_tokens, 1, 0), _unwatched)
+
+  def complete(self, ids: Sequence[int], draw: Draw) -> list[int]:
+    """What the target writes after a prompt. Raises RefusedError where it is not whole."""
+    self._require_whole()
+    options = {"greedy": True} if draw.greedy else {"temperature": draw.temperature}
+    options |= {"max_new_tokens": draw.max_new_tokens, "seed": draw.seed}
+    return self.nla.complete(ids, **options)[0]
+
+  def steer(self, what: Any, position: int | str, edit: Any, options: dict[str, Any]) -> dict:
+    """What steering did; see `NLA.steer`. Raises RefusedError where the target is not whole."""
+    self._require_whole()
+    return self.nla.steer(what, position, edit=edit, **options).to_json()
+
+  def _require_whole(self) -> None:
+    if not self.whole:
+      raise RefusedError(
+        503, "this server holds the target's lower blocks alone: start it without --no-completion"
+      )
 
   def _cap(self, wanted: int) -> int:
     """The largest cap up to `wanted` for which programs are compiled: the pair's own, or a power of two."""
@@ -176,6 +205,10 @@ def _prompt_embeddings(nla: NLA) -> np.ndarray:
   ids = np.array([*prompts.before, *prompts.after])
   rows = from_bits(transformer(nla.av_params)["embedding"][ids])
   return np.asarray(rows, np.float32) * architecture.embedding_scale
+
+
+def _unwatched(row: int, text: str) -> None:
+  pass
 
 
 def _error(one: Explanation) -> float:
