@@ -1,9 +1,9 @@
 """One thread that computes, and a queue in front of it.
 
-Requests hand in rows to explain, or one call that stands alone. The thread takes the oldest request, and with it rows of
-other requests of its kind, in turn, until a batch is full: a request of one row does not wait for one of hundreds. What
-it finds is posted to the event loop, where only the newest text of each row is kept, so that a client that reads slowly
-costs no memory.
+Requests hand in rows to explain, or one call that stands alone. The thread takes the oldest request, and with it rows
+of other requests of its kind, in turn, until a batch is full: a request of one row does not wait for one of hundreds.
+What it finds is posted to the event loop, where only the newest text of each row is kept, so that a client that reads
+slowly costs no memory.
 """
 
 import asyncio

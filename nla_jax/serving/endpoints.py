@@ -91,7 +91,9 @@ async def extract(service: Service, body: Body) -> Body:
   for i, activation in zip(places, found):
     head = answers.token(tokens, i)
     norm = float(np.linalg.norm(activation))
-    rows.append({**{key: head[key] for key in kept}, "activation": activation.tolist(), "l2_norm": norm})
+    rows.append(
+      {**{key: head[key] for key in kept}, "activation": activation.tolist(), "l2_norm": norm}
+    )
   return {"layer_index": service.reader.layer, "tokens": rows}
 
 

@@ -24,7 +24,8 @@ async def generate(service: Service, body: dict[str, Any]) -> Any:
   prompts, several = _prompts(body)
   if len(prompts) > service.limits.describe_batch:
     raise fields.wrong(
-      "input_embeds", f"{len(prompts)} prompts, and this server takes {service.limits.describe_batch}"
+      "input_embeds",
+      f"{len(prompts)} prompts, and this server takes {service.limits.describe_batch}",
     )
   own, slot = service.reader.prompt_embeddings()
   vectors = [_vector(prompt, own, slot) for prompt in prompts]
@@ -35,7 +36,10 @@ async def generate(service: Service, body: dict[str, Any]) -> Any:
   answered = [
     {
       "text": one.answer,
-      "meta_info": {"finish_reason": {"type": service.reader.ending(one)}, "prompt_tokens": len(own)},
+      "meta_info": {
+        "finish_reason": {"type": service.reader.ending(one)},
+        "prompt_tokens": len(own),
+      },
     }
     for one in found
   ]
@@ -62,8 +66,8 @@ def _vector(prompt: np.ndarray, own: np.ndarray, slot: int) -> np.ndarray:
   if prompt.shape != own.shape:
     raise RefusedError(
       400,
-      f"input_embeds is {list(prompt.shape)}, and this pair's prompt with its activation is {list(own.shape)}: send the "
-      "prompt of its sidecar",
+      f"input_embeds is {list(prompt.shape)}, and this pair's prompt with its activation is {list(own.shape)}: send "
+      "the prompt of its sidecar",
       "input_embeds",
     )
   if not np.isfinite(prompt).all() or not prompt[slot].any():
@@ -98,7 +102,12 @@ def _draw(service: Service, given: Any) -> Draw:
   # 1. Without an effect at these values, and refused at others.
   neutral = {"top_p": (1, 1.0), "top_k": (-1, 1), "min_p": (0, 0.0), "n": (1,)}
   neutral |= {f"{one}_penalty": (0, 0.0) for one in ("frequency", "presence")}
-  neutral |= {"repetition_penalty": (1, 1.0), "stop": ("", []), "stop_token_ids": ([],), "regex": ()}
+  neutral |= {
+    "repetition_penalty": (1, 1.0),
+    "stop": ("", []),
+    "stop_token_ids": ([],),
+    "regex": (),
+  }
   for name, values in neutral.items():
     value = params.get(name)
     if value is None or value in values or (heat == 0 and name in ("top_p", "min_p")):

@@ -169,9 +169,13 @@ class Reader:
       )
 
   def _cap(self, wanted: int) -> int:
-    """The largest cap up to `wanted` for which programs are compiled: the pair's own, or a power of two."""
-    powers = [2**i for i in range(wanted.bit_length())]
-    return max(one for one in (*powers, self.max_new_tokens) if one <= wanted)
+    """The largest cap up to `wanted` that programs are compiled for: the pair's own, or a power of two below it.
+
+    An answer beyond the pair's own cap is a failure in training, so nothing is lost with it.
+    """
+    if wanted >= self.max_new_tokens:
+      return self.max_new_tokens
+    return 2 ** (wanted.bit_length() - 1)
 
   def score(self, text: str, vector: np.ndarray) -> tuple[float, float]:
     """mse_nrm and cosine between an activation and what the AR rebuilds from a text."""

@@ -32,7 +32,9 @@ def secret_of(file: str | None) -> str | None:
       found = Path(here(file)).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
       reason = getattr(error, "strerror", None) or "it is not ASCII text"
-      raise NLAError(f"--secret-file={file} cannot be read ({reason}): expected a file with one line") from error
+      raise NLAError(
+        f"--secret-file={file} cannot be read ({reason}): expected a file with one line"
+      ) from error
   if found is None:
     return None
   if len(found) < _SHORTEST_SECRET or not found.isascii() or not found.isprintable():

@@ -98,7 +98,9 @@ class Service:
     return {
       "status": "ok",
       **self.reader.facts(),
-      **{f"max{one}" if "describe" in one else f"max_concurrent{one}": concurrent for one in places},
+      **{
+        f"max{one}" if "describe" in one else f"max_concurrent{one}": concurrent for one in places
+      },
       "source_max_concurrent": concurrent,
       "reconstructor_max_concurrent": concurrent,
       "in_progress": self._inside,

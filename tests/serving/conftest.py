@@ -2,20 +2,16 @@
 
 import pytest
 
-for part in ("starlette", "uvicorn", "httpx2"):
-  pytest.importorskip(part, reason=f"serving needs {part}: pip install 'nla_jax[serve,test]'")
-
-from starlette.testclient import TestClient
-from support.known_reader import KnownReader
-
-from nla_jax.serving.limits import Limits
-from nla_jax.serving.server import application
-from nla_jax.serving.service import Service
-
 
 @pytest.fixture
 def make_service():
   """Makes services with limits of a test's own; those are ended after it."""
+  # Imported here: a module of tests says that the extra is missing, and a conftest cannot.
+  from support.known_reader import KnownReader
+
+  from nla_jax.serving.limits import Limits
+  from nla_jax.serving.service import Service
+
   made = []
 
   def make(secret=None, **limits):
@@ -35,4 +31,8 @@ def service(make_service):
 
 @pytest.fixture
 def client(service):
+  from support.serving import TestClient
+
+  from nla_jax.serving.server import application
+
   return TestClient(application(service), raise_server_exceptions=False)

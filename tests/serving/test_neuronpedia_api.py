@@ -3,7 +3,7 @@
 import pytest
 from support import wire
 from support.known_reader import BASELINE, LAYER, WIDTH
-from support.serving import frames
+from support.serving import frames, posted, served
 
 CHAT = [
   {"role": "user", "content": "Say hi", "channel": None},
@@ -74,7 +74,9 @@ def test_tokens_know_their_message_and_section(client):
   found = answer(client, "/tokenize", add_generation_prompt=False)
   assert found["prompt_length"] == len(found["tokens"])
   assert "".join(one["token"] for one in found["tokens"]) == found["text"]
-  said = [one for one in found["tokens"] if one["message_index"] == 1 and one["section"] == "content"]
+  said = [
+    one for one in found["tokens"] if one["message_index"] == 1 and one["section"] == "content"
+  ]
   assert [one["token"] for one in said] == ["h", "i"]
   assert {(one["role"], one["channel"]) for one in said} == {("assistant", "final")}
 
@@ -107,7 +109,9 @@ def test_a_completion_goes_on_where_the_prompt_ends(client):
   found = answer(client, "/completion")
   new = found["tokens"][found["prompt_length"] :]
   assert found["text"].endswith("assistant\n😀!") and len(new) == 5
-  assert [one["position"] for one in new] == list(range(found["prompt_length"], len(found["tokens"])))
+  assert [one["position"] for one in new] == list(
+    range(found["prompt_length"], len(found["tokens"]))
+  )
   assert {(one["role"], one["section"]) for one in new} == {("assistant", "content")}
   # The number of tokens is cut to the limit, where other paths would refuse it.
   assert answer(client, "/completion", completion_tokens=10**6)["text"] == found["text"]
@@ -126,7 +130,9 @@ def test_explain_streams_what_is_written_and_then_each_result(client):
   assert found[0] == {"layer_index": LAYER, "total": 2, "prompt_length": 2}
   # Clients tell a partial answer from a result by its lack of a description.
   partial = [one for one, kind in zip(found, kinds) if kind == 1]
-  assert all("description" not in one and one["text"].startswith("<explanation>") for one in partial)
+  assert all(
+    "description" not in one and one["text"].startswith("<explanation>") for one in partial
+  )
 
   whole = answer(client, "/explain", positions=[0, -1])["results"]
   results = [one for one, kind in zip(found, kinds) if kind == 2]
@@ -134,8 +140,6 @@ def test_explain_streams_what_is_written_and_then_each_result(client):
 
 
 def test_partial_answers_come_before_the_result(make_service):
-  from support.serving import posted, served
-
   service = make_service()
   service.reader.gate.clear()
   with served(service) as port:

@@ -16,7 +16,7 @@ class KnownReader(Reader):
   """Explains a vector by the index of its largest number; an activation of the target is its token's id in unary.
 
   Attributes:
-    gate: while it is closed, every batch waits after its first words.
+    gate: while it is closed, every batch that has begun with it waits after its first words.
     batches: (rows, draw) of each batch that was begun.
     entered: set when a batch has begun.
   """
@@ -48,12 +48,14 @@ class KnownReader(Reader):
     return np.array([np.eye(WIDTH)[ids[i] % WIDTH] * 2 for i in positions], np.float32)
 
   def explain(self, rows, draw, watch):
+    # A test may close another gate for the batches after this one.
+    gate = self.gate
     self.batches.append((list(rows), draw))
     self.entered.set()
     while True:
       for i, row in enumerate(rows):
         watch(i, f"<explanation>\nunit {row.vector.argmax()}")
-      if self.gate.wait(0.01):
+      if gate.wait(0.01):
         break
     return [self.explained(row) for row in rows]
 

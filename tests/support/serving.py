@@ -1,11 +1,21 @@
-"""A server of a test on a port of its own, and a client that reads frames from the socket."""
+"""A server of a test on a port of its own, and clients of it.
+
+Importing this skips the module of tests that does, by name, where the extra `serve` or the test client is missing.
+"""
 
 import contextlib
 import http.client
 import json
 import threading
+import time
+
+import pytest
+
+for part in ("starlette", "uvicorn", "httpx2"):
+  pytest.importorskip(part, reason=f"serving needs {part}: pip install 'nla_jax[serve,test]'")
 
 import uvicorn
+from starlette.testclient import TestClient as TestClient
 
 from nla_jax.serving import run
 from nla_jax.serving.server import application
@@ -38,6 +48,14 @@ def posted(port: int, path: str, body, headers=()) -> http.client.HTTPResponse:
   response = connection.getresponse()
   response.connection = connection
   return response
+
+
+def until(condition, seconds: float = 10.0) -> None:
+  """Waits for a condition, and fails where it does not come about."""
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end, "it did not come about"
+    time.sleep(0.005)
 
 
 def frames(text: str) -> list:
