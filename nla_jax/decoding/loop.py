@@ -174,18 +174,36 @@ def begin(
   )
 
 
-def run(params: Any, state: State, draws: Draws, *, model: Decoder, sampling: Sampling) -> Rollout:
-  """All answers, from the state that `begin` left with room for the first of `sampling.cache_sizes`."""
+def run(
+  params: Any,
+  state: State,
+  draws: Draws,
+  *,
+  model: Decoder,
+  sampling: Sampling,
+  limit: int | None = None,
+) -> Rollout:
+  """All answers, from the state that `begin` left with room for the first of `sampling.cache_sizes`.
+
+  Args:
+    params: from `weights.py`.
+    state: of every answer's first token.
+    draws: as in `begin`.
+    model: as in `begin`.
+    sampling: as in `begin`.
+    limit: tokens after which no more are drawn, below the cap that programs are compiled for; None for the cap.
+  """
   sizes = sampling.cache_sizes
   prompt_length = state.cache.length - sizes[0]
   done = None  # answers of rows that were cut away
   for size in sizes:
     # 2. and 3. Tokens until every answer has ended or the cache, grown to `size` of them, is full.
     rows, state = state.token.shape[0], _grown(state, prompt_length + size)
+    until = size if limit is None else min(size, limit)
     state, going = decode(
-      params, state, draws.key, draws.temperature, size, model=model, sampling=sampling
+      params, state, draws.key, draws.temperature, until, model=model, sampling=sampling
     )
-    if size == sizes[-1] or not (going := int(sharding.fetch(going))):
+    if size == sizes[-1] or until == limit or not (going := int(sharding.fetch(going))):
       break
 
     # 4. Half of the rows, where no more go on; not on a mesh, where rows would have to move between devices.
