@@ -19,9 +19,14 @@ from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.errors import NLAError
 from nla_jax.models import target
 from nla_jax.models.architectures import Architecture
+from nla_jax.models.language_model import LanguageModel
 from nla_jax.models.lora import split
+from nla_jax.models.parameters import as_base
 from nla_jax.parallel import sharding
 from nla_jax.progress import say
+from nla_jax.reading.complete import Target, complete, drawing_of
+from nla_jax.reading.steer import STRENGTHS, options_of, steer
+from nla_jax.reading.steered import Steered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,7 @@ class NLA:
     ar_params: the AR's parameters.
     base: name of the base model, from which the target is loaded when text is read; empty where not known.
     baseline: variance of the normalised activations of its evaluation, for FVE; None where not known.
-    load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer), for `read`.
+    load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer, or of all with None).
     model_adapter: a LoRA of PEFT that `read` adds to the target, a directory; empty for none.
   """
 
@@ -64,7 +69,7 @@ class NLA:
   ar_params: Any
   base: str
   baseline: float | None = None
-  load_target: Callable[[str, int, str], tuple[Architecture, Any]] | None = None
+  load_target: Callable[[str, int | None, str], tuple[Architecture, Any]] | None = None
   model_adapter: str = ""
 
   def explain(
@@ -165,9 +170,65 @@ class NLA:
     )
     return self.explain(sharding.fetch(found.activations), **options)
 
+  def complete(self, prompt_ids: Sequence[int], *, steering=None, **drawing) -> list[list[int]]:
+    """What the whole target writes after a prompt: token ids of each sample, without the token that ended it.
+
+    Args:
+      prompt_ids: token ids.
+      steering: a `decoding.continuations.Steering` for the one prompt, or None.
+      drawing: `max_new_tokens`, `samples`, `greedy`, `temperature`, `seed`, as `reading.complete.Drawing` has them.
+
+    Raises:
+      NLAError: another option, a prompt that cannot be continued, or no base model to continue it with.
+    """
+    drawing = drawing_of(drawing)
+    return complete(self.whole_target, [prompt_ids], drawing, steering=steering).tokens[0]
+
+  def steer(
+    self, what, position="last", *, edit, strength=STRENGTHS, seed: int = 0, **options
+  ) -> Steered:
+    """What the target writes once the explanation of a position is edited, beside three controls.
+
+    Args:
+      what: a text, a conversation or token ids, which the target continues.
+      position: the token whose activation is explained; or several, see `where`.
+      edit: {"Paris": "Rome"}, words of the explanation and what replaces them; or a whole new explanation.
+      strength: α, the length of what is added in lengths of the residual; or several.
+      seed: of the explanation, of the controls and of the continuations.
+      options: `mode`, `where`, `tokens`, `samples`, `greedy`, `temperature`, `words`, `explanation`, `best_of`, as
+        `reading.steer.Options` has them.
+
+    Raises:
+      NLAError: an edit of a word that is not in the explanation or that changes nothing, no explanation at that
+        position, a position outside, another option, or no base model to steer.
+    """
+    return steer(self, what, position, edit, strength, seed, options_of(options))
+
+  @functools.cached_property
+  def whole_target(self) -> Target:
+    """The whole target, loaded when it is first asked for; what `read` loaded of it is given up."""
+    architecture, params = self._load(None)
+    if "base" not in params:
+      exact = self.pair.verbalizer.dtype == jnp.float32
+      params = {"base": params if exact else as_base(params)}
+
+    # Where the model's own files end a text and where its chat template ends a turn.
+    end = self.pair.tokenizer.eos_token_id
+    ends = self.pair.prompts.stop_ids
+    ends = ends if end is None or end in ends else (end, *ends)
+    self.__dict__.pop("_target", None)
+    return Target(LanguageModel(architecture, self.pair.verbalizer.dtype), params, ends)
+
   @functools.cached_property
   def _target(self) -> tuple[Architecture, Any]:
     """The target's architecture and its blocks 0..K, loaded when they are first asked for; see `target.read`."""
+    whole = self.__dict__.get("whole_target")
+    return (
+      self._load(self.pair.layer) if whole is None else (whole.model.architecture, whole.params)
+    )
+
+  def _load(self, layer: int | None) -> tuple[Architecture, Any]:
+    """The target's blocks 0..layer, or all of it. Raises NLAError where there is no base model."""
     # Of adapters the frozen base is the target, and it is here.
     _, base = split(self.av_params)
     if base is not None and not self.model_adapter:
@@ -178,7 +239,7 @@ class NLA:
         "the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
         "a folder, a .gguf file, package:NAME or a hub id"
       )
-    architecture, params = self.load_target(self.base, self.pair.layer, self.model_adapter)
+    architecture, params = self.load_target(self.base, layer, self.model_adapter)
     refuse_other_family(self.base, architecture, self.pair)
     return architecture, params
 
