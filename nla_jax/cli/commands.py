@@ -36,6 +36,11 @@ COMMANDS = {
     '--nla=PAIR "TEXT"',
     "what the target thinks at a token of a text, in words",
   ),
+  "steer": Command(
+    "steer",
+    '--nla=PAIR --edit=OLD=NEW "TEXT"',
+    "what the target writes once the explanation of a token is edited",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",

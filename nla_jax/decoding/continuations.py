@@ -16,7 +16,7 @@ import numpy as np
 from nla_jax.decoding import loop
 from nla_jax.decoding.loop import Draws, Rollout, Sampling, State
 from nla_jax.decoding.weights import decode_copy
-from nla_jax.models.cache import Cache, empty_cache
+from nla_jax.models.cache import Cache, empty_cache, repeated
 from nla_jax.models.injection import ADD, Injection
 from nla_jax.models.language_model import LanguageModel
 from nla_jax.models.lora import FROZEN, variables
@@ -99,6 +99,7 @@ def read_prompts(
   model: LanguageModel,
   steering: Steering | None = None,
   chunk: int = CHUNK,
+  shared: int = 0,
 ) -> Read:
   """Prompts in the cache, chunk after chunk.
 
@@ -108,23 +109,46 @@ def read_prompts(
     model: the language model.
     steering: vectors for the residual stream, or None.
     chunk: prompt tokens of one forward, at most.
+    shared: tokens that all prompts begin with and none is steered at, fewer than any has; they are read once.
   """
   if "base" in params:
     params, model = {"transformer": {}, **params}, model.clone(lora=FROZEN)
   else:
     params = {"transformer": params}
   params = decode_copy(params, model.dtype)
-  tokens, valid = padded(prompts, chunk)
-  slots = None if steering is None else _slots(steering, prompts, tokens.shape[1])
+  n, ends = len(prompts), [prompt[shared:] for prompt in prompts]
+  tokens, valid = padded(ends, chunk, _SHORTEST if not shared else 1)
+  slots = None
+  if steering is not None:
+    places = [[place - shared for place in one] for one in steering.positions]
+    slots = _slots(steering._replace(positions=places), ends, tokens.shape[1])
 
-  n, length = tokens.shape
-  hidden, cache = None, empty_cache(model.architecture, n, length, loop.cache_dtype(model.dtype))
-  for start in range(0, length, chunk):
-    part = slice(start, start + chunk)
+  # 1. What all of them begin with, as one row.
+  first = padded([prompts[0][:shared]], chunk) if shared else None
+  length = tokens.shape[1] + (first[0].shape[1] if shared else 0)
+  rows, dtype = 1 if shared else n, loop.cache_dtype(model.dtype)
+  cache = empty_cache(model.architecture, rows, length, dtype)
+  if shared:
+    for part in _chunks(first[0].shape[1], chunk):
+      both = sharding.shard_rows((first[0][:, part], first[1][:, part]))
+      _, cache = extend(params, *both, cache, None, model=model)
+    cache = _repeated(cache, n)
+
+  # 2. The rest of each.
+  for part in _chunks(tokens.shape[1], chunk):
     injection = None if slots is None else _injection(steering, slots[:, part])
-    rows = sharding.shard_rows((tokens[:, part], valid[:, part]))
-    hidden, cache = extend(params, *rows, cache, injection, model=model)
+    both = sharding.shard_rows((tokens[:, part], valid[:, part]))
+    hidden, cache = extend(params, *both, cache, injection, model=model)
   return Read(params, model, hidden, cache)
+
+
+def _chunks(length: int, chunk: int) -> list[slice]:
+  return [slice(start, start + chunk) for start in range(0, length, chunk)]
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _repeated(cache: Cache, n: int) -> Cache:
+  return repeated(cache, n)
 
 
 def continued(
@@ -169,13 +193,15 @@ def _next_logprobs(params: Any, hidden, *, dtype):
   return jax.nn.log_softmax(einsum("bd,vd->bv", hidden, matrix, dtype, "batch", "vocabulary"))
 
 
-def padded(prompts: Sequence[Sequence[int]], chunk: int = CHUNK) -> tuple[np.ndarray, np.ndarray]:
+def padded(
+  prompts: Sequence[Sequence[int]], chunk: int = CHUNK, shortest: int = _SHORTEST
+) -> tuple[np.ndarray, np.ndarray]:
   """Prompts as rows padded on the left: tokens [n, length] int32 and valid [n, length] bool.
 
-  The length is a power of two up to `chunk`, then a multiple of it.
+  The length is a power of two from `shortest` up to `chunk`, then a multiple of it.
   """
   longest = max(map(len, prompts))
-  length = _SHORTEST
+  length = shortest
   while length < min(longest, chunk):
     length *= 2
   length = min(length, chunk)

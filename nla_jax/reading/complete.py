@@ -130,9 +130,9 @@ def complete(
     rows = sharding.round_up_rows(next(size for size in ROWS if size >= n))
     index = start + np.minimum(np.arange(rows), n - 1)
     part = _rows(steering, index)
-    read = read_prompts(
-      target.params, [prompts[i] for i in index], model=target.model, steering=part
-    )
+    block = [prompts[i] for i in index]
+    begin = _beginning(block, part)
+    read = read_prompts(target.params, block, model=target.model, steering=part, shared=begin)
 
     if logprobs:
       found.append(next_logprobs(read)[:n])
@@ -188,6 +188,15 @@ def _written(
   ]
   several = streams.shape[1]
   return [answers[i * several : i * several + drawing.samples] for i in range(streams.shape[0])]
+
+
+def _beginning(prompts: Sequence[Sequence[int]], steering: Steering | None) -> int:
+  """How many tokens of one prompt that is steered in several ways come before every vector; 0 of other prompts."""
+  if steering is None or len(prompts) == 1:
+    return 0
+  if any(list(prompt) != list(prompts[0]) for prompt in prompts[1:]):
+    return 0
+  return min([len(prompts[0]) - 1, *(place for places in steering.positions for place in places)])
 
 
 def _streams(index: np.ndarray, samples: int, several: int) -> np.ndarray:

@@ -154,3 +154,21 @@ def test_a_limit_below_the_cap_cuts_answers_and_changes_none(model):
     cut = continued(read, draws, sampling=sampling, limit=limit)
     np.testing.assert_array_equal(cut.tokens[:, :limit], whole.tokens[:, :limit])
     assert cut.lengths.tolist() == [limit] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("shared", [1, 20, 36])
+@pytest.mark.parametrize("chunk", [8, 512])
+def test_what_prompts_begin_with_may_be_read_once(model, shared, chunk):
+  architecture, params = model
+  vectors = np.random.default_rng(7).normal(size=(2, 32)).astype(np.float32)
+  steering = Steering(vectors, [[36], []], 1, ADD, np.array([2.0, 1.0], np.float32), [True, False])
+  options = {"model": LanguageModel(architecture), "steering": steering}
+  prompts, draws = [PROMPTS[1]] * 2, Draws(jax.random.key(2), jnp.arange(2, dtype=jnp.int32))
+  sampling = Sampling(stop_ids=(NEVER,), max_new_tokens=NEW, greedy=True)
+  found = []
+  for n in (0, shared):
+    read = read_prompts(params, prompts, chunk=chunk, shared=n, **options)
+    answers = continued(read, draws, sampling=sampling, steering=steering)
+    found.append((next_logprobs(read), answers.tokens.tolist()))
+  np.testing.assert_allclose(found[1][0], found[0][0], atol=1e-4)
+  assert found[1][1] == found[0][1] and found[0][1][0] != found[0][1][1]
