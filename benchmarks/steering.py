@@ -8,8 +8,9 @@
    direct    at the last token, the known word becomes the twin's: the edited word is scored
    indirect  at the last token, the subject becomes the twin's ("France" -> "Italy"); "Rome" against "Paris" is scored
    subject   the same edit at the subject's own token
-3. Scored: the share of prompts where the twin's word becomes likelier than the known one, against α. The ceiling adds
-   the change between the target's true activations in the two prompts, as an AR without error would.
+3. Scored against α: the share of prompts where the twin's word becomes likelier than the known one, and where it
+   becomes the likeliest of all. The ceiling adds the change between the target's true activations in the two prompts,
+   as an AR without error would.
 
 `--explanations=teacher` edits what the readout teacher writes, in the format that a pair was trained on, so that only
 the AR matters. Then PAIR may be a workdir whose AR alone is trained (`sft/ar`). Prompts whose explanation lacks a word
@@ -101,9 +102,9 @@ def checked_prompts(nla: NLA, limit: int | None) -> tuple[list[Prompt], int]:
     for prompt, twin in zip(members, members[1:] + members[:1]):
       prompt.twin = None if twin.token == prompt.token else twin
   kept = [prompt for prompt in kept if prompt.twin is not None]
-  # Every n-th, so that each family keeps its share.
-  step = max(len(kept) // limit, 1) if limit else 1
-  return kept[::step][:limit], len(prompts)
+  # Evenly, so that each family keeps its share.
+  chosen = np.linspace(0, len(kept) - 1, min(limit or len(kept), len(kept)))
+  return [kept[round(i)] for i in chosen], len(prompts)
 
 
 def position_of(prompt: Prompt, edit: str) -> int:
@@ -128,8 +129,12 @@ def edit_of(prompt: Prompt, edit: str) -> dict[str, str]:
   return {prompt.subject: prompt.twin.subject}
 
 
-def ceiling(nla: NLA, prompt: Prompt, edit: str, mode: str) -> dict[float, float]:
-  """{α: log p(twin's word) − log p(word)} with the true activations' change in the place of the AR's."""
+def ceiling(nla: NLA, prompt: Prompt, edit: str, mode: str) -> tuple[dict, dict]:
+  """With the true activations' change in the place of the AR's.
+
+  Returns:
+    {α: whether the twin's word is the likeliest} and {α: log p(twin's word) − log p(word)}.
+  """
   places = [position_of(one, edit) for one in (prompt, prompt.twin)]
   ids = [prompt.tokens.ids, prompt.twin.tokens.ids]
   own, other = (rows[0] for rows in nla.activations(ids, [[place] for place in places]))
@@ -146,7 +151,8 @@ def ceiling(nla: NLA, prompt: Prompt, edit: str, mode: str) -> dict[float, float
     np.array(strengths, np.float32),
   )
   found = complete(nla.whole_target, ids[:1] * n, SCORED, steering=steering, logprobs=True)
-  return dict(
+  tops = (found.logprobs.argmax(axis=1) == prompt.twin.token).tolist()
+  return dict(zip(strengths, tops)), dict(
     zip(
       strengths, map(float, found.logprobs[:, prompt.twin.token] - found.logprobs[:, prompt.token])
     )
@@ -189,7 +195,10 @@ def measure(nla: NLA, prompts: list[Prompt], edit: str, options, teacher) -> tup
       }
       for arm in ARMS
     }
-    effects[CEILING] = ceiling(nla, prompt, edit, options.mode)
+    tops = {
+      arm: {s: found.arm(arm, s).top.id == prompt.twin.token for s in strengths} for arm in ARMS
+    }
+    tops[CEILING], effects[CEILING] = ceiling(nla, prompt, edit, options.mode)
     about = {"family": prompt.family, "text": prompt.text, "explanation": found.explanation}
     rows.append(
       {
@@ -198,6 +207,7 @@ def measure(nla: NLA, prompts: list[Prompt], edit: str, options, teacher) -> tup
         "cosine": found.cosine,
         "before": before,
         "effects": effects,
+        "tops": tops,
       }
     )
   return rows, lacking
@@ -217,6 +227,7 @@ def summary(rows: list[dict]) -> dict[str, dict]:
       }
       found.setdefault(arm, {})[strength] = {
         "share": share.value,
+        "top": float(np.mean([row["tops"][arm][strength] for row in rows])),
         "ci95": share.ci95,
         "change": float(change.mean()),
         "families": by_family,
@@ -276,7 +287,7 @@ def main() -> None:
       continue
     found = summary(rows)
     results[edit] = {"n": len(rows), "lacking": lacking, "summary": found, "rows": rows}
-    for key in ("share", "change"):
+    for key in ("share", "top", "change"):
       print(f"\n{key}\n{table(found, key)}")
     curves = {MEANING[arm]: [(a, cell["share"]) for a, cell in found[arm].items()] for arm in ARMS}
     RESULTS.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.text import encode
 from nla_jax.autoencoder.tokens import refuse_beyond
+from nla_jax.decoding.weights import decode_copy
 from nla_jax.errors import NLAError
 from nla_jax.models import target
 from nla_jax.models.architectures import Architecture
@@ -208,16 +209,19 @@ class NLA:
   def whole_target(self) -> Target:
     """The whole target, loaded when it is first asked for; what `read` loaded of it is given up."""
     architecture, params = self._load(None)
+    dtype = self.pair.verbalizer.dtype
     if "base" not in params:
-      exact = self.pair.verbalizer.dtype == jnp.float32
-      params = {"base": params if exact else as_base(params)}
+      params = {"base": params if dtype == jnp.float32 else as_base(params)}
+    # Read where it lies, or copied here once into the type that products take, instead of at every call.
+    if not sharding.has_mesh():
+      params = {"base": decode_copy({"transformer": {}, **params}, dtype)["base"]}
 
     # Where the model's own files end a text and where its chat template ends a turn.
     end = self.pair.tokenizer.eos_token_id
     ends = self.pair.prompts.stop_ids
     ends = ends if end is None or end in ends else (end, *ends)
     self.__dict__.pop("_target", None)
-    return Target(LanguageModel(architecture, self.pair.verbalizer.dtype), params, ends)
+    return Target(LanguageModel(architecture, dtype), params, ends)
 
   @functools.cached_property
   def _target(self) -> tuple[Architecture, Any]:

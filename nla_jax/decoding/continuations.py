@@ -116,6 +116,7 @@ def read_prompts(
   else:
     params = {"transformer": params}
   params = decode_copy(params, model.dtype)
+  # Behind a shared beginning a single token is a common rest, and padding it would cost every row.
   n, ends = len(prompts), [prompt[shared:] for prompt in prompts]
   tokens, valid = padded(ends, chunk, _SHORTEST if not shared else 1)
   slots = None

@@ -122,6 +122,7 @@ def complete(
   """
   check_prompts(target, prompts, drawing.max_new_tokens)
   several = _power_of_two(drawing.samples)
+  # Each answer has a cache of its own, so many samples leave room for few prompts.
   limit = max([rows for rows in ROWS if rows * several <= _ANSWERS], default=1)
   tokens, found = [], []
   for start in range(0, len(prompts), limit):
@@ -151,6 +152,7 @@ def check_prompts(target: Target, prompts: Sequence[Sequence[int]], new_tokens: 
     if not len(prompt):
       raise NLAError(f"prompt {i} of {len(prompts)} is empty: give at least one token id")
     try:
+      # Tokens of numpy and JAX are taken as well.
       ids = [operator.index(one) for one in prompt]
     except TypeError:
       raise NLAError(
@@ -183,6 +185,7 @@ def _written(
   )
 
   fields = (rollout.tokens, rollout.lengths, rollout.finished)
+  # What ended an answer is none of its words.
   answers = [
     row[: n - done].tolist() for row, n, done in zip(*map(sharding.fetch, fields), strict=True)
   ]
@@ -194,6 +197,7 @@ def _beginning(prompts: Sequence[Sequence[int]], steering: Steering | None) -> i
   """How many tokens of one prompt that is steered in several ways come before every vector; 0 of other prompts."""
   if steering is None or len(prompts) == 1:
     return 0
+  # Prompts that merely begin alike are not read together: numbers would depend on what shares their batch.
   if any(list(prompt) != list(prompts[0]) for prompt in prompts[1:]):
     return 0
   return min([len(prompts[0]) - 1, *(place for places in steering.positions for place in places)])

@@ -31,6 +31,7 @@ def effect_chart(curves: Mapping[str, Points], label: str) -> str:
   low, high = min(0.0, *(y for _, y in every)), max(0.0, *(y for _, y in every))
   room = 0.06 * (high - low) or 0.5
   xs, ys = (min(0.0, *(x for x, _ in every)), max(x for x, _ in every)), (low - room, high + room)
+  # One strength of zero has no range.
   xs = xs if xs[1] > xs[0] else (xs[0], xs[0] + 1)
 
   def place(x: float, y: float) -> tuple[float, float]:
@@ -72,6 +73,7 @@ def _curve(points: Points, colour: str, strong: bool) -> list[str]:
   line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
   dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
   path = f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+  # A path of one point is invisible, and some renderers refuse it.
   return [path, *dots] if len(points) > 1 else dots
 
 

@@ -67,6 +67,7 @@ def arms_of(
   for (name, strength), logprobs, samples in zip(
     rows, completions.logprobs, completions.tokens, strict=True
   ):
+    # By probability: of log-probabilities the largest changes are those of tokens that nobody would ever write.
     change = np.exp(logprobs) - np.exp(before)
     order = np.argsort(change, kind="stable")
 
@@ -83,6 +84,7 @@ def arms_of(
         [decode(tokenizer, one) for one in samples],
         {word: float(logprobs[i]) for word, i in ids.items()},
         {word: float(logprobs[i] - before[i]) for word, i in ids.items()},
+        shown([logprobs.argmax()])[0],
         shown([i for i in order[::-1][:_SHOWN] if change[i] > 0]),
         shown([i for i in order[:_SHOWN] if change[i] < 0]),
         float(np.sum(np.exp(logprobs, dtype=np.float64) * (logprobs - before))),

@@ -109,6 +109,7 @@ def strengths_of(strength: Any, mode: str) -> list[float]:
   array = given.numbers(strength, "strength").astype(np.float64).reshape(-1)
   if not 0 < len(array) <= _MOST_STRENGTHS:
     raise NLAError(f"strength has {len(array)} values: expected 1 to {_MOST_STRENGTHS}")
+  # As the model will see it: what is finite in float64 may be infinite there.
   bad = [value for value in array.tolist() if not math.isfinite(np.float32(value))]
   if bad:
     raise NLAError(f"strength={bad[0]}: expected a finite number, such as 1.0")
@@ -132,6 +133,7 @@ def directions(reconstruct: Any, texts: Sequence[str], mode: str, seed: int) -> 
   Raises:
     NLAError: the AR rebuilds the same from two of them, so that there is no direction between them.
   """
+  # The AR is trained on directions alone: a difference of its raw outputs would hold that of two arbitrary norms.
   rebuilt = _unit(np.asarray(reconstruct(list(texts)), np.float64))
   original, changed, other = rebuilt
   random = np.random.default_rng(seed % 2**32).normal(size=original.shape)
@@ -143,6 +145,7 @@ def directions(reconstruct: Any, texts: Sequence[str], mode: str, seed: int) -> 
         )
     vectors = (changed - original, random, original, other - original)
   else:
+    # What replaces a residual is a reconstruction itself, so none of them can be zero.
     vectors = (changed, random, original, other)
   of = dict(zip((EDIT, RANDOM, UNEDITED, UNRELATED), _unit(np.stack(vectors)).astype(np.float32)))
   return Directions(of, float(original @ changed))
@@ -198,6 +201,7 @@ def steer(
 
 def _tokens(nla: Any, what: Any) -> Any:
   """The tokens that are continued: of a conversation, up to where the assistant goes on."""
+  # A user's words are answered, an assistant's go on.
   last = None
   if is_conversation(what):
     last = messages_of(what)[-1]["role"]
@@ -218,6 +222,7 @@ def _places(chosen: Sequence[int], where: str, length: int) -> list[int]:
 
 def _read(nla: Any, activation: Any, position: int, seed: int, options: Options) -> str:
   """The explanation at a position. Raises NLAError where the AV wrote none."""
+  # One draw would be a random explanation; one alone is better the likeliest.
   n = options.best_of
   (found,) = nla.explain(activation, best_of=n, seed=seed, greedy=n == 1)
   if found.text is None:

@@ -46,6 +46,7 @@ class Arm:
     continuations: one for each sample.
     words: {word: log-probability of its first token after the prompt, in nats}.
     changes: {word: how much that is above the unsteered model's}.
+    top: the likeliest token.
     rises: tokens whose probability rose most, first.
     falls: tokens whose probability fell most, first.
     kl: of the next token's distribution from the unsteered one's, in nats.
@@ -56,6 +57,7 @@ class Arm:
   continuations: list[str]
   words: dict[str, float]
   changes: dict[str, float]
+  top: NextToken
   rises: list[NextToken]
   falls: list[NextToken]
   kl: float
@@ -104,6 +106,7 @@ class Steered:
 
   def arm(self, name: str, strength: float | None = None) -> Arm:
     """The arm of that name, at the largest strength where none is given. Raises KeyError where there is none."""
+    # The strongest shows most clearly what a vector does.
     wanted = self.strengths[-1] if strength is None else strength
     for one in self.arms:
       if one.name == name and one.strength == wanted:
@@ -128,6 +131,7 @@ class Steered:
     Args:
       words: (towards, away), both scored; by default the first word that was edited in, and the one it replaced.
     """
+    # An edit's own words stand first: the new one, then the one that it replaced.
     words = tuple(words) or tuple(self.tokens)[:2]
     if len(words) == 2:
       curves = {MEANING[name]: self.effect(name, *words) for name in ARMS}
