@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from nla_jax.autoencoder.text import encode, well_formed
-from nla_jax.autoencoder.tokens import flagged_tokens, special_tokens
+from nla_jax.autoencoder.tokens import special_tokens
+from nla_jax.conversation.tokens import Piece
 from nla_jax.errors import NLAError
 from nla_jax.files import here
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 
 # The day that templates see: the one that Llama 3's own fall back on. A prompt must be the same on every day.
 _DATE = datetime.datetime(2024, 7, 26)
@@ -30,7 +31,7 @@ _ANOTHER = (
   "chat_template=…))"
 )
 # Digits have no case, are no blanks and no control characters, so templates that change those leave them alone.
-_ASKED, _ANSWERED = "7302946158", "4096127835"
+ASKED, ANSWERED = "7302946158", "4096127835"
 _ENOUGH = 12  # characters of an answer's end by which it is known
 
 
@@ -102,7 +103,7 @@ def template_hash(tokenizer) -> str:
   return hashlib.sha256(chosen_template(tokenizer).encode(errors="surrogatepass")).hexdigest()
 
 
-def written(tokenizer, messages: Messages, *, reply: bool = False) -> str:
+def written(tokenizer, messages: Messages, *, reply: bool = False, **options) -> str:
   """A conversation as the tokenizer's chat template writes it.
 
   Contents are given as texts, or as lists of parts where the template wants them so. The date is always the same.
@@ -111,12 +112,12 @@ def written(tokenizer, messages: Messages, *, reply: bool = False) -> str:
     tokenizer: with a chat template.
     messages: {"role", "content"} of each.
     reply: whether the assistant's next turn is begun.
+    options: further ones of transformers' `apply_chat_template`, such as `continue_final_message`.
 
   Raises:
     NLAError: the template raises, or writes none of the messages' words; with its own words, in one line.
   """
-  template = _dated(chosen_template(tokenizer))
-  found = _run(tokenizer, template, _formed(messages, _roles_of_parts(tokenizer, template)), reply)
+  found = unchecked(tokenizer, messages, reply=reply, **options)
 
   for role in ("user", "assistant"):
     said = [one["content"] for one in messages if one["role"] == role]
@@ -128,7 +129,16 @@ def written(tokenizer, messages: Messages, *, reply: bool = False) -> str:
   return found
 
 
-def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply: bool) -> str:
+def unchecked(tokenizer, messages: Messages, *, reply: bool = False, **options) -> str:
+  """As `written`, of messages whose words the template may leave out."""
+  template = _dated(chosen_template(tokenizer))
+  formed = _formed(messages, _roles_of_parts(tokenizer, template))
+  return _run(tokenizer, template, formed, reply, **options)
+
+
+def _run(
+  tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply: bool, **options
+) -> str:
   """What a template makes of messages, the same at every time. Raises TemplateError with its own words."""
   # jinja2 has a filter that draws: a prompt that was drawn would be another in every process.
   drawing = random.getstate()
@@ -139,6 +149,7 @@ def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply:
       chat_template=template,
       tokenize=False,
       add_generation_prompt=reply,
+      **options,
     )
     found.encode()  # half of a surrogate pair is in no vocabulary
     return found
@@ -152,7 +163,7 @@ def _run(tokenizer, template: str, messages: Sequence[Mapping[str, Any]], reply:
 def _formed(messages: Messages, of_parts: Collection[str]) -> list[dict[str, Any]]:
   """The messages, the contents of some roles as lists of one part."""
 
-  def content(one: Mapping[str, str]) -> str | list[dict[str, str]]:
+  def content(one: Mapping[str, Any]) -> str | list[dict[str, str]]:
     text = one["content"]
     return [{"type": "text", "text": text}] if one["role"] in of_parts else text
 
@@ -162,14 +173,14 @@ def _formed(messages: Messages, of_parts: Collection[str]) -> list[dict[str, Any
 @functools.lru_cache(maxsize=16)
 def _roles_of_parts(tokenizer, template: str) -> frozenset[str]:
   """The roles whose contents a template writes where they are lists of parts, and not where they are texts."""
-  user = {"role": "user", "content": _ASKED}
-  others = {role: {"role": role, "content": _ANSWERED} for role in ("system", "assistant")}
+  user = {"role": "user", "content": ASKED}
+  others = {role: {"role": role, "content": ANSWERED} for role in ("system", "assistant")}
 
   # 1. The user's, who speaks alone, or after a system's message where the template asks for one.
   found = frozenset()
   alone, after = [user], [others["system"], user]
   for form in ((), ("user",), ("system",), ("user", "system")):
-    if any(_writes(tokenizer, template, one, form, _ASKED) for one in (alone, after)):
+    if any(_writes(tokenizer, template, one, form, ASKED) for one in (alone, after)):
       found = frozenset({"user"} & set(form))
       break
 
@@ -179,7 +190,7 @@ def _roles_of_parts(tokenizer, template: str) -> frozenset[str]:
     ("assistant", [user, others["assistant"]]),
   ):
     plain, parts = (
-      _writes(tokenizer, template, conversation, form, _ANSWERED)
+      _writes(tokenizer, template, conversation, form, ANSWERED)
       for form in (found - {role}, found | {role})
     )
     if parts and not plain:
@@ -249,101 +260,45 @@ def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
   Raises:
     NLAError: as `written`.
   """
+  ids = []
+  for piece in pieces(tokenizer, messages, reply=reply):
+    ids += encode(tokenizer, piece.text) if piece.literal else interpreted(tokenizer, piece.text)
+  return ids
+
+
+def pieces(tokenizer, messages: Messages, *, reply: bool = False, **options) -> list[Piece]:
+  """A conversation as the chat template writes it, in pieces: what messages quote of special tokens is literal.
+
+  Args:
+    tokenizer: with a chat template.
+    messages: {"role", "content", …} of each.
+    reply: whether the assistant's next turn is begun.
+    options: as of `written`.
+
+  Raises:
+    NLAError: as `written`.
+  """
   for one in messages:
     well_formed(one["content"], f"what the {one['role']} says")
   strings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
   found = [text for text in strings if any(text in one["content"] for one in messages)]
   if not found:
-    return _interpreted(tokenizer, written(tokenizer, messages, reply=reply))
+    return [Piece(written(tokenizer, messages, reply=reply, **options))]
 
-  # 1. A fence on either side of each such string. Digits that are nowhere in the messages; see `_ASKED`.
+  # A fence on either side of each such string. Digits that are nowhere in the messages; see `ASKED`.
   contents = "".join(one["content"] for one in messages)
   fence = next(str(n) for n in itertools.count(8201746395) if str(n) not in contents)
   inside = re.compile(f"({'|'.join(map(re.escape, found))})")
   fenced = [
     {**one, "content": inside.sub(rf"{fence}\g<1>{fence}", one["content"])} for one in messages
   ]
-  pieces = written(tokenizer, fenced, reply=reply).split(fence)
-  if len(pieces) % 2 == 0:
+  parts = written(tokenizer, fenced, reply=reply, **options).split(fence)
+  if len(parts) % 2 == 0:
     raise TemplateError(f"cuts a message apart that holds {found[0]!r}")
-
-  # 2. A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
-  ids = []
-  for i, piece in enumerate(pieces):
-    ids += encode(tokenizer, piece) if i % 2 == 1 else _interpreted(tokenizer, piece)
-  return ids
+  # A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
+  return [Piece(part, literal=i % 2 == 1) for i, part in enumerate(parts)]
 
 
-def _interpreted(tokenizer, text: str) -> list[int]:
+def interpreted(tokenizer, text: str) -> list[int]:
   """Ids of what a template wrote, its special tokens among them."""
   return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def opening(tokenizer) -> list[int]:
-  """Token ids that the chat template writes before the first words of every conversation that a user begins.
-
-  Empty without a chat template.
-  """
-  if tokenizer.chat_template is None:
-    return []
-  # Words that begin otherwise, and that no template writes by itself.
-  words = (f"a {_ASKED}", f"Z {_ANSWERED}")
-  one, other = (render(tokenizer, [{"role": "user", "content": text}]) for text in words)
-  same = [first == second for first, second in zip(one, other)]
-  return one[: same.index(False)]
-
-
-def close_of_turn(tokenizer, ends: Sequence[int] = ()) -> tuple[int, ...]:
-  """Ids between an assistant's words and the end of its turn; the last of them ends it.
-
-  Args:
-    tokenizer: with a chat template.
-    ends: tokens that end a turn by the model's own files.
-
-  Raises:
-    NLAError: the template does not write an assistant's words, or nothing ends a turn.
-  """
-  # 1. What the template writes behind an assistant's words.
-  messages = [
-    {"role": "user", "content": _ASKED},
-    {"role": "assistant", "content": _ANSWERED},
-  ]
-  parts = written(tokenizer, messages).split(_ANSWERED)
-  if len(parts) != 2:
-    raise TemplateError(f"writes what an assistant says {len(parts) - 1} times, expected once")
-
-  # 2. Up to the first token that no words give. What a template writes behind it is never sampled.
-  ids = _behind(tokenizer, parts[1])
-  for ending in _endings(tokenizer, ends):
-    for index, token in enumerate(ids):
-      if token in ending:
-        return tuple(ids[: index + 1])
-
-  last = next((end for end in (tokenizer.eos_token_id, *ends) if end is not None), None)
-  if last is None:
-    raise NLAError(
-      "the chat template closes a turn without a special token and the tokenizer has no eos_token, so "
-      "sampling would never stop; give the tokenizer an eos_token"
-    )
-  return (*ids, last)
-
-
-def _behind(tokenizer, tail: str) -> list[int]:
-  """Ids of what stands behind an answer, judged there: some tokenizers put a blank before every text."""
-  before, whole = (_interpreted(tokenizer, text) for text in (">", f">{tail}"))
-  return whole[len(before) :] if whole[: len(before)] == before else _interpreted(tokenizer, tail)
-
-
-def _endings(tokenizer, ends: Sequence[int]) -> tuple[set[int], set[int]]:
-  """Tokens that end a turn where a template writes them: special ones and those of the files; else added ones."""
-  # A fine-tune often adds its "<|im_end|>" without the flag. Added blanks (Gemma has such) are words' own.
-  added = {token for token, one in tokenizer.added_tokens_decoder.items() if str(one).strip()}
-  unknown = {tokenizer.unk_token_id}
-  return (set(flagged_tokens(tokenizer)) | set(ends)) - unknown, added - unknown
-
-
-def stop_ids(tokenizer, close: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
-  """Every token at which sampling stops; the one that closes a turn comes last, and fills rows up."""
-  named: list[Any] = [*ends, tokenizer.eos_token_id]
-  others = [int(end) for end in dict.fromkeys(named) if end is not None and end != close[-1]]
-  return (*others, int(close[-1]))

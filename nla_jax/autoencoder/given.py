@@ -145,6 +145,30 @@ def count(name: str, value: Any) -> int:
   return number
 
 
+def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
+  """How answers are drawn: `greedy`, `temperature`, `max_new_tokens`; without those that are None.
+
+  Raises:
+    NLAError: another option, or a value that is none.
+  """
+  found = {key: value for key, value in options.items() if value is not None}
+  known = ("greedy", "temperature", "max_new_tokens")
+  unknown = next((key for key in found if key not in known), None)
+  if unknown is not None:
+    raise NLAError(f"{unknown}={_shown(found[unknown])}: expected one of {', '.join(known)}")
+  if "max_new_tokens" in found:
+    found["max_new_tokens"] = count("max_new_tokens", found["max_new_tokens"])
+
+  if "temperature" in found:
+    heat = found["temperature"]
+    if not _is_real(heat) or not 0 < heat < np.inf:
+      raise NLAError(
+        f"temperature={_shown(heat)}: expected a number above 0; for the likeliest words give greedy=True"
+      )
+    found["temperature"] = float(heat)
+  return found
+
+
 def seed(value: Any) -> int:
   """A seed of the draws. Raises NLAError where it is no integer of 32 bits."""
   number = _integer(value)
@@ -161,7 +185,9 @@ def positions(value: Any, length: int) -> list[int]:
   """
   given = [value] if _integer(value) is not None else value
   if isinstance(given, str | bytes | Mapping | Set) or not isinstance(given, Iterable):
-    raise NLAError(f"positions={_named(value)}: expected indices of tokens, such as [5, -1]")
+    raise NLAError(
+      f"positions={_named(value)}: expected indices of tokens such as [5, -1], or a choice such as 'last'"
+    )
 
   given = _listed(given, "positions")
   places = [_integer(one) for one in given]

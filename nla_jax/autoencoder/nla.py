@@ -3,52 +3,31 @@
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import given
 from nla_jax.autoencoder.answers import Answer, taken_plain
+from nla_jax.autoencoder.explanation import Explanation
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
-from nla_jax.autoencoder.text import encode
+from nla_jax.autoencoder.rows import row_batches
 from nla_jax.autoencoder.tokens import refuse_beyond
-from nla_jax.decoding.weights import decode_copy
+from nla_jax.conversation.positions import choose
+from nla_jax.conversation.tokens import Tokens
+from nla_jax.decoding.residuals import residuals
 from nla_jax.errors import NLAError
-from nla_jax.models import target
 from nla_jax.models.architectures import Architecture
-from nla_jax.models.language_model import LanguageModel
 from nla_jax.models.lora import split
-from nla_jax.models.parameters import as_base
-from nla_jax.parallel import sharding
 from nla_jax.progress import say
-from nla_jax.reading.complete import Target, complete, drawing_of
+from nla_jax.reading.complete import Target, complete, drawing_of, target_of
+from nla_jax.reading.inputs import is_several, tokens_of
+from nla_jax.reading.reading import Reading
 from nla_jax.reading.steer import STRENGTHS, options_of, steer
 from nla_jax.reading.steered import Steered
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-  """One explanation of one activation.
-
-  Attributes:
-    text: None where the AV's answer holds no explanation; `reason` says why.
-    cosine: between the activation and its reconstruction from the text alone; None without a text.
-    mse_nrm: 2(1 − cosine), in [0, 4]; None without a text.
-    fve: 1 − mse_nrm / baseline variance; None where the baseline is not known, or without a text.
-    answer: all that the AV wrote, with the tags.
-    reason: why there is no text; None where there is one.
-  """
-
-  text: str | None
-  cosine: float | None
-  mse_nrm: float | None
-  fve: float | None
-  answer: str = ""
-  reason: str | None = None
 
 
 @dataclasses.dataclass
@@ -74,7 +53,15 @@ class NLA:
   model_adapter: str = ""
 
   def explain(
-    self, activations, *, greedy: bool = False, seed: int = 0, batch: int = 64, best_of: int = 1
+    self,
+    activations,
+    *,
+    greedy: bool = False,
+    seed: int = 0,
+    batch: int = 64,
+    best_of: int = 1,
+    watch: Callable[[int, str], None] | None = None,
+    **options,
   ) -> list[Explanation]:
     """Explanations of raw activations [n, d_model], each judged by the AR.
 
@@ -82,36 +69,60 @@ class NLA:
       activations: an array of numpy, JAX or torch, or a list; only their directions matter.
       greedy: the likeliest words instead of a draw.
       seed: of the draws.
-      batch: activations explained at once.
+      batch: answers drawn at once, at most.
       best_of: draw so many and keep the one that the AR rebuilds best.
+      watch: called with a row and what its first draw says so far, every few tokens.
+      options: `temperature` of the draws and `max_new_tokens` of an answer, in place of the pair's own.
 
     Raises:
       NLAError: something that is no finite activations [n, d_model], or what the AR rebuilds is no direction.
     """
-    vectors = given.vectors(activations, self.pair.verbalizer.architecture.d_model)
-    best_of, batch = given.count("best_of", best_of), given.count("batch", batch)
-    seed = given.seed(seed)
-    if not len(vectors):
-      return []
+    best_of = given.count("best_of", best_of)
+    drawn = self._draw(
+      activations, (1, best_of), greedy=greedy, seed=seed, batch=batch, watch=watch, **options
+    )
+    return [one[0] for one in drawn]
 
-    # 1. Draw `best_of` explanations of each activation, adjacent.
-    repeated = np.repeat(vectors, best_of, axis=0)
-    batch, key = min(batch, len(repeated)), jax.random.key(seed)
-    answers, _ = self.pair.sample_answers(self.av_params, repeated, key, batch=batch, greedy=greedy)
+  def _draw(
+    self, activations, counts: tuple[int, int], *, seed: int, batch: int, watch=None, **options
+  ) -> list[list[Explanation]]:
+    """Samples of each activation, the one that the AR rebuilds best first; as `explain`.
+
+    `counts` has the samples, and the draws of which each is the best.
+    """
+    vectors = given.vectors(activations, self.pair.verbalizer.architecture.d_model)
+    batch, key = given.count("batch", batch), jax.random.key(given.seed(seed))
+    options = given.sampling(options)
+
+    # 1. Draw the explanations of each activation, adjacent.
+    n = counts[0] * counts[1]
+    repeated = np.repeat(vectors, n, axis=0)
+    answers: list[Answer] = []
+    for start, size in row_batches(len(repeated), batch):
+      if watch is not None:
+        options["watch"] = functools.partial(_show_first, watch, start, n)
+      rows = repeated[start : start + size]
+      found, _ = self.pair.sample_answers(
+        self.av_params, rows, key, batch=size, first=start, **options
+      )
+      answers += found
     if not self.pair.prompts.asks_for_tags:
       answers = list(map(taken_plain, answers))
     _warn_of_failures(answers)
 
     # 2. Judge each by what the AR rebuilds from it.
-    texts = [answer.explanation for answer in answers]
-    rebuilt = self.reconstruct(texts, batch=batch)
-    errors, cosines = np.asarray(mse_nrm(rebuilt, repeated)), np.asarray(cosine(rebuilt, repeated))
+    rebuilt = self.reconstruct([answer.explanation for answer in answers], batch=batch)
+    judged = []
+    for start, size in row_batches(len(repeated), batch):
+      found = slice(start, start + size)
+      judged += map(
+        self._explanation, answers[found], *_scores(rebuilt[found], repeated[found], size)
+      )
 
-    # 3. Keep the best of each activation's: no text is worse than any, whatever the AR makes of an empty one.
-    first = np.arange(len(vectors)) * best_of
-    judged = np.where([text is None for text in texts], np.inf, errors)
-    best = first + judged.reshape(-1, best_of).argmin(axis=1)
-    return [self._explanation(answers[i], cosines[i], errors[i]) for i in best]
+    # 3. Keep the best of each sample's draws. The order of all draws would not do: its second is better than a sample.
+    kept = [min(judged[i : i + counts[1]], key=_error) for i in range(0, len(judged), counts[1])]
+    groups = [kept[i : i + counts[0]] for i in range(0, len(kept), counts[0])]
+    return [sorted(group, key=_error) for group in groups]
 
   def _explanation(self, answer: Answer, similarity, error) -> Explanation:
     # What the AR makes of an empty text says nothing about the activation, and would look like a score.
@@ -134,42 +145,94 @@ class NLA:
       NLAError: something that is no list of texts, a text too long for the AR, or what is rebuilt is no direction.
     """
     texts, batch = given.texts(texts), given.count("batch", batch)
-    if not texts:
-      return np.zeros((0, self.pair.verbalizer.architecture.d_model), np.float32)
-    return self.pair.reconstruct(self.ar_params, texts, batch=batch)
+    found = [np.zeros((0, self.pair.verbalizer.architecture.d_model), np.float32)]
+    for start, size in row_batches(len(texts), batch):
+      found.append(self.pair.reconstruct(self.ar_params, texts[start : start + size], batch=size))
+    return np.concatenate(found)
 
-  def read(self, text: str, positions: int | Sequence[int] = (-1,), **options) -> list[Explanation]:
-    """What the target thinks at token positions of `text`.
+  def tokens(self, what, **options) -> Tokens:
+    """The tokens of a text, a conversation or ids, as the target sees them; see `reading.inputs.tokens_of`."""
+    return tokens_of(self.pair.tokenizer, what, **options)
+
+  def activations(
+    self, texts: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+  ) -> list[np.ndarray]:
+    """The target's activations at tokens of each text: float32 [positions, d_model] each.
 
     Args:
-      text: what the target reads.
-      positions: indices of its tokens, or one; negative ones count from the end.
-      options: as for `explain`.
+      texts: token ids of each.
+      positions: of each text, indices of its tokens.
 
     Raises:
-      NLAError: a position outside of the text, a text longer than the model was made for, or no base model to read
-        with.
+      NLAError: a text is longer than the model was made for, has an id that it does not know, or there is no base model
+        to read with.
     """
     # What can be wrong is said before the target is loaded, which may take minutes.
-    ids = encode(self.pair.tokenizer, given.text(text), special=True)
-    places = given.positions(positions, len(ids))
-    _check_length(ids, self.pair.verbalizer.architecture)
-    if not places:
-      return []
-
+    for ids in texts:
+      _check_length(ids, self.pair.verbalizer.architecture)
     architecture, params = self._target
-    _check_length(ids, architecture)
-    refuse_beyond(ids, architecture.vocab_size, "the text")
-    found = target.read(
-      params,
-      jnp.array([ids], jnp.int32),
-      jnp.zeros(len(places), jnp.int32),
-      jnp.array(places, jnp.int32),
-      architecture=architecture,
-      layer=self.pair.layer,
-      dtype=self.pair.verbalizer.dtype,
-    )
-    return self.explain(sharding.fetch(found.activations), **options)
+    for ids in texts:
+      _check_length(ids, architecture)
+      refuse_beyond(ids, architecture.vocab_size, "the text")
+    layer, dtype = self.pair.layer, self.pair.verbalizer.dtype
+    return residuals(params, texts, positions, architecture=architecture, layer=layer, dtype=dtype)
+
+  def read(
+    self,
+    what,
+    positions="last",
+    *,
+    best_of: int = 4,
+    samples: int = 1,
+    seed: int = 0,
+    batch: int = 64,
+    inputs: Mapping[str, Any] | None = None,
+    **options,
+  ) -> Reading | list[Reading]:
+    """What the target thinks at tokens of a text or a conversation, in words.
+
+    Args:
+      what: a text, a conversation (a list of messages), token ids, or a list of these, which share batches.
+      positions: an index of a token or several, negative ones from the end; or a choice in words such as "last",
+        "assistant", "every:10" or "text:Paris", see `conversation.positions`.
+      best_of: draws of which each explanation is the one that the AR rebuilds best.
+      samples: explanations of each position.
+      seed: of the draws, and of positions that are drawn.
+      batch: answers drawn at once, at most.
+      inputs: how a conversation is written: `reply`, `resume` and `thinking` of `tokens`.
+      options: `greedy`, `temperature`, `max_new_tokens`, as for `explain`.
+
+    Returns:
+      A reading; a list of them where `what` is a list of inputs.
+
+    Raises:
+      NLAError: what is read is none of these or the chat template refuses it, a position outside, an input longer than
+        the model was made for, or no base model to read with.
+    """
+    best_of, samples = given.count("best_of", best_of), given.count("samples", samples)
+    batch, seed = given.count("batch", batch), given.seed(seed)
+    options = given.sampling(options)
+
+    # 1. The tokens of each input, and which of them are read.
+    several = is_several(what)
+    tokens = [self.tokens(one, **(inputs or {})) for one in (what if several else [what])]
+    places = [choose(one, positions, seed=seed) for one in tokens]
+
+    # 2. What the target computes there, and the draws, of all inputs together.
+    found = self.activations([one.ids for one in tokens], places)
+    rows = np.concatenate(found)
+    drawn = self._draw(rows, (samples, best_of), seed=seed, batch=batch, **options)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1).tolist()
+
+    # 3. A reading of each input.
+    readings, start = [], 0
+    for of_input, chosen in zip(tokens, places, strict=True):
+      end = start + len(chosen)
+      here = slice(start, end)
+      about = (best_of, self.pair.layer, self.baseline, self.base)
+      readings.append(Reading(of_input, chosen, drawn[here], norms[here], *about))
+      start = end
+    return readings if several else readings[0]
 
   def complete(self, prompt_ids: Sequence[int], *, steering=None, **drawing) -> list[list[int]]:
     """What the whole target writes after a prompt: token ids of each sample, without the token that ended it.
@@ -182,54 +245,37 @@ class NLA:
     Raises:
       NLAError: another option, a prompt that cannot be continued, or no base model to continue it with.
     """
-    drawing = drawing_of(drawing)
-    return complete(self.whole_target, [prompt_ids], drawing, steering=steering).tokens[0]
+    how = drawing_of(drawing)
+    return complete(self.whole_target, [prompt_ids], how, steering=steering).tokens[0]
 
-  def steer(
-    self, what, position="last", *, edit, strength=STRENGTHS, seed: int = 0, **options
-  ) -> Steered:
+  def steer(self, what, position="last", *, edit, strength=STRENGTHS, seed=0, **options) -> Steered:
     """What the target writes once the explanation of a position is edited, beside three controls.
 
     Args:
       what: a text, a conversation or token ids, which the target continues.
       position: the token whose activation is explained; or several, see `where`.
-      edit: {"Paris": "Rome"}, words of the explanation and what replaces them; or a whole new explanation.
+      edit: {"Paris": "Rome"}, words of the explanation with what replaces them; or a new one.
       strength: α, the length of what is added in lengths of the residual; or several.
-      seed: of the explanation, of the controls and of the continuations.
-      options: `mode`, `where`, `tokens`, `samples`, `greedy`, `temperature`, `words`, `explanation`, `best_of`, as
-        `reading.steer.Options` has them.
+      seed: of all draws.
+      options: `mode`, `where`, `tokens`, `explanation` and more, see `reading.steer.Options`.
 
     Raises:
-      NLAError: an edit of a word that is not in the explanation or that changes nothing, no explanation at that
-        position, a position outside, another option, or no base model to steer.
+      NLAError: a word that is not in the explanation, an edit that changes nothing, no explanation at that position, a
+        position outside, another option, or no base model to steer.
     """
     return steer(self, what, position, edit, strength, seed, options_of(options))
 
   @functools.cached_property
   def whole_target(self) -> Target:
     """The whole target, loaded when it is first asked for; what `read` loaded of it is given up."""
-    architecture, params = self._load(None)
-    dtype = self.pair.verbalizer.dtype
-    if "base" not in params:
-      params = {"base": params if dtype == jnp.float32 else as_base(params)}
-    # Read where it lies, or copied here once into the type that products take, instead of at every call.
-    if not sharding.has_mesh():
-      params = {"base": decode_copy({"transformer": {}, **params}, dtype)["base"]}
-
-    # Where the model's own files end a text and where its chat template ends a turn.
-    end = self.pair.tokenizer.eos_token_id
-    ends = self.pair.prompts.stop_ids
-    ends = ends if end is None or end in ends else (end, *ends)
     self.__dict__.pop("_target", None)
-    return Target(LanguageModel(architecture, dtype), params, ends)
+    return target_of(*self._load(None), self.pair)
 
   @functools.cached_property
   def _target(self) -> tuple[Architecture, Any]:
     """The target's architecture and its blocks 0..K, loaded when they are first asked for; see `target.read`."""
     whole = self.__dict__.get("whole_target")
-    return (
-      self._load(self.pair.layer) if whole is None else (whole.model.architecture, whole.params)
-    )
+    return whole.loaded if whole is not None else self._load(self.pair.layer)
 
   def _load(self, layer: int | None) -> tuple[Architecture, Any]:
     """The target's blocks 0..layer, or all of it. Raises NLAError where there is no base model."""
@@ -279,3 +325,26 @@ def _warn_of_failures(answers: Sequence[Answer]) -> None:
       f"warning: {failed} of {len(answers)} answers hold no explanation; in {n} {reason}: {shown[:60]!r}. Each "
       "explanation's `answer` and `reason` say more"
     )
+
+
+def _error(one: Explanation) -> float:
+  """What the AR makes of an explanation is off by so much; no text is worse than any."""
+  return np.inf if one.text is None else one.mse_nrm
+
+
+def _show_first(
+  watch: Callable[[int, str], None], start: int, n: int, first: int, answers: Sequence[str]
+) -> None:
+  """Shows the first draw of each activation, of a batch whose rows are `n` draws of each."""
+  for i, answer in enumerate(answers, start + first):
+    if i % n == 0:
+      watch(i // n, answer)
+
+
+def _scores(rebuilt: np.ndarray, vectors: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+  """Cosines and errors of rows, filled up to so many, for which there is a program."""
+  n = len(rebuilt)
+  one, other = (
+    np.concatenate([x, np.repeat(x[-1:], rows - n, axis=0)]) for x in (rebuilt, vectors)
+  )
+  return np.asarray(cosine(one, other))[:n], np.asarray(mse_nrm(one, other))[:n]

@@ -6,7 +6,7 @@ evaluation and the public API all call them.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -58,7 +58,18 @@ class Pair:
     around = len(self.prompts.answer_ids(self.tokenizer, ""))
     return ar_length(max(self.max_new_tokens - around, 1), self.prompts, self.tokenizer)
 
-  def roll_out(self, av_params, vectors, key, sample_ids, *, greedy: bool = False) -> Rollout:
+  def roll_out(
+    self,
+    av_params,
+    vectors,
+    key,
+    sample_ids,
+    *,
+    greedy: bool = False,
+    temperature: float | None = None,
+    max_new_tokens: int | None = None,
+    watch: Callable[[list[str]], None] | None = None,
+  ) -> Rollout:
     """Answers of the AV to activations; see `nla_jax.decoding.explanations`.
 
     Args:
@@ -67,23 +78,32 @@ class Pair:
       key: random key of the call.
       sample_ids: [n·group] int32, which stream each answer draws from; those of one activation are adjacent.
       greedy: take the likeliest tokens.
+      temperature: of sampling; None for the pair's own.
+      max_new_tokens: cap on an answer; None for the pair's own.
+      watch: is shown the raw answers so far, every few tokens.
     """
     before, after = jnp.asarray(self.prompts.before), jnp.asarray(self.prompts.after)
     vectors, sample_ids = map(jnp.asarray, sharding.shard_rows((vectors, sample_ids)))
     stop_ids = self.prompts.stop_ids
-    sampling = Sampling(stop_ids=stop_ids, max_new_tokens=self.max_new_tokens, greedy=greedy)
-    draws, model = Draws(key, sample_ids, self.temperature), self.verbalizer
-    return sample(av_params, before, after, vectors, draws, model=model, sampling=sampling)
+    cap = self.max_new_tokens if max_new_tokens is None else max_new_tokens
+    sampling = Sampling(stop_ids=stop_ids, max_new_tokens=cap, greedy=greedy)
+    draws = Draws(key, sample_ids, self.temperature if temperature is None else temperature)
+    show = None if watch is None else lambda rollout: watch(self._raw(rollout)[0])
+    fixed = {"model": self.verbalizer, "sampling": sampling, "watch": show}
+    return sample(av_params, before, after, vectors, draws, **fixed)
 
   def read_answers(self, rollout: Rollout) -> list[Answer]:
     """Each answer, with the explanation in it or the reason why there is none."""
+    return [read_answer(text, done) for text, done in zip(*self._raw(rollout))]
+
+  def _raw(self, rollout: Rollout) -> tuple[list[str], list[bool]]:
+    """Each answer as it was sampled, and whether it has ended."""
     fetched = map(sharding.fetch, (rollout.tokens, rollout.lengths, rollout.finished))
     tokens, lengths, finished = fetched
 
     # What ends an answer is none of its words; not every tokenizer flags it as special.
     rows = [row[: n - done] for row, n, done in zip(tokens, lengths, finished)]
-    raw = decode_answers(self.tokenizer, rows)
-    return [read_answer(text, bool(done)) for text, done in zip(raw, finished)]
+    return decode_answers(self.tokenizer, rows), list(map(bool, finished))
 
   def parse_answers(self, rollout: Rollout) -> list[str | None]:
     """The explanation in each answer; None where it does not parse or hit the cap."""
@@ -103,8 +123,10 @@ class Pair:
     key,
     *,
     batch: int = 64,
-    greedy: bool = False,
+    first: int = 0,
     on_batch=lambda n: None,
+    watch: Callable[[int, list[str]], None] | None = None,
+    **options,
   ) -> tuple[list[Answer], np.ndarray]:
     """Answers to any number of activations, one each.
 
@@ -113,8 +135,10 @@ class Pair:
       vectors: [n, d_model] raw activations.
       key: random key of the call; each row draws from a stream of its own.
       batch: activations explained at once.
-      greedy: take the likeliest tokens.
+      first: number of the first activation's stream; they are counted from there.
       on_batch: called with the number of activations explained, after each batch.
+      watch: is shown the index of a batch's first activation and the raw answers of the batch so far.
+      options: further ones of `roll_out`.
 
     Returns:
       The answers, and the tokens [n] of each.
@@ -124,8 +148,10 @@ class Pair:
       rows = np.asarray(vectors[start : start + batch], np.float32)
       # The last batch is filled up with its last row: one shape, so one set of programs.
       padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
-      ids = np.arange(start, start + batch, dtype=np.int32)
-      rollout = self.roll_out(av_params, padded, key, ids, greedy=greedy)
+      ids = np.arange(first + start, first + start + batch, dtype=np.int32)
+      if watch is not None:
+        options["watch"] = functools.partial(_show, watch, start, len(rows))
+      rollout = self.roll_out(av_params, padded, key, ids, **options)
 
       answers += self.read_answers(rollout)[: len(rows)]
       lengths.append(sharding.fetch(rollout.lengths)[: len(rows)])
@@ -181,6 +207,10 @@ class Pair:
     rebuilt = np.concatenate(out)
     _check_directions(rebuilt, texts)
     return rebuilt
+
+
+def _show(watch: Callable[[int, list[str]], None], start: int, n: int, answers: list[str]) -> None:
+  watch(start, answers[:n])
 
 
 def _check_directions(rebuilt: np.ndarray, texts: Sequence[str | None]) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from nla_jax.autoencoder.chat import chosen_template, close_of_turn, render, stop_ids
+from nla_jax.autoencoder.chat import chosen_template, render
 from nla_jax.autoencoder.text import encode
 from nla_jax.autoencoder.tokens import refuse_appended
+from nla_jax.autoencoder.turns import close_of_turn, stop_ids
 from nla_jax.errors import NLAError
 
 AV_TEMPLATE = """\

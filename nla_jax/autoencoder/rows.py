@@ -6,6 +6,7 @@ import numpy as np
 
 from nla_jax.autoencoder.prompts import Prompts
 
+ROWS = (1, 4, 16, 64)  # of a batch
 _STEP = 32  # tokens by which AR inputs grow, so that few shapes are compiled
 
 
@@ -74,6 +75,21 @@ def ar_length(max_explanation_tokens: int, prompts: Prompts, tokenizer, multiple
   around = len(prompts.ar_ids(tokenizer, ""))
   # Two more, since the template's ends may split where they meet the text.
   return -(-(max_explanation_tokens + around + 2) // multiple) * multiple
+
+
+def row_batches(n: int, most: int) -> list[tuple[int, int]]:
+  """How `n` rows are computed with few shapes: (first row, rows with padding) of each batch, at most `most` of them."""
+  sizes = [size for size in ROWS if size < most] + [most]
+  found, start = [], 0
+  while start < n:
+    left = n - start
+    size = next((size for size in sizes if size >= left), most)
+    # Rather several small batches than one that is mostly padding.
+    if 3 * left <= size:
+      size = max(size for size in sizes if size <= left)
+    found.append((start, size))
+    start += size
+  return found
 
 
 def _padded(rows: list[list[int]], length: int, fill: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from nla_jax.errors import NLAError
 
 _NO_CHARACTER = "\ufffd"  # what decoders write for bytes that are none
 _OPENING, _CLOSING = "<[{|", ">]}|"
-_PIECES = 4  # tokens that a character may be cut into, one a byte
+MOST_PIECES = 4  # tokens that a character may be cut into, one a byte
 
 
 def well_formed(text: str, what: str = "the text") -> str:
@@ -78,6 +78,21 @@ def encode(tokenizer, text: str, *, special: bool = False) -> list[int]:
   return list(tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
 
 
+def encode_places(
+  tokenizer, text: str, *, special: bool = False
+) -> tuple[list[int], list[tuple[int, int]]]:
+  """As `encode`, and where the characters of each token begin and end in the text; of a BOS (0, 0)."""
+  well_formed(text)
+  plain = _plain(tokenizer, len(tokenizer))
+  if plain is not None:
+    found = plain.encode(text, add_special_tokens=special)
+    return found.ids, found.offsets
+  found = tokenizer(
+    text, add_special_tokens=special, split_special_tokens=True, return_offsets_mapping=True
+  )
+  return list(found["input_ids"]), [tuple(place) for place in found["offset_mapping"]]
+
+
 @functools.lru_cache(maxsize=16)
 def _plain(tokenizer, count: int) -> Tokenizer | None:
   """A copy that reads no token that steers a model; None where the tokenizer itself can be told so."""
@@ -114,7 +129,7 @@ def next_word(tokenizer, context: Sequence[int], token: int) -> str:
   if _NO_CHARACTER not in alone:
     return alone.strip()
 
-  tail = list(context[1 - _PIECES :])
+  tail = list(context[1 - MOST_PIECES :])
   before, after = decode(tokenizer, tail), decode(tokenizer, [*tail, token])
   return after.removeprefix(before).strip() if after.startswith(before) else ""
 
@@ -135,15 +150,17 @@ def in_context(
     special: whether special tokens are written, too.
   """
   begin, end = at, at + 1
-  while at - begin < _PIECES - 1 and _is_cut(tokenizer, ids[max(begin - _PIECES, 0) : begin]):
+  while at - begin < MOST_PIECES - 1 and cuts_a_character(
+    tokenizer, ids[max(begin - MOST_PIECES, 0) : begin]
+  ):
     begin -= 1
-  while end - at < _PIECES and end < len(ids) and _is_cut(tokenizer, ids[begin:end]):
+  while end - at < MOST_PIECES and end < len(ids) and cuts_a_character(tokenizer, ids[begin:end]):
     end += 1
 
   parts = ids[max(begin - before, 0) : begin], ids[begin:end], ids[end : end + after]
   return tuple(decode(tokenizer, part, special=special) for part in parts)
 
 
-def _is_cut(tokenizer, ids: Sequence[int]) -> bool:
-  """Whether tokens end inside a character."""
+def cuts_a_character(tokenizer, ids: Sequence[int]) -> bool:
+  """Says whether tokens end inside a character."""
   return len(ids) > 0 and tokenizer.decode(ids, skip_special_tokens=True).endswith(_NO_CHARACTER)

@@ -1,28 +1,71 @@
-"""`nla read`: what the target thinks at a token of a text, in words."""
+"""`nla read`: what the target thinks at tokens of a text or a conversation, in words."""
 
+import argparse
+import itertools
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from nla_jax.autoencoder.nla import NLA, Explanation
-from nla_jax.autoencoder.text import encode, in_context, well_formed
+from nla_jax import files
+from nla_jax.autoencoder.text import well_formed
 from nla_jax.cli.command_line import Parser
+from nla_jax.conversation import positions
+from nla_jax.data.corpora.read import read_corpus
 from nla_jax.errors import NLAError
 from nla_jax.loading import load
 from nla_jax.parallel import process
+from nla_jax.reading import form
+from nla_jax.reading.reading import Reading
 
-_SHOWN = 48  # characters of the text before a token
+_TOGETHER = 64  # inputs of a file that share batches
 
 
 def main(arguments: list[str]) -> int:
   """The subcommand; raises NLAError where there is nothing to read or nothing to read it with."""
-  parser = Parser(prog="nla read", description=__doc__)
+  parser = Parser(
+    prog="nla read",
+    description=__doc__,
+    epilog=positions.__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  _define(parser)
+  options = parser.parse_args(arguments)
+
+  # 1. What can be wrong is said before anything is loaded.
+  for name in ("best_of", "samples"):
+    if getattr(options, name) < 1:
+      flag = f"--{name.replace('_', '-')}"
+      raise NLAError(f"{flag}={getattr(options, name)}: at least one explanation has to be drawn")
+  inputs = _inputs(options)
+  first = list(itertools.islice(inputs, _TOGETHER))
+
+  # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
+  process.keep_compiled_programs(compiled_cache())
+  nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
+
+  # 3. What is read, so many inputs together that they fill batches.
+  drawn = {name: getattr(options, name) for name in ("best_of", "samples", "seed", "greedy")}
+  drawn["inputs"] = {"reply": True} if options.reply else {}
+  while first:
+    names, texts = zip(*first, strict=True)
+    for name, reading in zip(names, nla.read(list(texts), options.positions, **drawn), strict=True):
+      _show(name, reading, options)
+    first = list(itertools.islice(inputs, _TOGETHER))
+  if not options.json:
+    print(form.CAUTION)
+  return 0
+
+
+def _define(parser: Parser) -> None:
+  """The command's arguments."""
   parser.add_argument(
     "text",
     nargs="?",
     metavar="TEXT",
-    help="what the target reads; standard input where it is left out",
+    help="what the target reads; standard input where it and --file are left out",
   )
   parser.add_argument(
     "--nla",
@@ -30,7 +73,12 @@ def main(arguments: list[str]) -> int:
     help="package:NAME, a workdir, a folder with av/ and ar/, or an AV's folder or hub id",
   )
   parser.add_argument(
-    "--positions", default="last", help="last, all, or indices of tokens: 5,12,-1 (default last)"
+    "--file",
+    help="texts or conversations: JSON lines or parquet (OpenAI's messages, ShareGPT, WildChat, LMSYS), "
+    "or paragraphs of a .txt",
+  )
+  parser.add_argument(
+    "--positions", default="last", help="which tokens, as written below (default last)"
   )
   parser.add_argument(
     "--best-of",
@@ -38,34 +86,45 @@ def main(arguments: list[str]) -> int:
     default=4,
     help="explanations drawn, of which the AR chooses one (default 4)",
   )
+  parser.add_argument(
+    "--samples", type=int, default=1, help="explanations of each token (default 1)"
+  )
+  parser.add_argument("--greedy", action="store_true", help="the likeliest words, not a draw")
   parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+  parser.add_argument(
+    "--reply", action="store_true", help="begin the assistant's turn behind a conversation"
+  )
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
   parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
-  parser.add_argument("--json", action="store_true", help="one JSON object a position")
-  options = parser.parse_args(arguments)
+  parser.add_argument("--json", action="store_true", help="one JSON object an input")
 
-  # 1. What can be wrong is said before anything is loaded.
-  if options.best_of < 1:
-    raise NLAError(f"--best-of={options.best_of}: at least one explanation has to be drawn")
-  text = _standard_input() if options.text is None else options.text
+
+def _inputs(options) -> Iterator[tuple[str, Any]]:
+  """(name, text or conversation) of all that is read. Raises NLAError where there is nothing."""
+  if options.file is not None and options.text is not None:
+    raise NLAError("a text and --file are given: give one of them")
+  if options.file is not None:
+    path = files.expect_file(options.file, "--file", "name a .jsonl, .parquet or .txt file")
+    documents = read_corpus(path)
+    return ((one.id, list(one.messages) or one.text) for one in documents)
+
+  text = standard_input() if options.text is None else options.text
   if not well_formed(text).strip():
     raise NLAError("there is no text to read: give it as the last argument or on standard input")
-
-  # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
-  process.keep_compiled_programs(_cache())
-  nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
-  ids = encode(nla.pair.tokenizer, text, special=True)
-  positions = _positions(options.positions, len(ids))
-
-  # 3. What is read.
-  found = nla.read(text, positions, best_of=options.best_of, seed=options.seed)
-  for position, explanation in zip(positions, found):
-    show = _json if options.json else _table
-    print(show(nla, ids, position, explanation, options.best_of))
-  return 0
+  return iter([("", text)])
 
 
-def _standard_input() -> str:
+def _show(name: str, reading: Reading, options) -> None:
+  if options.json:
+    named = {"id": name} if name else {}
+    print(json.dumps(named | reading.to_json(), ensure_ascii=False))
+    return
+  if name:
+    print(f"== {name}")
+  print(form.table(reading))
+
+
+def standard_input() -> str:
   """What stands on standard input. Raises NLAError where it is no UTF-8."""
   try:
     return sys.stdin.read()
@@ -75,61 +134,5 @@ def _standard_input() -> str:
     ) from error
 
 
-def _cache() -> Path:
+def compiled_cache() -> Path:
   return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nla_jax" / "compiled"
-
-
-def _positions(wanted: str, length: int) -> list[int]:
-  """Indices of tokens, from 0. Raises NLAError where they are no indices of this text."""
-  if wanted == "last":
-    return [length - 1]
-  if wanted == "all":
-    return list(range(length))
-  try:
-    indices = [int(one) for one in wanted.split(",")]
-  except ValueError:
-    raise NLAError(
-      f"--positions={wanted}: expected last, all, or indices of tokens such as 5,12,-1"
-    ) from None
-
-  outside = [i for i in indices if not -length <= i < length]
-  if outside:
-    raise NLAError(f"--positions: this text has {length} tokens, and {outside[0]} is none of them")
-  return [i % length for i in indices]
-
-
-def _table(nla: NLA, ids: list[int], position: int, explanation: Explanation, best_of: int) -> str:
-  tokenizer = nla.pair.tokenizer
-  before, token, _ = in_context(tokenizer, ids, position, len(ids), 0, special=True)
-  cut = "…" if len(before) > _SHOWN else ""
-  fve = "unknown" if explanation.fve is None else f"{explanation.fve:.2f}"
-
-  if explanation.text is None:
-    words, score = f"(no explanation: {explanation.reason})", "without a text there is no score"
-  else:
-    words, score = explanation.text, f"FVE {fve}, cosine {explanation.cosine:.2f}"
-  lines = [line for line in words.splitlines() if line.strip()]
-  return "\n".join(
-    [
-      f"token {position}  {cut}{before[-_SHOWN:]!r} → {token!r}",
-      *(f"  {line}" for line in lines),
-      f"  {score}; the best of {best_of} by the AR",
-      "",
-    ]
-  )
-
-
-def _json(nla: NLA, ids: list[int], position: int, explanation: Explanation, best_of: int) -> str:
-  return json.dumps(
-    {
-      "position": position,
-      "token": in_context(nla.pair.tokenizer, ids, position, 0, 0, special=True)[1],
-      "explanation": explanation.text,
-      "fve": explanation.fve,
-      "cosine": explanation.cosine,
-      "answer": explanation.answer,
-      "reason": explanation.reason,
-      "best_of": best_of,
-    },
-    ensure_ascii=False,
-  )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nla_jax import files
 from nla_jax.cli.command_line import Parser
-from nla_jax.cli.read import _cache, _standard_input
+from nla_jax.cli.read import compiled_cache, standard_input
 from nla_jax.errors import NLAError
 from nla_jax.loading import load
 from nla_jax.parallel import process
@@ -30,12 +30,12 @@ def main(arguments: list[str]) -> int:
   how["words"] = [word.strip() for word in options.words.split(",") if word.strip()]
   how["explanation"] = options.explanation
   options_of(how).drawing(options.seed)
-  text = _standard_input() if options.text is None else options.text
+  text = standard_input() if options.text is None else options.text
   if not text.strip():
     raise NLAError("there is no text to steer: give it as the last argument or on standard input")
 
   # 2. The pair, and what it does.
-  process.keep_compiled_programs(_cache())
+  process.keep_compiled_programs(compiled_cache())
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
   position = options.position
   found = nla.steer(text, position, edit=edit, strength=strengths, seed=options.seed, **how)

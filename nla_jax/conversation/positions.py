@@ -4,6 +4,7 @@ A choice in words is one or more of these, joined by `&`, each of which keeps so
 
   all           every token, what the template writes among them
   words         tokens of what the messages say
+  reasoning     tokens of what the assistant thought before it answered
   user, …       a role: tokens of what its messages say
   last          the last one
   every:N       the first and every N-th after it
@@ -19,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from nla_jax.conversation.tokens import CONTENT, Tokens
+from nla_jax.autoencoder import given
+from nla_jax.conversation.tokens import CONTENT, REASONING, Tokens
 from nla_jax.errors import NLAError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -41,27 +43,14 @@ def choose(tokens: Tokens, positions: Any = "last", *, seed: int = 0) -> list[in
     positions = "words"
   if isinstance(positions, str):
     return _by_words(tokens, positions, seed)
-  if isinstance(positions, (int, np.integer)) and not isinstance(positions, bool):
-    positions = [positions]
   return _by_index(tokens, positions)
 
 
 def _by_index(tokens: Tokens, positions: Any) -> list[int]:
-  n = len(tokens)
-  try:
-    given = [int(one) for one in positions if not isinstance(one, (bool, float, str))]
-  except TypeError:
-    given = None
-  if given is None or len(given) != len(positions):
-    raise NLAError(f"positions={positions!r}: expected whole numbers, or a choice such as 'last'")
-  if not given:
+  found = given.positions(positions, len(tokens))
+  if not found:
     raise NLAError("positions are empty: name at least one token, or a choice such as 'last'")
-  outside = [one for one in given if not -n <= one < n]
-  if outside:
-    raise NLAError(
-      f"position {outside[0]} is outside: there are {n} tokens, so expected {-n} to {n - 1}"
-    )
-  return [one % n for one in given]
+  return found
 
 
 def _by_words(tokens: Tokens, choice: str, seed: int) -> list[int]:
@@ -92,6 +81,8 @@ def _keep(tokens: Tokens, kept: Sequence[int], one: str, choice: str, seed: int)
     return list(kept)
   if one == "words":
     return [i for i in kept if tokens.sections[i] == CONTENT]
+  if one == "reasoning":
+    return [i for i in kept if tokens.sections[i] == REASONING]
   if one in ROLES or one in tokens.roles:
     return [i for i in kept if tokens.roles[i] == one and tokens.sections[i] == CONTENT]
   if one == "last":
@@ -104,8 +95,8 @@ def _keep(tokens: Tokens, kept: Sequence[int], one: str, choice: str, seed: int)
     chosen = set(_by_index(tokens, [int(i) for i in one.split(",")]))
     return [i for i in kept if i in chosen]
   raise NLAError(
-    f"positions={choice!r}: {one!r} is no choice; expected all, words, last, {', '.join(ROLES)}, every:N, random:N, "
-    "text:WORDS, end:WORDS, or indices such as 5,12,-1"
+    f"positions={choice!r}: {one!r} is no choice; expected all, words, reasoning, last, {', '.join(ROLES)}, every:N, "
+    "random:N, text:WORDS, end:WORDS, or indices such as 5,12,-1"
   )
 
 

@@ -7,15 +7,22 @@ and the words are found between these in the first rendering.
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Of a token: what a message says; what the template writes before and after it; and what belongs to no message.
-CONTENT, HEADER, FOOTER, SCAFFOLD = "content", "header", "footer", "scaffold"
-# Stands for a message's words in the second rendering; no text has it.
-_MARK = "\x01{}\x02"
-_MARKS = re.compile("\x01[0-9]+\x02")
+from nla_jax.autoencoder.text import MOST_PIECES, cuts_a_character, encode_places
+from nla_jax.autoencoder.tokens import special_tokens
+
+# Of a token: what a message says; what was thought before; what the template writes before and after it; and what
+# belongs to no message.
+CONTENT, REASONING, HEADER, FOOTER = "content", "reasoning", "header", "footer"
+SCAFFOLD = "scaffold"
+# Stands for a message's words in the second rendering. Digits have no case and are no control characters, so that
+# templates that change those leave them alone.
+_MARK = "5190{:06}8237"
+_MARKS = re.compile("5190[0-9]{6}8237")
 
 
 class Piece(NamedTuple):
@@ -36,7 +43,7 @@ class Span(NamedTuple):
   Attributes:
     start: of the first character.
     end: behind the last one.
-    section: `CONTENT`, `HEADER`, `FOOTER` or `SCAFFOLD`.
+    section: `CONTENT`, `REASONING`, `HEADER`, `FOOTER` or `SCAFFOLD`.
     message: index of the message; None of no message.
   """
 
@@ -57,7 +64,7 @@ class Tokens:
     ends: of each token, where they end. Tokens that share a character (an emoji of several tokens) have the same ones.
     roles: of each token's message; None of no message.
     messages: index of each token's message; None of no message.
-    sections: `CONTENT`, `HEADER`, `FOOTER` or `SCAFFOLD` of each.
+    sections: `CONTENT`, `REASONING`, `HEADER`, `FOOTER` or `SCAFFOLD` of each.
   """
 
   ids: list[int]
@@ -100,15 +107,10 @@ def tokens_of_pieces(
   """
   ids, starts, ends, text = [], [], [], ""
   for piece in pieces:
-    found = tokenizer(
-      piece.text,
-      add_special_tokens=False,
-      split_special_tokens=piece.literal,
-      return_offsets_mapping=True,
-    )
-    ids += found["input_ids"]
-    starts += [len(text) + start for start, _ in found["offset_mapping"]]
-    ends += [len(text) + end for _, end in found["offset_mapping"]]
+    of_piece, places = _encode_piece(tokenizer, piece)
+    ids += of_piece
+    starts += [len(text) + start for start, _ in places]
+    ends += [len(text) + end for _, end in places]
     text += piece.text
 
   # A token belongs where its first character is.
@@ -120,6 +122,52 @@ def tokens_of_pieces(
   messages = [span.message for span in of_tokens]
   named = [None if message is None else roles[message] for message in messages]
   return Tokens(ids, text, starts, ends, named, messages, [span.section for span in of_tokens])
+
+
+def _encode_piece(tokenizer: Any, piece: Piece) -> tuple[list[int], list[tuple[int, int]]]:
+  if piece.literal:
+    return encode_places(tokenizer, piece.text)
+  found = tokenizer(piece.text, add_special_tokens=False, return_offsets_mapping=True)
+  return found["input_ids"], found["offset_mapping"]
+
+
+def tokens_of_text(tokenizer: Any, text: str) -> Tokens:
+  """Tokens of a plain text behind the BOS, where the tokenizer puts one; it is written out."""
+  ids, places = encode_places(tokenizer, text, special=True)
+  before = 0
+  while before < len(ids) and places[before] == (0, 0):
+    before += 1
+  written = [tokenizer.decode(ids[i]) for i in range(before)]
+
+  lengths = [0, *itertools.accumulate(map(len, written))]
+  shift = lengths[-1]
+  places = [*itertools.pairwise(lengths), *((a + shift, b + shift) for a, b in places[before:])]
+  sections = [SCAFFOLD] * before + [CONTENT] * (len(ids) - before)
+  return _of_no_message(ids, "".join(written) + text, places, sections)
+
+
+def tokens_of_ids(tokenizer: Any, ids: Sequence[int]) -> Tokens:
+  """Tokens that were made elsewhere, with the words that they decode to."""
+  text, places, i = "", [], 0
+  special, ids = special_tokens(tokenizer), list(ids)
+  while i < len(ids):
+    # Tokens that make one character together stand at one place.
+    end = i + 1
+    while end < len(ids) and end - i < MOST_PIECES and cuts_a_character(tokenizer, ids[i:end]):
+      end += 1
+    # What a token says depends on the one before it: some decoders leave out the first blank.
+    before = tokenizer.decode(ids[max(i - 1, 0) : i])
+    word = tokenizer.decode(ids[max(i - 1, 0) : end])[len(before) :]
+    places += [(len(text), len(text) + len(word))] * (end - i)
+    text, i = text + word, end
+  sections = [SCAFFOLD if token in special else CONTENT for token in ids]
+  return _of_no_message(ids, text, places, sections)
+
+
+def _of_no_message(ids, text: str, places: Sequence[tuple[int, int]], sections) -> Tokens:
+  starts, ends = [start for start, _ in places], [end for _, end in places]
+  nobody = [None] * len(ids)
+  return Tokens(list(ids), text, starts, ends, nobody, list(nobody), sections)
 
 
 def spans_of(
@@ -158,7 +206,26 @@ def spans_of(
     following = i + 1 if i + 1 < len(messages) else None
     spans += _before(around[i + 1], end, ends_turn, i, following)
     at = end + len(around[i + 1])
-  return [span for span in spans if span.start < span.end]
+  parted = [part for span in spans for part in _with_reasoning(text, span, messages)]
+  return [span for span in parted if span.start < span.end]
+
+
+def _with_reasoning(
+  text: str, span: Span, messages: Sequence[Mapping[str, Any]]
+) -> tuple[Span, ...]:
+  """A message's header, parted at what the message thought."""
+  if span.section != HEADER or span.message is None:
+    return (span,)
+  thought = (messages[span.message].get("reasoning_content") or "").strip()
+  at = text.find(thought, span.start, span.end) if thought else -1
+  if at < 0:
+    return (span,)
+  end = at + len(thought)
+  return (
+    span._replace(end=at),
+    Span(at, end, REASONING, span.message),
+    span._replace(start=end),
+  )
 
 
 def _end_of_words(text: str, at: int, words: str, behind: str) -> int | None:

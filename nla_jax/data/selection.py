@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nla_jax import files
-from nla_jax.autoencoder.chat import TemplateError, opening, render
+from nla_jax.autoencoder.chat import TemplateError, render
 from nla_jax.autoencoder.text import encode
 from nla_jax.autoencoder.tokens import special_tokens
+from nla_jax.autoencoder.turns import opening
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
 from nla_jax.data.corpora.read import read_part, source_names
 from nla_jax.data.left_out import Counts, notes

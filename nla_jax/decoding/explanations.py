@@ -5,6 +5,7 @@ once. From the slot on, each activation is computed once; its keys and values ar
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def sample(
   *,
   model: Verbalizer,
   sampling: Sampling,
+  watch: Callable[[Rollout], None] | None = None,
 ) -> Rollout:
   """Explanations of a batch of activations.
 
@@ -39,6 +41,7 @@ def sample(
     draws: the streams of n·group answers; those of one activation are adjacent.
     model: the AV.
     sampling: how.
+    watch: is shown the answers so far, every few tokens.
 
   Returns:
     The answers, [n·group, …].
@@ -46,7 +49,7 @@ def sample(
   params, model = decodable(params, model)
   prompt, fixed = (before, after, vectors), {"model": model, "sampling": sampling}
   state = prefill(params, prompt, draws, room=sampling.cache_sizes[0], **fixed)
-  return loop.run(params, state, draws, **fixed)
+  return loop.run(params, state, draws, watch=watch, **fixed)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sampling", "room"))

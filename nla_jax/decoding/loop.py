@@ -6,13 +6,15 @@
 3. Then the cache grows to twice as many answer tokens, at first `bucket` and at most the cap, so that a short answer
    never pays for the attention of a long one. The loop donates its state, so the cache is written in place.
 4. Between two sizes of the cache, where half of the rows have finished or more, the others are gathered into half the
-   rows. The host learns one number at such a moment: how many rows go on.
+   rows. The host learns one number at such a moment: how many rows go on. A call that is watched stops every few tokens
+   to show them, with the same programs and the same draws.
 
 Each size of the cache and of the batch is a program of its own: for a cap of `bucket` · 2ᵏ, k + 1 sizes of the cache.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -31,6 +33,7 @@ from nla_jax.parallel import precision, sharding
 
 BUCKET = 64  # answer tokens of the first cache
 _FEWEST_ROWS = 8  # that a batch is cut to
+_SHOWN_EVERY = 8  # tokens, of a call that is watched
 
 
 @runtime_checkable
@@ -182,6 +185,7 @@ def run(
   model: Decoder,
   sampling: Sampling,
   limit: int | None = None,
+  watch: Callable[[Rollout], None] | None = None,
 ) -> Rollout:
   """All answers, from the state that `begin` left with room for the first of `sampling.cache_sizes`.
 
@@ -192,6 +196,7 @@ def run(
     model: as in `begin`.
     sampling: as in `begin`.
     limit: tokens after which no more are drawn, below the cap that programs are compiled for; None for the cap.
+    watch: is shown the answers so far, every few tokens.
   """
   sizes = sampling.cache_sizes
   prompt_length = state.cache.length - sizes[0]
@@ -199,11 +204,16 @@ def run(
   for size in sizes:
     # 2. and 3. Tokens until every answer has ended or the cache, grown to `size` of them, is full.
     rows, state = state.token.shape[0], _grown(state, prompt_length + size)
-    until = size if limit is None else min(size, limit)
+    last = size if limit is None else min(size, limit)
+    for until in range(_SHOWN_EVERY, last, _SHOWN_EVERY) if watch else ():
+      state, going = decode(
+        params, state, draws.key, draws.temperature, until, model=model, sampling=sampling
+      )
+      watch(state.out if done is None else _returned(done, state))
     state, going = decode(
-      params, state, draws.key, draws.temperature, until, model=model, sampling=sampling
+      params, state, draws.key, draws.temperature, last, model=model, sampling=sampling
     )
-    if size == sizes[-1] or until == limit or not (going := int(sharding.fetch(going))):
+    if size == sizes[-1] or last == limit or not (going := int(sharding.fetch(going))):
       break
 
     # 4. Half of the rows, where no more go on; not on a mesh, where rows would have to move between devices.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import fve
-from nla_jax.autoencoder.chat import opening
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.autoencoder.turns import opening
 from nla_jax.data.positions import words_begin
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store

@@ -16,11 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder import given
+from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.decoding.continuations import Steering, continued, next_logprobs, read_prompts
 from nla_jax.decoding.loop import BUCKET, Draws, Sampling
+from nla_jax.decoding.weights import decode_copy
 from nla_jax.errors import NLAError
+from nla_jax.models.architectures import Architecture
 from nla_jax.models.language_model import LanguageModel
+from nla_jax.models.parameters import as_base
 from nla_jax.parallel import sharding
 
 ROWS = (1, 8, 16, 32)  # prompts that are read at once
@@ -40,6 +44,32 @@ class Target(NamedTuple):
   model: LanguageModel
   params: Any
   stop_ids: tuple[int, ...]
+
+  @property
+  def loaded(self) -> tuple[Architecture, Any]:
+    """The architecture and the parameters, which can be read as well."""
+    return self.model.architecture, self.params
+
+
+def target_of(architecture: Architecture, params: Any, pair: Pair) -> Target:
+  """A loaded language model as the target of a pair.
+
+  Args:
+    architecture: of the whole model.
+    params: its tree, or {"base": tree} of a base that adapters share.
+    pair: that explains it.
+  """
+  model = LanguageModel(architecture, pair.verbalizer.dtype)
+  if "base" not in params:
+    params = {"base": params if model.dtype == jnp.float32 else as_base(params)}
+  # Read where it lies, or copied here once into the type that products take, instead of at every call.
+  if not sharding.has_mesh():
+    params = {"base": decode_copy({"transformer": {}, **params}, model.dtype)["base"]}
+
+  # A text ends where the tokenizer says so, a turn where the chat template does.
+  end, ends = pair.tokenizer.eos_token_id, pair.prompts.stop_ids
+  more = () if end is None or end in ends else (end,)
+  return Target(model, params, (*more, *ends))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,16 +6,10 @@ import pytest
 import transformers.utils.chat_template_utils as library
 from support.tokenizers_of_cases import ASK, AV, CHAT, FLAGGED, of_bytes, with_blank_first
 
-from nla_jax.autoencoder.chat import (
-  close_of_turn,
-  opening,
-  render,
-  template_hash,
-  with_chat_template,
-  written,
-)
+from nla_jax.autoencoder.chat import render, template_hash, with_chat_template, written
 from nla_jax.autoencoder.prompts import check_kept, make_prompts
 from nla_jax.autoencoder.tokens import special_tokens
+from nla_jax.autoencoder.turns import close_of_turn, opening
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.record import hash_tokenizer
 

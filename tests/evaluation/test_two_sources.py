@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 from support.run_process import command
 
-from nla_jax.autoencoder.chat import opening
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
+from nla_jax.autoencoder.turns import opening
 from nla_jax.cli.main import main
 from nla_jax.data.store.store import Store
 from nla_jax.evaluation import harness

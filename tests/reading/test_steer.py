@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax.autoencoder.nla import NLA, Explanation
+from nla_jax.autoencoder.explanation import Explanation
+from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.autoencoder.text import decode

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nla_jax.autoencoder.text import well_formed
+from nla_jax.conversation.messages import KEYS, Message, messages_of
+from nla_jax.conversation.positions import ROLES
 from nla_jax.errors import NLAError
 
-CONTENT = ("text", "messages")  # columns of which a row has one
-ROLES = ("system", "user", "assistant")
-_MESSAGES_EXAMPLE = '[{"role": "user", "content": "…"}]'
+CONTENT = ("text", *KEYS)  # columns of which a row has one
+# What a row may call its id: our own word, LMSYS's and WildChat's.
+IDS = ("id", "conversation_id", "conversation_hash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +23,14 @@ class Document:
     id: unique in the corpus; seeds the choice of positions.
     text: its words, as they are tokenised; "" of a conversation.
     group: what splits keep together (an article of which the document is a paragraph); the id where nothing is known.
-    messages: {"role", "content"} of each of a conversation, which the target's chat template will write; () of a text.
+    messages: of a conversation, as `conversation.messages` has them; the target's chat template will write them.
     source: name of the corpus it is from, where there are several; "" where there is one.
   """
 
   id: str
   text: str
   group: str
-  messages: tuple[dict[str, str], ...] = ()
+  messages: tuple[Message, ...] = ()
   source: str = ""
 
 
@@ -45,7 +47,9 @@ class Records(NamedTuple):
 
 
 def document_of_row(row: dict, default_id: str, place: str) -> Document:
-  """Makes a document of a row with `text` or `messages` and, optionally, `id` and `group`. A text goes before messages.
+  """Makes a document of a row with a text or a conversation and, optionally, an id and a group.
+
+  A text goes before a conversation, which may have any shape that `conversation.messages` reads.
 
   An id or a group that says nothing (none, NaN, blanks) counts as not given: documents without a group are their own.
 
@@ -58,15 +62,17 @@ def document_of_row(row: dict, default_id: str, place: str) -> Document:
     NLAError: the row has neither, its messages are no conversation, or a text of it is no text.
   """
   text, messages = row.get("text"), ()
-  if text is None and row.get("messages") is not None:
-    text, messages = "", _messages(row["messages"], place)
+  if text is None and any(row.get(key) is not None for key in KEYS):
+    text, messages = "", _messages(row, place)
   if not isinstance(text, str):
     given = "nothing" if text is None else type(text).__name__
     raise NLAError(
-      f"{place} has {given} as 'text'; every document needs a string there, or a list as 'messages'"
+      f"{place} has {given} as 'text'; every document needs a string there, or a list of messages as 'messages'"
     )
 
-  name = _name(row, "id", default_id, place)
+  name = default_id
+  for column in reversed(IDS):
+    name = _name(row, column, name, place)
   group = _name(row, "group", name, place)
   return Document(name, well_formed(text, f"the text of {place}"), group, messages)
 
@@ -81,24 +87,15 @@ def _name(row: dict, column: str, default: str, place: str) -> str:
   return well_formed(str(value), f"the {column} of {place}")
 
 
-def _messages(value: Any, place: str) -> tuple[dict[str, str], ...]:
+def _messages(row: dict, place: str) -> tuple[Message, ...]:
   """Returns the messages of a row. Raises NLAError where they are no conversation."""
-  if not isinstance(value, list) or not value:
-    given = "an empty list" if value == [] else type(value).__name__
-    raise NLAError(f"{place} has {given} as 'messages'; give a list such as {_MESSAGES_EXAMPLE}")
-
-  messages = []
-  for number, one in enumerate(value, 1):
-    if not isinstance(one, dict) or not isinstance(one.get("content"), str):
+  messages = messages_of(row, place)
+  for number, one in enumerate(messages, 1):
+    if one["role"] not in ROLES:
       raise NLAError(
-        f"message {number} of {place} has no string as 'content'; give messages such as {_MESSAGES_EXAMPLE}"
+        f"message {number} of {place} has the role {one['role']!r}; a role is one of {', '.join(ROLES)}"
       )
-    if one.get("role") not in ROLES:
-      raise NLAError(
-        f"message {number} of {place} has the role {one.get('role')!r}; a role is one of {', '.join(ROLES)}"
-      )
-    content = well_formed(one["content"], f"message {number} of {place}")
-    messages.append({"role": one["role"], "content": content})
+    well_formed(one["content"], f"message {number} of {place}")
   return tuple(messages)
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from nla_jax.conversation.messages import KEYS
 from nla_jax.data import tables
-from nla_jax.data.corpora.document import CONTENT, Document, Records, document_of_row, stem
+from nla_jax.data.corpora.document import CONTENT, IDS, Document, Records, document_of_row, stem
 
 _JSON_EXAMPLE = '{"text": "…"}'
 
@@ -53,9 +54,8 @@ def read_parquet(path: str) -> Records:
 
   columns = {
     "text": tables.TEXTS,
-    "messages": tables.LISTS,
-    "id": tables.NAMES,
-    "group": tables.NAMES,
+    **dict.fromkeys(KEYS, tables.LISTS),
+    **dict.fromkeys((*IDS, "group"), tables.NAMES),
   }
   rows = tables.parquet_rows(path, columns, needed={CONTENT: "the documents"})
   return Records(enumerate(rows), document)

@@ -1,0 +1,24 @@
+"""One explanation of one activation, with what the AR makes of it."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+  """One explanation of one activation.
+
+  Attributes:
+    text: None where the AV's answer holds no explanation; `reason` says why.
+    cosine: between the activation and its reconstruction from the text alone; None without a text.
+    mse_nrm: 2(1 − cosine), in [0, 4]; None without a text.
+    fve: 1 − mse_nrm / baseline variance; None where the baseline is not known, or without a text.
+    answer: all that the AV wrote, with the tags.
+    reason: why there is no text; None where there is one.
+  """
+
+  text: str | None
+  cosine: float | None
+  mse_nrm: float | None
+  fve: float | None
+  answer: str = ""
+  reason: str | None = None
