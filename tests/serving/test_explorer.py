@@ -89,12 +89,14 @@ def explain(page, samples=1):
   page.dispatch_event("#samples", "change")
   page.dispatch_event("#best_of", "change")
   page.click("#explain")
-  page.wait_for_selector("#tokens .chip.read")
   settle(page)
+  assert page.is_hidden("#notice"), page.inner_text("#notice")
+  assert page.locator("#tokens .chip.read").count() > 0
 
 
 def settle(page):
   """Waits until nothing runs and what was asked for is drawn."""
+  page.wait_for_timeout(100)
   page.wait_for_selector("body:not([data-busy])")
   page.wait_for_timeout(100)
 
@@ -151,7 +153,8 @@ def test_an_edited_message_is_read_anew(open_page):
   page.click(".message .edit >> nth=0")
   page.fill(".words textarea", "Which lake?")
   page.click("text=Save and end here")
-  page.wait_for_function("!document.querySelector('.words textarea') && document.querySelector('#tokens .chip')")
+  page.wait_for_selector(".words textarea", state="detached")
+  page.wait_for_selector("#tokens .chip:not(.template)")
   assert page.locator(".words:visible").all_inner_texts() == ["Which lake?"]
 
 
@@ -238,7 +241,8 @@ def steer(page):
   page.fill(".steerform [aria-label=Strengths]", "0.5 1")
   page.fill(".steerform input[type=number]", "4")
   page.click(".steerform .primary")
-  page.wait_for_selector("#steered .block")
+  settle(page)
+  assert page.is_hidden("#notice"), page.inner_text("#notice")
 
 
 def test_an_edited_explanation_steers_beside_the_unsteered_model_and_three_controls(open_page):
@@ -332,7 +336,7 @@ def test_the_keyboard_alone_is_enough(open_page):
   page.keyboard.press("Space")
   assert len(chosen(page)) == 4
   page.keyboard.press("Enter")
-  page.wait_for_function("document.querySelectorAll('#tokens .chip.read').length === 4")
+  page.wait_for_selector("#tokens .chip.read >> nth=3")
   settle(page)
   page.keyboard.press("]")
   page.keyboard.press("s")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.interop.small_pair import write_pair
+from support.interop.small_pair import edit, write_pair
 from support.model_folder import write_model
 from support.tokenizers_of_cases import AV, of_bytes
 
@@ -26,8 +26,17 @@ def chromium() -> str | None:
 
 def tiny_pair(folder: Path):
   """A loaded pair of random weights. Its AV is asked for no tags, so that whatever it writes is an explanation."""
-  model = write_model(folder / "model", of_bytes(), eos_token_id=256)
-  folders = write_pair(folder, model, of_bytes(), av_template=AV, training={"baseline_variance": BASELINE})
+  tokenizer = of_bytes()
+  facts = {"baseline_variance": BASELINE, "max_new_tokens": 32}
+  folders = write_pair(folder, write_model(folder / "model", tokenizer), tokenizer, AV, facts)
+  end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+  def end_sooner(arrays):
+    # Random logits seldom end an answer before its cap; those of a longer row are far out, to one side or the other.
+    arrays["model.embed_tokens.weight"][end] *= 12
+    return arrays
+
+  edit(folders.av / "model.safetensors", end_sooner)
   return load(folders.av, folders.ar)
 
 

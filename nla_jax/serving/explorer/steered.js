@@ -90,7 +90,7 @@ export const resultNode = (result, shown = null, choose = null, edited = "") => 
       .map((arm) => [arm.strength, of(arm)])
       .sort((a, b) => a[0] - b[0]),
   }));
-  const [old, other] = result.unrelated_word ?? [];
+  const { old, new: other } = result.unrelated ?? {};
   return element(
     "div",
     { class: "result" },
