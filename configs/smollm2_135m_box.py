@@ -39,7 +39,7 @@ def get_config():
   c.prompts.update(marker="号", av=AV_PROMPT)
   c.lora.update(rank=16, alpha=32.0)
   c.remat = False
-  c.av.update(steps=1200, batch=16, lr=1e-3, lr_end=1e-4, warmup=30)
+  c.av.update(steps=500, batch=16, lr=1e-3, lr_end=1e-4, warmup=30)
   c.ar.update(steps=1000, batch=16, lr=1e-3, lr_end=1e-4, warmup=20)
 
   c.rl.update(steps=800, ar_steps=10, activations=8, group=8, max_new_tokens=56)

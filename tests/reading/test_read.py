@@ -54,7 +54,7 @@ def test_a_reading_is_of_the_targets_own_activations(nla):
   )
   for one, positions, rows in zip(tokens, places, found, strict=True):
     expected = target.read(
-      whole.params,
+      jax.tree.map(jnp.asarray, whole.params),
       jnp.array([one.ids]),
       jnp.zeros(2, jnp.int32),
       jnp.array(positions),
