@@ -23,8 +23,11 @@ from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import split
 from nla_jax.progress import say
+from nla_jax.reading.complete import Target, complete, drawing_of, target_of
 from nla_jax.reading.inputs import is_several, tokens_of
 from nla_jax.reading.reading import Reading
+from nla_jax.reading.steer import STRENGTHS, options_of, steer
+from nla_jax.reading.steered import Steered
 
 
 @dataclasses.dataclass
@@ -37,7 +40,7 @@ class NLA:
     ar_params: the AR's parameters.
     base: name of the base model, from which the target is loaded when text is read; empty where not known.
     baseline: variance of the normalised activations of its evaluation, for FVE; None where not known.
-    load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer), for `read`.
+    load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer, or of all with None).
     model_adapter: a LoRA of PEFT that `read` adds to the target, a directory; empty for none.
   """
 
@@ -46,7 +49,7 @@ class NLA:
   ar_params: Any
   base: str
   baseline: float | None = None
-  load_target: Callable[[str, int, str], tuple[Architecture, Any]] | None = None
+  load_target: Callable[[str, int | None, str], tuple[Architecture, Any]] | None = None
   model_adapter: str = ""
 
   def explain(
@@ -242,9 +245,51 @@ class NLA:
       start = end
     return readings if several else readings[0]
 
+  def complete(self, prompt_ids: Sequence[int], *, steering=None, **drawing) -> list[list[int]]:
+    """What the whole target writes after a prompt: token ids of each sample, without the token that ended it.
+
+    Args:
+      prompt_ids: token ids.
+      steering: a `decoding.continuations.Steering` for the one prompt, or None.
+      drawing: `max_new_tokens`, `samples`, `greedy`, `temperature`, `seed`, as `reading.complete.Drawing` has them.
+
+    Raises:
+      NLAError: another option, a prompt that cannot be continued, or no base model to continue it with.
+    """
+    how = drawing_of(drawing)
+    return complete(self.whole_target, [prompt_ids], how, steering=steering).tokens[0]
+
+  def steer(self, what, position="last", *, edit, strength=STRENGTHS, seed=0, **options) -> Steered:
+    """What the target writes once the explanation of a position is edited, beside three controls.
+
+    Args:
+      what: a text, a conversation or token ids, which the target continues.
+      position: the token whose activation is explained; or several, see `where`.
+      edit: {"Paris": "Rome"}, words of the explanation with what replaces them; or a new one.
+      strength: α, the length of what is added in lengths of the residual; or several.
+      seed: of all draws.
+      options: `mode`, `where`, `tokens`, `explanation` and more, see `reading.steer.Options`.
+
+    Raises:
+      NLAError: a word that is not in the explanation, an edit that changes nothing, no explanation at that position, a
+        position outside, another option, or no base model to steer.
+    """
+    return steer(self, what, position, edit, strength, seed, options_of(options))
+
+  @functools.cached_property
+  def whole_target(self) -> Target:
+    """The whole target, loaded when it is first asked for; what `read` loaded of it is given up."""
+    self.__dict__.pop("_target", None)
+    return target_of(*self._load(None), self.pair)
+
   @functools.cached_property
   def _target(self) -> tuple[Architecture, Any]:
     """The target's architecture and its blocks 0..K, loaded when they are first asked for; see `target.read`."""
+    whole = self.__dict__.get("whole_target")
+    return whole.loaded if whole is not None else self._load(self.pair.layer)
+
+  def _load(self, layer: int | None) -> tuple[Architecture, Any]:
+    """The target's blocks 0..layer, or all of it. Raises NLAError where there is no base model."""
     # Of adapters the frozen base is the target, and it is here.
     _, base = split(self.av_params)
     if base is not None and not self.model_adapter:
@@ -255,7 +300,7 @@ class NLA:
         "the sidecar of this pair names no base model to read with: name it with nla_jax.load(…, base=…), "
         "a folder, a .gguf file, package:NAME or a hub id"
       )
-    architecture, params = self.load_target(self.base, self.pair.layer, self.model_adapter)
+    architecture, params = self.load_target(self.base, layer, self.model_adapter)
     refuse_other_family(self.base, architecture, self.pair)
     return architecture, params
 
