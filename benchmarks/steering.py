@@ -271,13 +271,16 @@ def main() -> None:
     f"{len(prompts)} prompts of {candidates} are completed with the known word and have a twin",
     flush=True,
   )
-  results = {
+  about = {
     "nla": Path(options.nla).name,
-    **vars(options),
+    **{key: getattr(options, key) for key in ("explanations", "mode", "seed")},
     "prompts": len(prompts),
     "candidates": candidates,
   }
-  del results["limit"]
+  # Edits that were measured of the same pair on the same prompts are kept: one of them takes a while.
+  file = RESULTS / f"{options.name}.json"
+  results = json.loads(file.read_text()) if file.is_file() else {}
+  results = (results if results.items() >= about.items() else {}) | about
   for edit in options.edits.split(","):
     rows, lacking = measure(
       nla, prompts, edit, options, teacher if options.explanations == "teacher" else None
@@ -293,7 +296,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     chart = effect_chart(curves, "share of prompts where the twin's word is the likelier one")
     (RESULTS / f"{options.name}_{edit}.svg").write_text(chart)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
+    file.write_text(json.dumps(results, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

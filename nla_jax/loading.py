@@ -16,6 +16,7 @@ def load(
   ar: str | os.PathLike | None = None,
   *,
   compute: str = "auto",
+  weights: str = "auto",
   base: str | os.PathLike | None = None,
   model_adapter: str | os.PathLike | None = None,
   chat_template: str = "",
@@ -28,6 +29,8 @@ def load(
     ar: the AR's directory or hub id. Left out beside an AV whose name ends in `-av` or `/av`, it is the same name
       with `ar`.
     compute: `float32`, `bfloat16` or `auto`, as `config.compute`; a workdir keeps its own.
+    weights: how weights are kept: `float32`, `bfloat16` or `auto`, which is bfloat16 where products are computed so or
+      where the files hold it. A workdir keeps its own.
     base: the base model that `read` takes, named as for `config.model`, in place of the sidecar's.
     model_adapter: directory of a LoRA of PEFT that is added to the target in `read`: what a fine-tune thinks. A workdir
       that was extracted with one keeps it.
@@ -62,6 +65,7 @@ def load(
     path,
     ar,
     compute=compute,
+    weights=weights,
     base=base,
     model_adapter=adapter,
     chat_template=chat_template,

@@ -72,7 +72,8 @@ class NLA:
       batch: answers drawn at once, at most.
       best_of: draw so many and keep the one that the AR rebuilds best.
       watch: called with a row and what its first draw says so far, every few tokens.
-      options: `temperature` of the draws and `max_new_tokens` of an answer, in place of the pair's own.
+      options: `temperature` of the draws and `max_new_tokens` of an answer, in place of the pair's own; and `streams`,
+        the number of the random stream of each activation, where its row shall not choose it.
 
     Raises:
       NLAError: something that is no finite activations [n, d_model], or what the AR rebuilds is no direction.
@@ -84,7 +85,15 @@ class NLA:
     return [one[0] for one in drawn]
 
   def _draw(
-    self, activations, counts: tuple[int, int], *, seed: int, batch: int, watch=None, **options
+    self,
+    activations,
+    counts: tuple[int, int],
+    *,
+    seed: int,
+    batch: int,
+    watch=None,
+    streams=None,
+    **options,
   ) -> list[list[Explanation]]:
     """Samples of each activation, the one that the AR rebuilds best first; as `explain`.
 
@@ -97,13 +106,15 @@ class NLA:
     # 1. Draw the explanations of each activation, adjacent.
     n = counts[0] * counts[1]
     repeated = np.repeat(vectors, n, axis=0)
+    numbers = np.arange(len(vectors)) if streams is None else np.asarray(streams)
+    numbers = (numbers[:, None] * n + np.arange(n)).reshape(-1)
     answers: list[Answer] = []
     for start, size in row_batches(len(repeated), batch):
       if watch is not None:
         options["watch"] = functools.partial(_show_first, watch, start, n)
       rows = repeated[start : start + size]
       found, _ = self.pair.sample_answers(
-        self.av_params, rows, key, batch=size, first=start, **options
+        self.av_params, rows, key, batch=size, streams=numbers[start : start + size], **options
       )
       answers += found
     if not self.pair.prompts.asks_for_tags:

@@ -54,13 +54,14 @@ def _dtypes(params: dict, dtype) -> dict:
 def read_in_place(params: dict, dtype) -> dict:
   """Which leaves of a tree (arrays or shapes) the token loop reads where they lie.
 
-  Those of a frozen base that have the products' dtype already and are whole over `fsdp`: there is no update that they
-  would have to be kept from.
+  Those that have the products' dtype already and are whole over `fsdp`. What is trained is in float32, so where
+  products are too it is copied: an update may take the memory of what it replaces.
   """
 
   def of_leaf(path, leaf, wanted):
     found = jnp.dtype(jnp.bfloat16) if leaf.dtype == jnp.uint16 else leaf.dtype
-    return path[0].key == "base" and found == wanted and sharding.is_gathered(leaf)
+    frozen = path[0].key == "base" or leaf.dtype in (jnp.bfloat16, jnp.uint16)
+    return frozen and found == wanted and sharding.is_gathered(leaf)
 
   return jax.tree_util.tree_map_with_path(of_leaf, params, _dtypes(params, dtype))
 

@@ -51,8 +51,7 @@ def as_base(params: Any) -> Any:
 
   @functools.partial(jax.jit, donate_argnums=0)
   def pack(leaf):
-    leaf = leaf.astype(jnp.bfloat16)
-    return as_bits(leaf) if precision.platform() == "cpu" else leaf
+    return _in_place(leaf.astype(jnp.bfloat16))
 
   def cast(path, leaf):
     if path[-1].key not in MATRICES or leaf.dtype == jnp.uint16:
@@ -60,6 +59,25 @@ def as_base(params: Any) -> Any:
     return pack(leaf)
 
   return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def kept_narrow(params: Any) -> Any:
+  """A tree that was loaded in bfloat16, as it is computed with: matrices as in `as_base`, all else in float32.
+
+  A sum with a norm's weight in bfloat16 would be rounded, so no weight is but those that enter products.
+  """
+
+  def keep(path, leaf):
+    if leaf.dtype != jnp.bfloat16:
+      return leaf
+    return _in_place(leaf) if path[-1].key in MATRICES else leaf.astype(jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(keep, params)
+
+
+def _in_place(leaf: jax.Array) -> jax.Array:
+  """A matrix in bfloat16 as it lies in memory."""
+  return as_bits(leaf) if precision.platform() == "cpu" else leaf
 
 
 def unembedding(params: Any) -> Shaped[Array, "vocabulary d_model"]:

@@ -22,7 +22,7 @@ def first_tokens(tokenizer, edit: Any, named: Sequence[str]) -> dict[str, list[i
     named: further words.
 
   Raises:
-    NLAError: a further word begins with no token, or with the same one as another word.
+    NLAError: a further word begins with no token, or with the same one as another of them.
   """
   edits = (
     [] if isinstance(edit, str) else [word for old, new in edit.items() for word in (new, old)]
@@ -39,7 +39,7 @@ def first_tokens(tokenizer, edit: Any, named: Sequence[str]) -> dict[str, list[i
 
   # Two words that begin alike would get one number, and look as if they moved together.
   for word in named:
-    twins = [one for one in found if one != word and set(found[one]) & set(found[word])]
+    twins = [one for one in named if one != word and found[one][0] == found[word][0]]
     if twins:
       raise NLAError(
         f"words: {word!r} and {twins[0]!r} begin with the same token, so the next token does not tell them apart"

@@ -223,12 +223,12 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(nla):
     ({"strength": 0, "mode": "replace"}, "strength=0.*above 0"),
     ({"mode": "ad"}, "mode='ad': expected one of add, replace"),
     ({"where": "all"}, "where='all'"),
-    ({"position": 99}, "position 99 is outside"),
+    ({"position": 99}, "24 tokens, and 99 is none of them"),
     ({"position": [1, 2]}, "2 positions are named.*where='span'"),
     ({"tokens": -1}, "max_new_tokens=-1"),
     ({"samples": 65}, "samples=65"),
     ({"temperature": 0.0}, "temperature=0.0"),
-    ({"words": ["Rat"]}, "'Rat' and 'Rome' begin with the same token"),
+    ({"words": ["Rat", "Rum"]}, "'Rat' and 'Rum' begin with the same token"),
     ({"explanation": ""}, "explanation is empty"),
     ({"samplse": 2}, "steer has no option 'samplse'"),
   ):
@@ -288,3 +288,13 @@ def test_the_command_line(nla, monkeypatch, tmp_path, capsys):
   ):
     assert command.main([*line, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_user_is_answered_and_an_assistant_goes_on(nla):
+  chat = [{"role": "user", "content": "Where is Paris?"}]
+  found = nla.steer(chat, "end:Paris", edit=EDIT, strength=2.0, explanation=EXPLANATION, tokens=3)
+  assert found.prompt.endswith("<|im_start|>assistant\n") and found.arm("edit").kl > 0
+  assert nla.tokens(chat).word(found.position) == "s"
+  open_turn = [*chat, {"role": "assistant", "content": "It is in"}]
+  found = nla.steer(open_turn, "last", edit=EDIT, strength=2.0, **QUICK)
+  assert found.prompt.endswith("It is in")

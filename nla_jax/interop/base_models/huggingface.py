@@ -51,7 +51,7 @@ def read_directory(
   Args:
     directory: holds config.json, safetensors and the tokenizer's files.
     stop_layer: K, 0-based; only blocks 0..K are read, without final norm and unembedding.
-    dtype: of the parameters, `float32` or `bfloat16`.
+    dtype: of the parameters, `float32`, `bfloat16` or `auto`, which keeps what is bfloat16 in the files.
     weights: read the parameters too. Without them, all that headers can tell is still checked.
 
   Raises:
@@ -133,8 +133,15 @@ class ModelFiles:
     leaves = parameter_names.all_leaves(self.architecture, headless=self.headless)
     return {self.name_of(leaf, layer): leaf.file_shape(self.architecture) for leaf, layer in leaves}
 
+  @property
+  def dtype(self) -> str:
+    """`bfloat16` where every tensor is so in the files, so that nothing is lost by keeping it; else `float32`."""
+    kinds = {self.files.entry(name).dtype for name in self.shapes}
+    return "bfloat16" if kinds == {"BF16"} else "float32"
+
   def read(self, dtype: str = "float32") -> dict[str, Any]:
     """Puts the parameters on the devices; see `parameter_names.tree_from_file`."""
+    dtype = self.dtype if dtype == "auto" else dtype
 
     def view(leaf: parameter_names.Leaf, layer: int | None) -> np.ndarray:
       return self.files.view(self.name_of(leaf, layer))

@@ -23,7 +23,7 @@ def load_pretrained(
       `.gguf` file (of one in numbered parts, any part), a Hugging Face directory with safetensors, a hub id such as
       `Qwen/Qwen2.5-7B-Instruct`, or `random:tiny`.
     stop_layer: K, 0-based. Only blocks 0..K are fetched and read, without the final norm and the unembedding.
-    dtype: of the parameters, `float32` (masters) or `bfloat16`.
+    dtype: of the parameters, `float32` (masters) or `bfloat16`; `auto` keeps what is bfloat16 in a folder's files.
     weights: load the parameters too. Without them, a directory's headers are still checked: number of layers, shapes,
       whole files.
 
@@ -34,10 +34,14 @@ def load_pretrained(
   options = {"stop_layer": stop_layer, "dtype": dtype, "weights": weights}
   if located.kind == "random":
     found = random_model.random_model(name, stop_layer)
-    params = jax.tree.map(lambda leaf: leaf.astype(np.dtype(dtype)), found.params)
+    kept = np.dtype("float32" if dtype == "auto" else dtype)
+    params = jax.tree.map(lambda leaf: leaf.astype(kept), found.params)
     found = dataclasses.replace(found, params=sharding.shard_params(params))
   elif located.kind == "gguf":
-    found = gguf.read_gguf(located.path, **options)
+    # What a GGUF holds is wider than bfloat16 once it is unpacked.
+    found = gguf.read_gguf(
+      located.path, **options | {"dtype": "float32" if dtype == "auto" else dtype}
+    )
   else:
     # Of a hub model in shards, only those that hold blocks 0..K are fetched.
     folder = located.path or find.download(name, stop_layer=stop_layer)

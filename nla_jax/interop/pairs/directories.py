@@ -28,6 +28,7 @@ from nla_jax.interop.pairs.lora_files import read_adapters
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import Lora
+from nla_jax.models.parameters import kept_narrow
 
 # What an AR's config.json may say otherwise without computing anything else: it has no unembedding.
 _FREE = ("tied", "max_positions")
@@ -73,7 +74,7 @@ def read_checkpoint(
   Args:
     directory: as `write_av`, `write_ar` or `write_adapted` leaves it.
     role: `av` or `ar`.
-    dtype: of the transformer's parameters, `float32` or `bfloat16`.
+    dtype: of the transformer's parameters, `float32`, `bfloat16` or `auto`, which keeps what is bfloat16 in the files.
     base: name of the base of adapters, in place of the sidecar's.
     chat_template: in place of the tokenizer's, as `config.prompts.chat_template`.
 
@@ -93,7 +94,8 @@ def read_checkpoint(
     adapter = read_adapters(directory, architecture)
     lora, params = adapter.lora, adapter.params
   else:
-    params = huggingface.read_params(directory, architecture, headless=role == "ar", dtype=dtype)
+    found = huggingface.read_params(directory, architecture, headless=role == "ar", dtype=dtype)
+    params = kept_narrow(found)
   return Checkpoint(
     architecture=architecture,
     params=params,

@@ -4,9 +4,12 @@ import functools
 import os
 from typing import Any
 
+import jax.numpy as jnp
+
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.prompts import Prompts, make_prompts
+from nla_jax.errors import NLAError
 from nla_jax.interop.adapters.merge import with_adapter
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.find import cached_directory, locate
@@ -17,13 +20,17 @@ from nla_jax.interop.pairs.directories import Checkpoint, read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import joined
-from nla_jax.models.parameters import as_base
+from nla_jax.models.parameters import as_base, kept_narrow
 from nla_jax.parallel import sharding
 from nla_jax.parallel.precision import compute_dtype
 
 
 def load_target(
-  base: str, layer: int | None, adapter: str = "", pair: Pair | None = None
+  base: str,
+  layer: int | None,
+  adapter: str = "",
+  pair: Pair | None = None,
+  dtype: str = "float32",
 ) -> tuple[Architecture, Any]:
   """Loads the target that an NLA reads with, or steers.
 
@@ -32,6 +39,7 @@ def load_target(
     layer: K, 0-based; blocks 0..K are loaded. None for the whole model, which can continue text.
     adapter: directory of a LoRA on it; empty for none.
     pair: whose tokens it is to read; None where it is the model that the pair was made from.
+    dtype: of its parameters: `float32`, `bfloat16` or `auto`, as `load_pretrained`.
 
   Returns:
     The architecture and the parameters.
@@ -42,11 +50,29 @@ def load_target(
   here = pair is not None and _is_here(base)
   if here:
     check_base(find_base(base), pair)
-  found = load_pretrained(base, stop_layer=layer)
+  # What is added to a matrix is lost where the sum is rounded.
+  dtype = dtype if added is None else "float32"
+  found = load_pretrained(base, stop_layer=layer, dtype=dtype)
   if pair is not None and not here:
     check_base(found, pair)
   params = found.params if added is None else with_adapter(found.params, added)
-  return found.architecture, params
+  return found.architecture, kept_narrow(params)
+
+
+def weights_dtype(weights: str, compute: str) -> str:
+  """The dtype that weights are kept in, for `load_pretrained`.
+
+  Args:
+    weights: `float32`, `bfloat16`, or `auto`: bfloat16 where products are computed so, or where the files hold it.
+    compute: as `nla_jax.load`.
+
+  Raises:
+    NLAError: another word.
+  """
+  if weights not in ("auto", "float32", "bfloat16"):
+    raise NLAError(f"weights={weights!r}: expected auto, float32 or bfloat16")
+  narrow = weights == "auto" and compute_dtype(compute) == jnp.bfloat16
+  return "bfloat16" if narrow else weights
 
 
 def _is_here(base: str) -> bool:
@@ -59,15 +85,17 @@ def load_directories(
   ar: str | os.PathLike | None = None,
   *,
   compute: str = "auto",
+  weights: str = "auto",
   base: str | None = None,
   model_adapter: str = "",
   chat_template: str = "",
 ) -> NLA:
   """Loads the pair of an AV's and an AR's directory; arguments and errors are those of `nla_jax.load`."""
+  kept = weights_dtype(weights, compute)
   # 1. The two halves, found and checked against each other before any weight is read.
   av_folder, ar_folder = pair_directories(path, ar, base=base, chat_template=chat_template)
   av, rebuilder = (
-    read_checkpoint(folder, role, base=base, chat_template=chat_template)
+    read_checkpoint(folder, role, dtype=kept, base=base, chat_template=chat_template)
     for folder, role in ((av_folder, "av"), (ar_folder, "ar"))
   )
   side, training = av.sidecar, av.sidecar.training
@@ -107,7 +135,7 @@ def load_directories(
     ar_params = joined(ar_params, shared if rebuilder.lora else None)
   # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
   baseline = training.get("baseline_variance")
-  load = functools.partial(load_target, pair=pair)
+  load = functools.partial(load_target, pair=pair, dtype=kept)
   return NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
 
 

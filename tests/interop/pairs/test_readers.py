@@ -114,6 +114,20 @@ def test_a_reader_gives_our_predictions_and_our_greedy_text(
   ] == there["words"]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_bfloat16_files_are_kept_so_and_nothing_changes(exported, family, tmp_path):
+  nla, vectors, _ = exported(family)
+  options = {"base": "somebody/model", "stage": "rl", "trained_on": "", "metrics": None}
+  export_pair(nla, tmp_path, dtype="bfloat16", **options)
+  kept = nla_jax.load(tmp_path, compute="float32")
+  wide = nla_jax.load(tmp_path, compute="float32", weights="float32")
+  np.testing.assert_array_equal(kept.reconstruct(TEXTS), wide.reconstruct(TEXTS))
+  assert _answers(kept, vectors) == _answers(wide, vectors)
+
+  sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(one.av_params)) for one in (kept, wide)]
+  assert sizes[0] < 0.55 * sizes[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("major", MAJORS)
 def test_a_reader_of_smollm2_gives_our_predictions_and_our_greedy_text(
