@@ -2,21 +2,19 @@
 
 import { byId, element, isNumber, visible, written } from "./dom.js";
 import { context } from "./tokens.js";
-import { best, chipAt, confidence, setFocus, tell, view } from "./view.js";
+import { best, chipAt, confidence, shadeOf, setFocus, tell, view } from "./view.js";
 import { inCommon, marked } from "./words.js";
 
 /** FVE as a bar and a number, with what it is measured against. */
 export const meter = (fve) => {
   if (!isNumber(fve)) return element("span", { class: "meter none" }, "no FVE");
-  const node = element(
+  return element(
     "span",
-    { class: fve < 0 ? "meter below" : "meter", title: "FVE = 1 − mse / baseline, of this activation" },
+    { class: "meter " + shadeOf(fve), title: "FVE = 1 − mse / baseline, of this activation" },
     element("span", { class: "label" }, "FVE " + written(fve)),
     element("span", { class: "track" }, element("span", { class: "fill" })),
     element("span", { class: "confidence " + confidence(fve).toLowerCase() }, confidence(fve)),
   );
-  node.style.setProperty("--strength", Math.min(1, Math.abs(fve)).toFixed(2));
-  return node;
 };
 
 /** What has to be said where the words carry little of the activation. */

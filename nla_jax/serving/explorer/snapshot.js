@@ -1,10 +1,10 @@
 // The view as one HTML file that can be sent around: styles inside, no script, no network. Texts enter as text nodes and
 // the browser writes the markup, so that a hostile text stays a text.
 
-import { element, glyphs, isNumber, visible, written } from "./dom.js";
+import { element, glyphs, visible, written } from "./dom.js";
 import { positionCard } from "./reading.js";
 import { resultNode } from "./steered.js";
-import { best, isTemplate, positionOf, view } from "./view.js";
+import { best, isTemplate, positionOf, shadeOf, view } from "./view.js";
 
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
@@ -13,19 +13,11 @@ const chipNode = (chip) => {
   const fve = best(reading)?.fve;
   const done = reading?.state === "done";
   const text = glyphs(chip.text) + (visible(chip.text).endsWith("\n") ? "\n" : "");
-  const classes = [
-    "chip",
-    isTemplate(chip.token) && "template",
-    isNumber(fve) && "read",
-    isNumber(fve) && fve < 0 && "below",
-  ]
-    .filter(Boolean)
-    .join(" ");
-  const node = done
+  const template = isTemplate(chip.token) ? " template" : "";
+  const classes = `chip${template} ${shadeOf(fve)}`;
+  return done
     ? element("a", { class: classes, href: `#p${positionOf(chip)}`, title: "FVE " + written(fve) }, text)
     : element("span", { class: classes }, text);
-  if (isNumber(fve)) node.style.setProperty("--strength", Math.min(1, Math.abs(fve)).toFixed(2));
-  return node;
 };
 
 const conversation = () => {
@@ -104,11 +96,15 @@ export const pageOf = async () => {
   meta({ "http-equiv": "Content-Security-Policy", content: POLICY });
   meta({ charset: "utf-8" });
   page.documentElement.lang = "en";
-  page.head.append(page.importNode(element("style", {}, styles), true));
+  page.head.append(page.createElement("style"));
   page.body.append(...body().map((node) => page.importNode(node, true)));
   // What a reader can only do with the server is no part of a kept page.
   page.querySelectorAll("button").forEach((node) => node.remove());
-  return "<!doctype html>\n" + page.documentElement.outerHTML;
+  // Put in as text: a filled style element would fall under this page's own policy. No foreign text has this markup.
+  return (
+    "<!doctype html>\n" +
+    page.documentElement.outerHTML.replace("<style></style>", () => `<style>${styles}</style>`)
+  );
 };
 
 export const savePage = async () => {

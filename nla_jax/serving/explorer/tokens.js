@@ -1,7 +1,7 @@
 // The conversation as chips, one a token, grouped by message.
 
 import { byId, element, glyphs, plural, replace, visible, written } from "./dom.js";
-import { best, chipAt, isTemplate, on, positionOf, tell, view } from "./view.js";
+import { best, chipAt, isTemplate, on, positionOf, SHADES, shadeOf, tell, view } from "./view.js";
 
 const nodes = []; // of each chip, its element
 
@@ -102,9 +102,8 @@ const mark = (chip, matches) => {
   node.classList.toggle("pending", reading?.state === "pending");
   node.classList.toggle("failed", reading?.state === "failed");
   node.classList.toggle("found", matches.has(positionOf(chip)));
-  node.classList.toggle("read", typeof fve === "number");
-  node.classList.toggle("below", typeof fve === "number" && fve < 0);
-  node.style.setProperty("--strength", typeof fve === "number" ? Math.min(1, Math.abs(fve)).toFixed(2) : "0");
+  node.classList.remove(...SHADES);
+  node.classList.add(...shadeOf(fve).split(" ").filter(Boolean));
   node.title = describe(chip);
 };
 

@@ -48,6 +48,15 @@ export const shownChips = () => view.chips.filter((chip) => view.settings.templa
 
 export const best = (reading) => reading?.samples?.[0] ?? null;
 
+/** Classes that colour may take: a step of a tenth, and whether it lies below the mean. Styles stand in no attribute. */
+export const SHADES = ["read", "below", ...Array.from({ length: 11 }, (_, i) => `f${i}`)];
+
+/** The classes of an FVE; none where there is no FVE. */
+export const shadeOf = (fve) => {
+  if (typeof fve !== "number") return "";
+  return `read f${Math.round(Math.min(1, Math.abs(fve)) * 10)}${fve < 0 ? " below" : ""}`;
+};
+
 /** Confidence of an explanation by its relative error, 1 − FVE: the bounds that the public NLA page uses. */
 export const confidence = (fve) => {
   if (typeof fve !== "number") return null;
