@@ -40,6 +40,7 @@ COMMANDS = {
     "serve",
     "--nla=PAIR [--port=5009]",
     "the pair behind HTTP: Neuronpedia's API, the reference's client, and a page to read in",
+  ),
   "steer": Command(
     "steer",
     '--nla=PAIR --edit=OLD=NEW "TEXT"',
