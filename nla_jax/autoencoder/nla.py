@@ -235,19 +235,24 @@ class NLA:
       start = end
     return readings if several else readings[0]
 
-  def complete(self, prompt_ids: Sequence[int], *, steering=None, **drawing) -> list[list[int]]:
+  def complete(
+    self, prompt_ids: Sequence[int], *, steering=None, watch=None, **drawing
+  ) -> list[list[int]]:
     """What the whole target writes after a prompt: token ids of each sample, without the token that ended it.
 
     Args:
       prompt_ids: token ids.
       steering: a `decoding.continuations.Steering` for the one prompt, or None.
+      watch: called with the token ids of each sample so far, every few tokens, or None.
       drawing: `max_new_tokens`, `samples`, `greedy`, `temperature`, `seed`, as `reading.complete.Drawing` has them.
 
     Raises:
       NLAError: another option, a prompt that cannot be continued, or no base model to continue it with.
     """
     how = drawing_of(drawing)
-    return complete(self.whole_target, [prompt_ids], how, steering=steering).tokens[0]
+    show = None if watch is None else lambda found: watch(found[0])
+    found = complete(self.whole_target, [prompt_ids], how, steering=steering, watch=show)
+    return found.tokens[0]
 
   def steer(self, what, position="last", *, edit, strength=STRENGTHS, seed=0, **options) -> Steered:
     """What the target writes once the explanation of a position is edited, beside three controls.

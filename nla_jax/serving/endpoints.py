@@ -266,24 +266,41 @@ async def completion(service: Service, body: Body) -> Body | AsyncIterator[bytes
   if stream:
     return _completing(service, tokens, prompt, draw)
 
-  new, text = await _completed(service, tokens, draw)
+  ids = await service.device.call(lambda: service.reader.complete(tokens.ids, draw))
+  new, text = await _written(service, tokens, ids)
   return {**prompt, "tokens": [*prompt["tokens"], *new], "text": text}
 
 
 async def _completing(
   service: Service, tokens: Tokens, prompt: Body, draw: Draw
 ) -> AsyncIterator[bytes]:
+  """The frames of `/completion`: each token when its characters are whole."""
   yield answers.frame({"type": "prompt", **prompt})
-  new, text = await _completed(service, tokens, draw)
-  for one in new:
-    yield answers.frame({"type": "token", "token": one})
+  sent, text, reader = 0, tokens.text, service.reader
+  async for _, found in service.device.watched(
+    lambda show: reader.complete(tokens.ids, draw, show)
+  ):
+    over = not isinstance(found, Partial)
+    new, text = await _written(service, tokens, found if over else found.text)
+    # The last tokens may be a part of a character that the next one completes.
+    whole = len(new) if over else _whole(new)
+    for one in new[sent:whole]:
+      yield answers.frame({"type": "token", "token": one})
+    sent = max(sent, whole)
   yield answers.frame({"type": "done", "text": text})
   yield answers.END
 
 
-async def _completed(service: Service, tokens: Tokens, draw: Draw) -> tuple[list[Body], str]:
-  """The tokens that the target writes, and the whole text."""
-  ids = await service.device.call(lambda: service.reader.complete(tokens.ids, draw))
+def _whole(tokens: Sequence[Body]) -> int:
+  """How many tokens stand before a character that is still being written."""
+  n = len(tokens)
+  while n and "\ufffd" in tokens[n - 1]["token"]:
+    n -= 1
+  return n
+
+
+async def _written(service: Service, tokens: Tokens, ids: Sequence[int]) -> tuple[list[Body], str]:
+  """Tokens that the target wrote behind others, and the whole text."""
   if not ids:
     return [], tokens.text
   written, found = await service.tokens(ids), []
