@@ -186,6 +186,11 @@ def test_a_completion_is_the_targets(client, nla):
   assert [one["token_id"] for one in new] == wanted and len(wanted) == 5
   assert [one["position"] for one in new] == list(range(8, 13))
 
+  # Streamed, it is the same with more tokens than are shown at a time.
+  body["completion_tokens"] = 20
+  *_, done, end = frames(client.post("/completion", json={**body, "stream": True}).text)
+  assert end == "[DONE]" and done["text"] == post(client, "/completion", **body)["text"]
+
 
 def test_steering_is_the_librarys(client, nla):
   # As the page asks for it: a whole new explanation, and where the first one was.
