@@ -18,6 +18,7 @@ from nla_jax.errors import NLAError
 from nla_jax.serving.limits import RefusedError
 
 Watch = Callable[[int, str], None]
+Show = Callable[[Any], None]
 # From rows, their kind and a watcher of (row, its answer so far) to one result a row.
 Compute = Callable[[Sequence[Any], Hashable, Watch], Sequence[Any]]
 
@@ -28,9 +29,9 @@ class AbandonedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Partial:
-  """What the AV has written so far of one row's answer."""
+  """What has been written so far: of a row's answer its text, of a continuation its token ids."""
 
-  text: str
+  text: Any
 
 
 class Work:
@@ -108,8 +109,12 @@ class Device:
 
   async def call(self, function: Callable[[], Any]) -> Any:
     """What a function returns that is run alone in the device's thread."""
-    async for _, found in self.submit(Work(None, [function])).results():
+    async for _, found in self.watched(lambda show: function()):
       return found
+
+  def watched(self, function: Callable[[Show], Any]) -> AsyncIterator[tuple[int, Any]]:
+    """What a function shows that is run alone in the device's thread, as `Partial`s, and then what it returns."""
+    return self.submit(Work(None, [function], watched=True)).results()
 
   @property
   def waiting(self) -> int:
@@ -181,15 +186,14 @@ def _compute(batch: list[tuple[Work, int]], compute: Compute) -> None:
 
 
 def _results(batch: list[tuple[Work, int]], compute: Compute) -> Sequence[Any]:
-  first, row = batch[0]
-  if first.kind is None:
-    return [first.rows[row]()]
-
-  def watch(i: int, text: str) -> None:
+  def watch(i: int, text: Any) -> None:
     if all(work.abandoned for work, _ in batch):
       raise AbandonedError
     work, row = batch[i]
     if work.watched and not work.abandoned:
       work.post(row, Partial(text))
 
+  first, row = batch[0]
+  if first.kind is None:
+    return [first.rows[row](lambda found: watch(0, found))]
   return compute([work.rows[row] for work, row in batch], first.kind, watch)

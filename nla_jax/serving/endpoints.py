@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nla_jax.conversation.tokens import Tokens
-from nla_jax.serving import answers, fields, generate
+from nla_jax.serving import answers, asked, continuing, fields, generate
 from nla_jax.serving.device import Partial
 from nla_jax.serving.limits import RefusedError
 from nla_jax.serving.reader import Draw, Row
@@ -18,15 +18,15 @@ _TEMPERATURE, _NEW_TOKENS = 0.7, 200  # this API's defaults
 
 async def explain(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
   """Explanations of the target's activations at tokens of a text or a conversation."""
-  wanted, draw = fields.positions(body, service.limits), _draw(service, body)
+  wanted, draw = fields.positions(body, service.limits), asked.draw_of(service, body)
   stream, reverse = fields.flag(body, "stream", False), fields.flag(body, "reverse", True)
-  tokens = await _tokens(service, body)
+  tokens = await asked.tokens_of(service, body)
   places = _places(wanted, len(tokens), service.limits.positions)
   if reverse:
     places.reverse()
 
   found = await service.activations(tokens.ids, places)
-  channels = fields.channels(body, _messages(tokens))
+  channels = fields.channels(body, asked.message_count(tokens))
   norms = np.linalg.norm(found, axis=1)
   heads = [
     {**answers.token(tokens, i, channels), "l2_norm": float(norm), "generated": False}
@@ -47,7 +47,7 @@ async def describe(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
   """Explanations of activations."""
   width, most = service.reader.width, service.limits.describe_batch
   vectors = fields.vectors(body, "activations", width, most)
-  draw, stream = _draw(service, body), fields.flag(body, "stream", False)
+  draw, stream = asked.draw_of(service, body), fields.flag(body, "stream", False)
   rows = _rows(vectors)
   if stream:
     keys = [{"index": i} for i in range(len(rows))]
@@ -71,7 +71,7 @@ async def compare(service: Service, body: Body) -> Body:
   """An explanation of the difference of two activations."""
   width = service.reader.width
   a, b = (fields.vector(body, f"activation_{one}", width) for one in "ab")
-  draw, difference = _draw(service, body), a - b
+  draw, difference = asked.draw_of(service, body), a - b
   norm = float(np.linalg.norm(difference.astype(np.float64)))
   if not np.isfinite(difference).all():
     raise RefusedError(400, "the difference of the activations is larger than float32 holds")
@@ -83,7 +83,7 @@ async def compare(service: Service, body: Body) -> Body:
 
 async def extract(service: Service, body: Body) -> Body:
   """The target's activations at every token."""
-  tokens = await _tokens(service, body)
+  tokens = await asked.tokens_of(service, body)
   places = _places([], len(tokens), service.limits.positions)
   found = await service.activations(tokens.ids, places)
   kept = ("token", "token_id", "position")
@@ -99,8 +99,8 @@ async def extract(service: Service, body: Body) -> Body:
 
 async def tokenize(service: Service, body: Body) -> Body:
   """The tokens that the target would read."""
-  tokens = await _tokens(service, body)
-  return {**_listed(body, tokens), "text": tokens.text}
+  tokens = await asked.tokens_of(service, body)
+  return {**asked.listed(body, tokens), "text": tokens.text}
 
 
 async def read(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
@@ -108,11 +108,11 @@ async def read(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
   limits = service.limits
   samples = fields.integer(body, "samples", 1, 1, limits.samples)
   best_of = fields.integer(body, "best_of", 4, 1, limits.best_of)
-  draw = _draw(service, body, temperature=None, new_tokens=None)._replace(best_of=best_of)
+  draw = asked.draw_of(service, body, temperature=None, new_tokens=None)._replace(best_of=best_of)
   stream = fields.flag(body, "stream", False)
 
   # 1. The tokens, those that are meant, and their activations.
-  tokens = await _tokens(service, body, reply=False)
+  tokens = await asked.tokens_of(service, body, reply=False)
   places = await service.positions(tokens, body.get("positions", "last"), draw.seed)
   draws = len(places) * samples * best_of
   if len(places) > limits.positions or draws > limits.draws:
@@ -191,28 +191,6 @@ async def _stream(
   yield answers.END
 
 
-async def _tokens(service: Service, body: Body, reply: bool = True) -> Tokens:
-  """The tokens of a body's `text` or `messages`; `reply` is the default of `add_generation_prompt`."""
-  what = fields.conversation(body, service.limits)
-  if isinstance(what, str):
-    return await service.tokens(what)
-  resume = fields.flag(body, "continue_final_message", False)
-  reply = fields.flag(body, "add_generation_prompt", reply and not resume)
-  thinking = fields.flag(body, "enable_thinking", None)
-  # Clients leave the default of the one in place where they set the other.
-  return await service.tokens(what, reply=reply and not resume, resume=resume, thinking=thinking)
-
-
-def _listed(body: Body, tokens: Tokens) -> Body:
-  channels = fields.channels(body, _messages(tokens))
-  found = [answers.token(tokens, i, channels) for i in range(len(tokens))]
-  return {"tokens": found, "prompt_length": len(tokens)}
-
-
-def _messages(tokens: Tokens) -> int:
-  return max((one for one in tokens.messages if one is not None), default=-1) + 1
-
-
 def _places(wanted: Sequence[int], n: int, most: int) -> list[int]:
   """Positions from 0; all of them where none are named."""
   outside = [one for one in wanted if not -n <= one < n]
@@ -236,88 +214,6 @@ def _rows(vectors: np.ndarray) -> list[Row]:
   return [Row(vector, i) for i, vector in enumerate(vectors)]
 
 
-def _draw(
-  service: Service,
-  body: Body,
-  temperature: float | None = _TEMPERATURE,
-  new_tokens: int | None = _NEW_TOKENS,
-) -> Draw:
-  """How explanations are drawn; None takes the pair's own value as the default."""
-  reader, most = service.reader, service.limits.new_tokens
-  default = reader.temperature if temperature is None else temperature
-  heat = fields.number(body, "temperature", default, 0.0, 5.0)
-  cap = min(reader.max_new_tokens if new_tokens is None else new_tokens, most)
-  cap = fields.integer(body, "max_new_tokens", cap, 1, most)
-  greedy = fields.flag(body, "greedy", False) or heat == 0
-  seed = fields.integer(body, "seed", 0, 0, 2**32 - 1)
-  # What is not drawn has no temperature: such requests share their batches.
-  return Draw(1.0 if greedy else heat, greedy, cap, 1, 0 if greedy else seed)
-
-
-async def completion(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
-  """What the target writes after a text or a conversation."""
-  limits = service.limits
-  wanted = fields.integer(body, "completion_tokens", 16, 1, 2**31)
-  draw, stream = _draw(service, body), fields.flag(body, "stream", False)
-  # This API cuts what is too large here, where it refuses it elsewhere.
-  draw = draw._replace(max_new_tokens=min(wanted, limits.completion_tokens))
-  tokens = await _tokens(service, body)
-  prompt = _listed(body, tokens)
-  if stream:
-    return _completing(service, tokens, prompt, draw)
-
-  new, text = await _completed(service, tokens, draw)
-  return {**prompt, "tokens": [*prompt["tokens"], *new], "text": text}
-
-
-async def _completing(
-  service: Service, tokens: Tokens, prompt: Body, draw: Draw
-) -> AsyncIterator[bytes]:
-  yield answers.frame({"type": "prompt", **prompt})
-  new, text = await _completed(service, tokens, draw)
-  for one in new:
-    yield answers.frame({"type": "token", "token": one})
-  yield answers.frame({"type": "done", "text": text})
-  yield answers.END
-
-
-async def _completed(service: Service, tokens: Tokens, draw: Draw) -> tuple[list[Body], str]:
-  """The tokens that the target writes, and the whole text."""
-  ids = await service.device.call(lambda: service.reader.complete(tokens.ids, draw))
-  if not ids:
-    return [], tokens.text
-  written, found = await service.tokens(ids), []
-  # Of a conversation they are the assistant's words; a text has no roles.
-  spoken = _messages(tokens) > 0
-  whose = {"role": "assistant", "section": "content"} if spoken else {}
-  for i in range(len(written)):
-    place = {"position": len(tokens) + i}
-    found.append({**answers.token(written, i), "section": None, **whose, **place})
-  return found, tokens.text + written.text
-
-
-async def steer(service: Service, body: Body) -> Body:
-  """What the target writes once an explanation is edited, beside three controls; of our own."""
-  limits = service.limits
-  what, position = fields.conversation(body, limits), fields.position(body)
-  edit = fields.edit(body, limits.description_chars)
-  options = {
-    "strength": fields.strengths(body, (0.25, 0.5, 1.0), limits.strengths),
-    "words": fields.words(body, "words", limits.samples, limits.description_chars),
-    "tokens": fields.integer(body, "tokens", 24, 0, limits.completion_tokens),
-    "samples": fields.integer(body, "samples", 1, 1, limits.samples),
-    "best_of": fields.integer(body, "best_of", 4, 1, limits.best_of),
-    "seed": fields.integer(body, "seed", 0, 0, 2**32 - 1),
-  }
-  heat = fields.number(body, "temperature", 1.0, 0.0, 5.0)
-  greedy = fields.flag(body, "greedy", False) or heat == 0
-  options |= {"greedy": True} if greedy else {"temperature": heat}
-  for name in ("explanation", "where", "mode"):
-    if body.get(name) is not None:
-      options[name] = fields.text(body, name, limits.description_chars)
-  return await service.device.call(lambda: service.reader.steer(what, position, edit, options))
-
-
 HANDLERS = {
   "/explain": explain,
   "/describe": describe,
@@ -325,8 +221,8 @@ HANDLERS = {
   "/compare": compare,
   "/extract": extract,
   "/tokenize": tokenize,
-  "/completion": completion,
+  "/completion": continuing.completion,
   "/read": read,
-  "/steer": steer,
+  "/steer": continuing.steer,
   "/generate": generate.generate,
 }

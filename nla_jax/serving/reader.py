@@ -16,7 +16,7 @@ from nla_jax.conversation.tokens import Tokens
 from nla_jax.models.parameters import transformer
 from nla_jax.models.products import from_bits
 from nla_jax.reading.reading import Reading
-from nla_jax.serving.device import Watch
+from nla_jax.serving.device import Show, Watch
 from nla_jax.serving.limits import RefusedError
 from nla_jax.version import VERSION
 
@@ -150,12 +150,17 @@ class Reader:
     rows = [Row(vector, 0) for vector in self.activations(tokens.ids, [len(tokens) - 1])]
     self.explain(rows, Draw(self.temperature, False, self.max_new_tokens, 1, 0), _unwatched)
 
-  def complete(self, ids: Sequence[int], draw: Draw) -> list[int]:
-    """What the target writes after a prompt. Raises RefusedError where it is not whole."""
+  def complete(self, ids: Sequence[int], draw: Draw, show: Show | None = None) -> list[int]:
+    """Token ids that the target writes after a prompt; `show` is called with those so far.
+
+    Raises:
+      RefusedError: the target is not whole.
+    """
     self._require_whole()
     options = {"greedy": True} if draw.greedy else {"temperature": draw.temperature}
     options |= {"max_new_tokens": draw.max_new_tokens, "seed": draw.seed}
-    return self.nla.complete(ids, **options)[0]
+    watch = None if show is None else lambda samples: show(samples[0])
+    return self.nla.complete(ids, watch=watch, **options)[0]
 
   def steer(self, what: Any, position: int | str, edit: Any, options: dict[str, Any]) -> dict:
     """What steering did; see `NLA.steer`. Raises RefusedError where the target is not whole."""

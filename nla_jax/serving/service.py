@@ -83,7 +83,7 @@ class Service:
 
   def status(self) -> dict[str, Any]:
     """What `GET /` answers."""
-    limits, concurrent = self.limits, self.limits.concurrent
+    limits = self.limits
     sizes = {
       "max_input_chars": limits.input_chars,
       "max_positions_per_request": limits.positions,
@@ -94,15 +94,9 @@ class Service:
       "max_samples": limits.samples,
       "max_best_of": limits.best_of,
     }
-    places = ("", "_explains", "_describe_requests")
-    return {
-      "status": "ok",
-      **self.reader.facts(),
-      **{
-        f"max{one}" if "describe" in one else f"max_concurrent{one}": concurrent for one in places
-      },
-      "source_max_concurrent": concurrent,
-      "reconstructor_max_concurrent": concurrent,
-      "in_progress": self._inside,
-      "limits": sizes,
-    }
+    # This API counts places by what they are for; here all paths share them.
+    places = ("max_concurrent", "max_concurrent_explains", "max_describe_requests")
+    places += ("source_max_concurrent", "reconstructor_max_concurrent")
+
+    facts = {"status": "ok", **self.reader.facts(), "in_progress": self._inside, "limits": sizes}
+    return {**facts, **dict.fromkeys(places, limits.concurrent)}

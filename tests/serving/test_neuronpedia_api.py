@@ -108,7 +108,7 @@ def test_tokens_that_share_a_character_say_so(client):
 def test_a_completion_goes_on_where_the_prompt_ends(client):
   found = answer(client, "/completion")
   new = found["tokens"][found["prompt_length"] :]
-  assert found["text"].endswith("assistant\n😀!") and len(new) == 5
+  assert found["text"].endswith("assistant\n😀!?") and len(new) == 6
   assert [one["position"] for one in new] == list(
     range(found["prompt_length"], len(found["tokens"]))
   )
@@ -155,10 +155,26 @@ def test_partial_answers_come_before_the_result(make_service):
 
 def test_a_completion_streams_its_prompt_its_tokens_and_its_text(client):
   found = stream(client, "/completion")
-  assert [wire.which(one, wire.COMPLETION_FRAMES) for one in found] == [0, 1, 1, 1, 1, 1, 2]
+  assert [wire.which(one, wire.COMPLETION_FRAMES) for one in found] == [0, *[1] * 6, 2]
   whole = answer(client, "/completion")
   assert found[0]["tokens"] + [one["token"] for one in found[1:-1]] == whole["tokens"]
   assert found[-1]["text"] == whole["text"]
+
+
+def test_a_completion_streams_a_token_when_its_character_is_whole(make_service):
+  service = make_service()
+  service.reader.gate.clear()
+  with served(service) as port:
+    response = posted(port, "/completion", {"text": "a", "stream": True})
+    found = ""
+    # The emoji and "!" are written and the last token is not.
+    while found.count("token_id") < 1 + 5:
+      found += response.read1().decode()
+    shown = [one["token"]["token"] for one in frames(found) if one["type"] == "token"]
+    assert shown == [*["😀"] * 4, "!"]
+    service.reader.gate.set()
+    *_, last, done, end = frames(found + response.read().decode())
+  assert (last["token"]["token"], done["text"], end) == ("?", "a😀!?", "[DONE]")
 
 
 def test_a_schema_that_fits_nothing_would_be_noticed():

@@ -1,5 +1,7 @@
 """A pair with random weights behind the server: what is served is what the library gives."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,6 +176,30 @@ def test_reading_streams_what_the_library_reads(client, nla):
   text = client.post("/read", json={**body, "stream": True}).text
   results = [one for one in frames(text)[1:-1] if one["done"]]
   assert [one["samples"] for one in results] == [one["samples"] for one in whole["positions"]]
+
+
+def test_a_completion_is_the_targets(client, nla):
+  body = {"text": "What now", "completion_tokens": 5, "temperature": 0}
+  found = post(client, "/completion", **body)
+  [wanted] = nla.complete(nla.tokens("What now").ids, max_new_tokens=5, greedy=True)
+  new = found["tokens"][found["prompt_length"] :]
+  assert [one["token_id"] for one in new] == wanted and len(wanted) == 5
+  assert [one["position"] for one in new] == list(range(8, 13))
+
+  # Streamed, it is the same with more tokens than are shown at a time.
+  body["completion_tokens"] = 20
+  *_, done, end = frames(client.post("/completion", json={**body, "stream": True}).text)
+  assert end == "[DONE]" and done["text"] == post(client, "/completion", **body)["text"]
+
+
+def test_steering_is_the_librarys(client, nla):
+  # As the page asks for it: a whole new explanation, and where the first one was.
+  asked = {"explanation": "about Paris", "edit": "about Rome", "words": ["Rome"], "tokens": 4}
+  found = post(client, "/steer", text="What now", position=3, strengths=[1], greedy=True, **asked)
+  edit = asked.pop("edit")
+  wanted = nla.steer("What now", 3, edit=edit, strength=[1.0], greedy=True, best_of=4, **asked)
+  assert found == json.loads(json.dumps(wanted.to_json()))
+  assert {arm["name"] for arm in found["arms"]} == {"edit", "random", "unedited", "unrelated"}
 
 
 def test_the_command_serves_a_pair(nla, monkeypatch, capsys, tmp_path):

@@ -74,9 +74,16 @@ class KnownReader(Reader):
   def score(self, text, vector):
     return 0.25, 0.875
 
-  def complete(self, ids, draw):
+  def complete(self, ids, draw, show=None):
     # An emoji: four tokens that share a character.
-    return [*self.tokenizer.encode("😀!", add_special_tokens=False)][: draw.max_new_tokens]
+    written = self.tokenizer.encode("😀!?", add_special_tokens=False)[: draw.max_new_tokens]
+    # While the gate is closed the model stops within the emoji, and then before the last token.
+    for n in (2, len(written) - 1):
+      while show is not None:
+        show(written[:n])
+        if self.gate.wait(0.01) or n == 2:
+          break
+    return written
 
   def steer(self, what, position, edit, options):
     return {"what": what, "position": position, "edit": edit, **options}
