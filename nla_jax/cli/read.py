@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
   first = list(itertools.islice(inputs, _TOGETHER))
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
-  process.keep_compiled_programs(_cache())
+  process.keep_compiled_programs(compiled_cache())
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
 
   # 3. What is read, so many inputs together that they fill batches.
@@ -108,7 +108,7 @@ def _inputs(options) -> Iterator[tuple[str, Any]]:
     documents = read_corpus(path)
     return ((one.id, list(one.messages) or one.text) for one in documents)
 
-  text = _standard_input() if options.text is None else options.text
+  text = standard_input() if options.text is None else options.text
   if not well_formed(text).strip():
     raise NLAError("there is no text to read: give it as the last argument or on standard input")
   return iter([("", text)])
@@ -124,7 +124,7 @@ def _show(name: str, reading: Reading, options) -> None:
   print(form.table(reading))
 
 
-def _standard_input() -> str:
+def standard_input() -> str:
   """What stands on standard input. Raises NLAError where it is no UTF-8."""
   try:
     return sys.stdin.read()
@@ -134,5 +134,5 @@ def _standard_input() -> str:
     ) from error
 
 
-def _cache() -> Path:
+def compiled_cache() -> Path:
   return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nla_jax" / "compiled"

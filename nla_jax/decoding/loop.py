@@ -184,16 +184,18 @@ def run(
   *,
   model: Decoder,
   sampling: Sampling,
+  limit: int | None = None,
   watch: Callable[[Rollout], None] | None = None,
 ) -> Rollout:
   """All answers, from the state that `begin` left with room for the first of `sampling.cache_sizes`.
 
   Args:
     params: from `weights.py`.
-    state: the rows.
-    draws: as `begin` had them.
-    model: the model.
-    sampling: how.
+    state: of every answer's first token.
+    draws: as in `begin`.
+    model: as in `begin`.
+    sampling: as in `begin`.
+    limit: tokens after which no more are drawn, below the cap that programs are compiled for; None for the cap.
     watch: is shown the answers so far, every few tokens.
   """
   sizes = sampling.cache_sizes
@@ -202,15 +204,16 @@ def run(
   for size in sizes:
     # 2. and 3. Tokens until every answer has ended or the cache, grown to `size` of them, is full.
     rows, state = state.token.shape[0], _grown(state, prompt_length + size)
-    for until in range(_SHOWN_EVERY, size, _SHOWN_EVERY) if watch else ():
+    last = size if limit is None else min(size, limit)
+    for until in range(_SHOWN_EVERY, last, _SHOWN_EVERY) if watch else ():
       state, going = decode(
         params, state, draws.key, draws.temperature, until, model=model, sampling=sampling
       )
       watch(state.out if done is None else _returned(done, state))
     state, going = decode(
-      params, state, draws.key, draws.temperature, size, model=model, sampling=sampling
+      params, state, draws.key, draws.temperature, last, model=model, sampling=sampling
     )
-    if size == sizes[-1] or not (going := int(sharding.fetch(going))):
+    if size == sizes[-1] or last == limit or not (going := int(sharding.fetch(going))):
       break
 
     # 4. Half of the rows, where no more go on; not on a mesh, where rows would have to move between devices.

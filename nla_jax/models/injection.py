@@ -4,7 +4,7 @@ An injection has a slot, vectors, and the block after which it happens; −1 is 
 
   the AV, as the reference trains it   replace, after −1
   the AV, as other trainers do         add (norm-matched), after block 1
-  steering the target                  add with a strength, or replace, after block K
+  steering the target                  add with a strength, or turn, after block K
 """
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from nla_jax.arrays import Array, halved_to_one
 
 EMBEDDING = -1
-REPLACE, ADD = "replace", "add"
+REPLACE, ADD, TURN = "replace", "add", "turn"
 
 
 @struct.dataclass
@@ -23,10 +23,12 @@ class Injection:
 
   Attributes:
     slot: True at the positions that take the row's vector: one, several, or all of them.
-    vectors: what the residual becomes (`replace`), or the direction that is added (`add`).
-    strength: only `add`: length of what is added, in lengths of the residual it is added to; None is 1.
+    vectors: what the residual becomes (`replace`), the direction that is added (`add`), or the direction that the
+      residual takes (`turn`).
+    strength: not of `replace`: length of what is added or put there, in lengths of the residual that was there; None
+      is 1.
     after: the block whose output changes, 0-based; −1 is the embedding, after the family's embedding scale.
-    mode: `replace` or `add`.
+    mode: `replace`, `add` or `turn`.
   """
 
   slot: Bool[Array, "batch length"]
@@ -40,9 +42,9 @@ class Injection:
     if self.mode == REPLACE:
       vectors = self.vectors.astype(x.dtype)[:, None]
       return jnp.where(self.slot[..., None], vectors, x)
-    return self._added(x)
+    return self._at_its_length(x)
 
-  def _added(self, x):
+  def _at_its_length(self, x):
     full = x.astype(jnp.float32)
     # The epsilon stands inside the root, so that a zero residual has a finite gradient.
     length = jnp.sqrt(jnp.sum(full * full, axis=-1, keepdims=True) + 1e-12)
@@ -51,5 +53,6 @@ class Injection:
     if self.strength is not None:
       v = v * self.strength[:, None]
 
-    added = full + length * v[:, None]
-    return jnp.where(self.slot[..., None], added, full).astype(x.dtype)
+    scaled = length * v[:, None]
+    changed = scaled if self.mode == TURN else full + scaled
+    return jnp.where(self.slot[..., None], changed, full).astype(x.dtype)

@@ -10,6 +10,7 @@ from nla_jax.arrays import Array
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.cache import Cache
 from nla_jax.models.injection import Injection
+from nla_jax.models.lora import Lora
 from nla_jax.models.transformer import Transformer
 
 
@@ -21,13 +22,15 @@ class LanguageModel(nn.Module):
   Attributes:
     architecture: of the whole model.
     dtype: of the operands of matrix products.
+    lora: `FROZEN` where the tree is a base that adapters share; None where it is the model's own.
   """
 
   architecture: Architecture
   dtype: Any = jnp.float32
+  lora: Lora | None = None
 
   def setup(self):
-    self.transformer = Transformer(self.architecture, None, self.dtype)
+    self.transformer = Transformer(self.architecture, None, self.dtype, lora=self.lora)
 
   def prefill(
     self,

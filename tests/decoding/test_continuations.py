@@ -7,9 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax.decoding.continuations import Steering, continue_prompts, padded
+from nla_jax.decoding.continuations import (
+  Steering,
+  continue_prompts,
+  continued,
+  next_logprobs,
+  padded,
+  read_prompts,
+)
 from nla_jax.decoding.loop import Draws, Sampling
-from nla_jax.models.injection import ADD, REPLACE, Injection
+from nla_jax.models.injection import ADD, REPLACE, TURN, Injection
 from nla_jax.models.language_model import LanguageModel
 from nla_jax.models.parameters import unembedding
 from nla_jax.models.transformer import Transformer
@@ -74,7 +81,7 @@ def test_prompts_share_few_lengths():
     assert tokens[0, -1] == 3 and tokens[1, -1] == 4
 
 
-@pytest.mark.parametrize("mode", [ADD, REPLACE])
+@pytest.mark.parametrize("mode", [ADD, REPLACE, TURN])
 @pytest.mark.parametrize("generated", [False, True])
 @pytest.mark.parametrize("after", [-1, 1])
 def test_a_steered_continuation_is_that_of_whole_forwards(model, mode, generated, after):
@@ -95,7 +102,7 @@ def test_a_steered_continuation_is_that_of_whole_forwards(model, mode, generated
   found = _continue(model, [prompt], steering=steering, chunk=16)
   steered = _greedy_without_cache(model, prompt, injection)
   assert found.tokens[0].tolist() == steered
-  if mode == ADD:
+  if mode != REPLACE:
     assert steered != _greedy_without_cache(model, prompt), "the vector must change something"
 
 
@@ -111,3 +118,57 @@ def test_each_prompt_has_its_own_vector(model):
     np.testing.assert_array_equal(both.tokens[2 * row], alone.tokens[0])
     np.testing.assert_array_equal(both.tokens[2 * row + 1], alone.tokens[0])
   assert both.tokens[0].tolist() != both.tokens[2].tolist()
+
+
+def test_a_base_that_adapters_share_continues_like_the_model_itself(model):
+  architecture, params = model
+  shared = (architecture, {"base": params})
+  np.testing.assert_array_equal(_continue(shared).tokens, _continue(model).tokens)
+
+
+def test_next_logprobs_are_those_of_whole_forwards(model):
+  architecture, params = model
+  found = next_logprobs(read_prompts(params, PROMPTS, model=LanguageModel(architecture), chunk=16))
+  for row, prompt in enumerate(PROMPTS):
+    logits = _logits(*model, jnp.array([prompt], jnp.int32), None)[-1]
+    np.testing.assert_allclose(found[row], jax.nn.log_softmax(logits), atol=2e-4)
+
+
+def test_a_vector_for_generated_tokens_of_some_prompts_only(model):
+  """Of two equal prompts only the second is steered, and only in what it generates."""
+  vectors = np.random.default_rng(6).normal(size=(2, 32)).astype(np.float32)
+  strength, prompts = np.full(2, 8, np.float32), [PROMPTS[0]] * 2
+  steering = Steering(vectors, [[], []], 1, ADD, strength, [False, True])
+  found = _continue(model, prompts, steering=steering).tokens.tolist()
+  assert found[0] == _continue(model, prompts[:1]).tokens[0].tolist()
+  assert found[1][0] == found[0][0] and found[1] != found[0]
+
+
+def test_a_limit_below_the_cap_cuts_answers_and_changes_none(model):
+  architecture, params = model
+  read = read_prompts(params, PROMPTS, model=LanguageModel(architecture))
+  draws = Draws(jax.random.key(2), jnp.arange(len(PROMPTS), dtype=jnp.int32))
+  sampling = Sampling(stop_ids=(NEVER,), max_new_tokens=NEW, bucket=2)
+  whole = continued(read, draws, sampling=sampling)
+  for limit in (1, 3, NEW):
+    cut = continued(read, draws, sampling=sampling, limit=limit)
+    np.testing.assert_array_equal(cut.tokens[:, :limit], whole.tokens[:, :limit])
+    assert cut.lengths.tolist() == [limit] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("shared", [1, 20, 36])
+@pytest.mark.parametrize("chunk", [8, 512])
+def test_what_prompts_begin_with_may_be_read_once(model, shared, chunk):
+  architecture, params = model
+  vectors = np.random.default_rng(7).normal(size=(2, 32)).astype(np.float32)
+  steering = Steering(vectors, [[36], []], 1, ADD, np.array([2.0, 1.0], np.float32), [True, False])
+  options = {"model": LanguageModel(architecture), "steering": steering}
+  prompts, draws = [PROMPTS[1]] * 2, Draws(jax.random.key(2), jnp.arange(2, dtype=jnp.int32))
+  sampling = Sampling(stop_ids=(NEVER,), max_new_tokens=NEW, greedy=True)
+  found = []
+  for n in (0, shared):
+    read = read_prompts(params, prompts, chunk=chunk, shared=n, **options)
+    answers = continued(read, draws, sampling=sampling, steering=steering)
+    found.append((next_logprobs(read), answers.tokens.tolist()))
+  np.testing.assert_allclose(found[1][0], found[0][0], atol=1e-4)
+  assert found[1][1] == found[0][1] and found[0][1][0] != found[0][1][1]

@@ -27,13 +27,17 @@ from nla_jax.parallel.precision import compute_dtype
 
 
 def load_target(
-  base: str, layer: int, adapter: str = "", pair: Pair | None = None, dtype: str = "float32"
+  base: str,
+  layer: int | None,
+  adapter: str = "",
+  pair: Pair | None = None,
+  dtype: str = "float32",
 ) -> tuple[Architecture, Any]:
-  """Loads the target that `NLA.read` reads with.
+  """Loads the target that an NLA reads with, or steers.
 
   Args:
     base: its name, as for `config.model`.
-    layer: K, 0-based; blocks 0..K are loaded.
+    layer: K, 0-based; blocks 0..K are loaded. None for the whole model, which can continue text.
     adapter: directory of a LoRA on it; empty for none.
     pair: whose tokens it is to read; None where it is the model that the pair was made from.
     dtype: of its parameters: `float32`, `bfloat16` or `auto`, as `load_pretrained`.
@@ -42,7 +46,8 @@ def load_target(
     The architecture and the parameters.
   """
   # The adapter is checked, against the whole model, before any weight is read.
-  added = read_adapter(adapter, find_base(base).architecture, layers=layer + 1) if adapter else None
+  layers = None if layer is None else layer + 1
+  added = read_adapter(adapter, find_base(base).architecture, layers=layers) if adapter else None
   here = pair is not None and _is_here(base)
   if here:
     check_base(find_base(base), pair)
