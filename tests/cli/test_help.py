@@ -11,7 +11,7 @@ MENTIONED = {  # what must be found in a command's help, beside its summary
   **{name: OF_A_STAGE for name in ("run", *STAGES)},
   "inspect": ("PATH", ".gguf", "--chat-template"),
   "read": ("TEXT", "--nla", "--positions", "--best-of", "(default 4)"),
-  "steer": ("TEXT", "--nla", "--edit", "--strength", "(default 0.5,1,2)"),
+  "steer": ("TEXT", "--nla", "--edit", "--strength", "(default 32)"),
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),
   "plan": ("--topology", "--suggest", "--config.KEY=VALUE", "(default 6)"),
