@@ -79,6 +79,8 @@ setup(
       *SERVE,
       *BROWSER,
       "httpx2>=2.0",  # of starlette's test client
+      "ipykernel>=6.29",
+      "nbclient>=0.10",
       "beartype>=0.20",
       "hypothesis>=6.100",
       "pytest>=8.0",
