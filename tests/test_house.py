@@ -21,6 +21,7 @@ FLOORS = (
   "planning",
   "run",
   "loading",
+  "serving",
   "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

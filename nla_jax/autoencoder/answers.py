@@ -1,5 +1,6 @@
 """What an AV answered: the explanation in it, or why there is none."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ from nla_jax.autoencoder.prompts import TAGS, parse_explanation, wrap_explanatio
 from nla_jax.autoencoder.text import decode, encode
 from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.errors import NLAError
+from nla_jax.progress import say
 
 CUT = "the answer hit the cap on its length"
 NO_TAGS = "the answer has no <explanation> tags"
@@ -86,3 +88,16 @@ def check_answers(tokenizer, stop_ids: Collection[int]) -> None:
         f"an answer that the AV is taught does not come back from this tokenizer: {wrap_explanation(text)!r} becomes "
         f"{raw[:80]!r}; take a tokenizer that decodes what it encodes"
       )
+
+
+def warn_of_failures(answers: Sequence[Answer]) -> None:
+  """Says so, once, where most answers of a call hold no explanation, with the commonest reason."""
+  reasons = Counter(answer.reason for answer in answers if answer.reason is not None)
+  failed = sum(reasons.values())
+  if 2 * failed > len(answers):
+    reason, n = reasons.most_common(1)[0]
+    shown = next(answer.raw for answer in answers if answer.reason == reason)
+    say(
+      f"warning: {failed} of {len(answers)} answers hold no explanation; in {n} {reason}: {shown[:60]!r}. Each "
+      "explanation's `answer` and `reason` say more"
+    )

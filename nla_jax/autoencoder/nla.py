@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from nla_jax.autoencoder import given
-from nla_jax.autoencoder.answers import Answer, taken_plain
+from nla_jax.autoencoder.answers import Answer, taken_plain, warn_of_failures
 from nla_jax.autoencoder.explanation import Explanation
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
@@ -22,7 +21,6 @@ from nla_jax.decoding.residuals import residuals
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import split
-from nla_jax.progress import say
 from nla_jax.reading.complete import Target, complete, drawing_of, target_of
 from nla_jax.reading.inputs import is_several, tokens_of
 from nla_jax.reading.reading import Reading
@@ -72,7 +70,8 @@ class NLA:
       batch: answers drawn at once, at most.
       best_of: draw so many and keep the one that the AR rebuilds best.
       watch: called with a row and what its first draw says so far, every few tokens.
-      options: `temperature` of the draws and `max_new_tokens` of an answer, in place of the pair's own.
+      options: `temperature` of the draws and `max_new_tokens` of an answer, in place of the pair's own; and `streams`,
+        the number of the random stream of each activation, where its row shall not choose it.
 
     Raises:
       NLAError: something that is no finite activations [n, d_model], or what the AR rebuilds is no direction.
@@ -84,7 +83,7 @@ class NLA:
     return [one[0] for one in drawn]
 
   def _draw(
-    self, activations, counts: tuple[int, int], *, seed: int, batch: int, watch=None, **options
+    self, activations, counts: tuple[int, int], *, seed, batch, watch=None, streams=None, **options
   ) -> list[list[Explanation]]:
     """Samples of each activation, the one that the AR rebuilds best first; as `explain`.
 
@@ -97,18 +96,20 @@ class NLA:
     # 1. Draw the explanations of each activation, adjacent.
     n = counts[0] * counts[1]
     repeated = np.repeat(vectors, n, axis=0)
+    numbers = np.arange(len(vectors)) if streams is None else np.asarray(streams)
+    numbers = (numbers[:, None] * n + np.arange(n)).reshape(-1)
     answers: list[Answer] = []
     for start, size in row_batches(len(repeated), batch):
       if watch is not None:
         options["watch"] = functools.partial(_show_first, watch, start, n)
       rows = repeated[start : start + size]
       found, _ = self.pair.sample_answers(
-        self.av_params, rows, key, batch=size, first=start, **options
+        self.av_params, rows, key, batch=size, streams=numbers[start : start + size], **options
       )
       answers += found
     if not self.pair.prompts.asks_for_tags:
       answers = list(map(taken_plain, answers))
-    _warn_of_failures(answers)
+    warn_of_failures(answers)
 
     # 2. Judge each by what the AR rebuilds from it.
     rebuilt = self.reconstruct([answer.explanation for answer in answers], batch=batch)
@@ -234,19 +235,24 @@ class NLA:
       start = end
     return readings if several else readings[0]
 
-  def complete(self, prompt_ids: Sequence[int], *, steering=None, **drawing) -> list[list[int]]:
+  def complete(
+    self, prompt_ids: Sequence[int], *, steering=None, watch=None, **drawing
+  ) -> list[list[int]]:
     """What the whole target writes after a prompt: token ids of each sample, without the token that ended it.
 
     Args:
       prompt_ids: token ids.
       steering: a `decoding.continuations.Steering` for the one prompt, or None.
+      watch: called with the token ids of each sample so far, every few tokens, or None.
       drawing: `max_new_tokens`, `samples`, `greedy`, `temperature`, `seed`, as `reading.complete.Drawing` has them.
 
     Raises:
       NLAError: another option, a prompt that cannot be continued, or no base model to continue it with.
     """
     how = drawing_of(drawing)
-    return complete(self.whole_target, [prompt_ids], how, steering=steering).tokens[0]
+    show = None if watch is None else lambda found: watch(found[0])
+    found = complete(self.whole_target, [prompt_ids], how, steering=steering, watch=show)
+    return found.tokens[0]
 
   def steer(self, what, position="last", *, edit, strength=STRENGTHS, seed=0, **options) -> Steered:
     """What the target writes once the explanation of a position is edited, beside three controls.
@@ -311,19 +317,6 @@ def refuse_other_family(base: str, architecture: Architecture, pair: Pair) -> No
       f"the base model {base} is a {architecture.family} of width "
       f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
       "the right one with nla_jax.load(…, base=…)"
-    )
-
-
-def _warn_of_failures(answers: Sequence[Answer]) -> None:
-  """Says so, once, where most answers of a call hold no explanation, with the commonest reason."""
-  reasons = Counter(answer.reason for answer in answers if answer.reason is not None)
-  failed = sum(reasons.values())
-  if 2 * failed > len(answers):
-    reason, n = reasons.most_common(1)[0]
-    shown = next(answer.raw for answer in answers if answer.reason == reason)
-    say(
-      f"warning: {failed} of {len(answers)} answers hold no explanation; in {n} {reason}: {shown[:60]!r}. Each "
-      "explanation's `answer` and `reason` say more"
     )
 
 

@@ -123,7 +123,7 @@ class Pair:
     key,
     *,
     batch: int = 64,
-    first: int = 0,
+    streams: Sequence[int] | None = None,
     on_batch=lambda n: None,
     watch: Callable[[int, list[str]], None] | None = None,
     **options,
@@ -135,7 +135,7 @@ class Pair:
       vectors: [n, d_model] raw activations.
       key: random key of the call; each row draws from a stream of its own.
       batch: activations explained at once.
-      first: number of the first activation's stream; they are counted from there.
+      streams: number of each activation's stream; None counts them from 0.
       on_batch: called with the number of activations explained, after each batch.
       watch: is shown the index of a batch's first activation and the raw answers of the batch so far.
       options: further ones of `roll_out`.
@@ -144,11 +144,12 @@ class Pair:
       The answers, and the tokens [n] of each.
     """
     answers, lengths, batch = [], [], sharding.round_up_rows(batch)
+    streams = np.arange(len(vectors)) if streams is None else np.asarray(streams)
     for start in range(0, len(vectors), batch):
       rows = np.asarray(vectors[start : start + batch], np.float32)
       # The last batch is filled up with its last row: one shape, so one set of programs.
       padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
-      ids = np.arange(first + start, first + start + batch, dtype=np.int32)
+      ids = streams[np.minimum(np.arange(start, start + batch), len(vectors) - 1)].astype(np.int32)
       if watch is not None:
         options["watch"] = functools.partial(_show, watch, start, len(rows))
       rollout = self.roll_out(av_params, padded, key, ids, **options)

@@ -36,6 +36,11 @@ COMMANDS = {
     '--nla=PAIR "TEXT"',
     "what the target thinks at a token of a text, in words",
   ),
+  "serve": Command(
+    "serve",
+    "--nla=PAIR [--port=5009]",
+    "the pair behind HTTP: Neuronpedia's API, the reference's client, and a page to read in",
+  ),
   "steer": Command(
     "steer",
     '--nla=PAIR --edit=OLD=NEW "TEXT"',

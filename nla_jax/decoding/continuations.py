@@ -6,7 +6,7 @@ queries, not for all of them.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -159,6 +159,7 @@ def continued(
   sampling: Sampling,
   steering: Steering | None = None,
   limit: int | None = None,
+  watch: Callable[[Rollout], None] | None = None,
 ) -> Rollout:
   """What a language model writes after prompts that it has read.
 
@@ -168,6 +169,7 @@ def continued(
     sampling: how.
     steering: as the prompts were read with; what it says of generated tokens is done here.
     limit: tokens of an answer, at most, below the cap of `sampling` that programs are compiled for.
+    watch: is shown the answers so far, every few tokens.
   """
   n, every_token = len(found.hidden), None
   if steering is not None and np.any(steering.generated):
@@ -178,7 +180,7 @@ def continued(
   params, fixed = found.params, {"model": found.model, "sampling": sampling}
   read = (found.hidden, found.cache, draws, every_token)
   state = _begin(params, *read, room=sampling.cache_sizes[0], **fixed)
-  return loop.run(params, state, draws, limit=limit, **fixed)
+  return loop.run(params, state, draws, limit=limit, watch=watch, **fixed)
 
 
 def next_logprobs(found: Read) -> np.ndarray:

@@ -8,7 +8,7 @@ token loop early and compiles nothing.
 import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from nla_jax.autoencoder import given
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.decoding.continuations import Steering, continued, next_logprobs, read_prompts
-from nla_jax.decoding.loop import BUCKET, Draws, Sampling
+from nla_jax.decoding.loop import BUCKET, Draws, Rollout, Sampling
 from nla_jax.decoding.weights import decode_copy
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
@@ -29,6 +29,8 @@ from nla_jax.parallel import sharding
 
 ROWS = (1, 8, 16, 32)  # prompts that are read at once
 _ANSWERS = 64  # that are written at once, where a prompt has fewer samples
+# Called with the samples of each prompt, as token ids.
+Watch = Callable[[list[list[list[int]]]], None]
 SAMPLES = 64  # of one prompt, at most
 
 
@@ -136,6 +138,7 @@ def complete(
   steering: Steering | None = None,
   logprobs: bool = False,
   shared: bool = False,
+  watch: Watch | None = None,
 ) -> Completions:
   """Continuations of prompts of any lengths.
 
@@ -146,6 +149,7 @@ def complete(
     steering: a vector for each prompt, or None.
     logprobs: whether the next token's are returned.
     shared: whether every prompt draws from the same random numbers, so that what differs is the prompt or its vector.
+    watch: is shown what a block of prompts says so far, every few tokens.
 
   Raises:
     NLAError: an empty prompt, an id beyond the model, or a prompt whose answer leads beyond the model's positions.
@@ -169,7 +173,7 @@ def complete(
       found.append(next_logprobs(read)[:n])
     if drawing.max_new_tokens:
       streams = _streams(np.zeros_like(index) if shared else index, drawing.samples, several)
-      tokens += _written(target, read, streams, drawing, part)[:n]
+      tokens += _written(target, read, streams, drawing, part, watch)[:n]
     else:
       tokens += [[[] for _ in range(drawing.samples)] for _ in range(n)]
   return Completions(tokens, np.concatenate(found) if logprobs and found else None)
@@ -201,7 +205,12 @@ def check_prompts(target: Target, prompts: Sequence[Sequence[int]], new_tokens: 
 
 
 def _written(
-  target: Target, read: Any, streams: np.ndarray, drawing: Drawing, steering: Steering | None
+  target: Target,
+  read: Any,
+  streams: np.ndarray,
+  drawing: Drawing,
+  steering: Steering | None,
+  watch: Watch | None,
 ) -> list[list[list[int]]]:
   """Of each prompt its samples."""
   cap = BUCKET * _power_of_two(-(-drawing.max_new_tokens // BUCKET))
@@ -210,10 +219,13 @@ def _written(
   # The temperature is an array, so that another one is no other program.
   warmth = jnp.asarray(drawing.temperature, jnp.float32)
   draws = Draws(jax.random.key(drawing.seed), jnp.asarray(ids), warmth)
-  rollout = continued(
-    read, draws, sampling=sampling, steering=steering, limit=drawing.max_new_tokens
-  )
+  show = None if watch is None else lambda rollout: watch(_answers(rollout, streams, drawing))
+  fixed = {"steering": steering, "limit": drawing.max_new_tokens, "watch": show}
+  return _answers(continued(read, draws, sampling=sampling, **fixed), streams, drawing)
 
+
+def _answers(rollout: Rollout, streams: np.ndarray, drawing: Drawing) -> list[list[list[int]]]:
+  """Of each prompt its samples, as far as they are written."""
   fields = (rollout.tokens, rollout.lengths, rollout.finished)
   # What ended an answer is none of its words.
   answers = [

@@ -78,20 +78,22 @@ class Reading:
       "format": FORMAT,
       **{name: getattr(self, name) for name in ("model", "layer", "baseline", "best_of")},
       "tokens": dataclasses.asdict(self.tokens),
-      "positions": [
-        {
-          "position": position,
-          "token": self.word(i),
-          "role": self.tokens.roles[position],
-          "message": self.tokens.messages[position],
-          "section": self.tokens.sections[position],
-          "norm": self.norms[i],
-          "agreement": self.agreement(i),
-          "shared_words": self.shared_words(i),
-          "samples": [dataclasses.asdict(one) for one in self.samples[i]],
-        }
-        for i, position in enumerate(self.positions)
-      ],
+      "positions": [self.row(i) for i in range(len(self))],
+    }
+
+  def row(self, i: int) -> dict[str, Any]:
+    """The i-th position as objects, lists, strings and numbers."""
+    position = self.positions[i]
+    return {
+      "position": position,
+      "token": self.word(i),
+      "role": self.tokens.roles[position],
+      "message": self.tokens.messages[position],
+      "section": self.tokens.sections[position],
+      "norm": self.norms[i],
+      "agreement": self.agreement(i),
+      "shared_words": self.shared_words(i),
+      "samples": [dataclasses.asdict(one) for one in self.samples[i]],
     }
 
   @classmethod

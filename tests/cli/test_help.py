@@ -14,6 +14,7 @@ MENTIONED = {  # what must be found in a command's help, beside its summary
   "steer": ("TEXT", "--nla", "--edit", "--strength", "(default 32)"),
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),
+  "serve": ("--nla", "--host", "--port", "--secret-file", "--max-concurrent", "(default 5009)"),
   "plan": ("--topology", "--suggest", "--config.KEY=VALUE", "(default 6)"),
 }
 
@@ -54,6 +55,8 @@ def test_help_is_answered_before_anything_else_is_looked_at(capsys):
     ["read", "--nla=/nowhere", "text"],
     ["read", "--nla=package:nla_of_nobody", "text"],
     ["read", "--nla=/nowhere", ""],
+    ["serve"],
+    ["serve", "--nla=/nowhere", "--port=0"],
     ["steer", "--nla=/nowhere", "text"],
     ["steer", "--nla=/nowhere", "--edit=a=b", "text"],
     ["plan", "--topology=v5p:2x2x1", "--no_such_flag"],

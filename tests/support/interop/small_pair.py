@@ -26,13 +26,18 @@ class Folders(NamedTuple):
   ar: Path
 
 
-def write_pair(folder: Path, model: Path, tokenizer) -> Folders:
-  """Writes base/, av/ and ar/ from a model's directory; the AR's head is near the identity."""
+def write_pair(
+  folder: Path, model: Path, tokenizer, av_template: str = prompts.AV_TEMPLATE, training=None
+) -> Folders:
+  """Writes base/, av/ and ar/ from a model's directory; the AR's head is near the identity.
+
+  `av_template` is the AV's prompt; `training` are further facts of the sidecar.
+  """
   base = shutil.copytree(model, folder / "base")
   save_tokenizer(tokenizer, base)
   architecture = huggingface.architecture_from_config(huggingface.read_config(base))
   params = huggingface.read_params(base, architecture)
-  d, live = architecture.d_model, prompts.make_prompts(tokenizer)
+  d, live = architecture.d_model, prompts.make_prompts(tokenizer, av_template)
   side = s.ModelSidecar(
     role="av",
     stage="rl",
@@ -44,7 +49,7 @@ def write_pair(folder: Path, model: Path, tokenizer) -> Folders:
     av_template=live.av_template,
     ar_template=live.ar_template,
     layer_index=LAYER,
-    training={"max_new_tokens": 8},
+    training={"max_new_tokens": 8, **(training or {})},
   )
   write_av(folder / "av", architecture, params, tokenizer, side)
 
