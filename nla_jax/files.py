@@ -17,7 +17,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (numpy learns the name "bfloat16" from it)
 import tensorstore as ts
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 
 AnyPath = str | os.PathLike
 _NO_ROOM = re.compile(r"No space left|File too large|quota|RESOURCE_EXHAUSTED", re.IGNORECASE)
@@ -114,7 +114,7 @@ def writing(path: AnyPath) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-  first = (str(error).splitlines() or [type(error).__name__])[0]
+  first = first_line(error)
 
   # What follows is the store's spec, which is longer than the message.
   return first.split(" [tensorstore_spec=")[0]
@@ -138,7 +138,7 @@ def _open(path: AnyPath, spec: dict | str) -> ts.KvStore:
   except (ValueError, OSError, NotImplementedError) as error:
     raise NLAError(
       f"{path} is neither a path nor a TensorStore URL such as gs://bucket/folder "
-      f"({str(error).splitlines()[0]})"
+      f"({first_line(error)})"
     ) from error
 
 

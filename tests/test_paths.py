@@ -125,7 +125,7 @@ def test_a_folder_where_a_file_is_expected_is_said(tmp_path, capsys):
       call()
   with pytest.raises(NLAError, match=r"is a folder; give a \.txt"):
     read_corpus(str(tmp_path))
-  assert main(["run", f"--config={tmp_path / 'f.py'}", "--workdir=w"]) == 2
+  assert main(["run", f"--config={tmp_path / 'f.py'}", f"--workdir={tmp_path / 'w'}"]) == 2
   assert "is a folder, and a file is expected" in capsys.readouterr().err
 
 
@@ -141,8 +141,10 @@ def test_a_workdir_that_is_no_folder_is_said_before_anything_is_made(
   assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_a_mistake_about_a_path_with_a_line_in_it_is_one_line(capsys):
-  assert main(["extract", TINY, "--workdir=w", "--config.corpus=new\nline.txt"]) == 2
+def test_a_mistake_about_a_path_with_a_line_in_it_is_one_line(tmp_path, capsys):
+  assert (
+    main(["extract", TINY, f"--workdir={tmp_path / 'w'}", "--config.corpus=new\nline.txt"]) == 2
+  )
   (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nla: ")]
   assert r"new\nline.txt does not exist" in said
 

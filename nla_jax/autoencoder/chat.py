@@ -15,10 +15,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nla_jax.autoencoder.text import encode, well_formed
+from nla_jax.autoencoder.text import encode, interpreted, well_formed
 from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.conversation.tokens import Piece
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.files import here
 
 Messages = Sequence[Mapping[str, Any]]
@@ -155,7 +155,7 @@ def _run(
     return found
   # jinja2's errors and Python's: a template can raise whatever its makers' program can.
   except Exception as error:
-    raise TemplateError(f"refuses what it is given: {_own_words(error)}") from error
+    raise TemplateError(f"refuses what it is given: {first_line(error)[:200]}") from error
   finally:
     random.setstate(drawing)
 
@@ -209,12 +209,6 @@ def _writes(
   return words in found and not re.search(rf"""text['"]\s*:\s*['"]{words}""", found)
 
 
-def _own_words(error: Exception) -> str:
-  """The first line of an error, or its kind where it says nothing."""
-  lines = str(error).strip().splitlines()
-  return lines[0][:200] if lines else type(error).__name__
-
-
 def _keeps(found: str, contents: Sequence[str], *, whole: bool) -> bool:
   """Whether a template wrote at least one of some contents; it may trim them and write them in another case.
 
@@ -247,7 +241,9 @@ def _dated(template: str) -> str:
   return f"{macro}\n{template}"
 
 
-def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
+def render(
+  tokenizer, messages: Messages, *, reply: bool = False, at_most: int | None = None
+) -> list[int]:
   """Token ids of a conversation, as the tokenizer's chat template writes it.
 
   The template writes the BOS where there is one. Special-token strings inside the messages stay plain text.
@@ -256,13 +252,18 @@ def render(tokenizer, messages: Messages, *, reply: bool = False) -> list[int]:
     tokenizer: with a chat template.
     messages: {"role", "content"} of each.
     reply: whether the assistant's next turn is begun.
+    at_most: ids that are wanted, from the first; None for all.
 
   Raises:
     NLAError: as `written`.
   """
   ids = []
   for piece in pieces(tokenizer, messages, reply=reply):
-    ids += encode(tokenizer, piece.text) if piece.literal else interpreted(tokenizer, piece.text)
+    left = None if at_most is None else at_most - len(ids)
+    if left == 0:
+      break
+    read = encode if piece.literal else interpreted
+    ids += read(tokenizer, piece.text, at_most=left)
   return ids
 
 
@@ -297,8 +298,3 @@ def pieces(tokenizer, messages: Messages, *, reply: bool = False, **options) -> 
     raise TemplateError(f"cuts a message apart that holds {found[0]!r}")
   # A special token parts a text, so what stands on either side of one is tokenised as it would be beside it.
   return [Piece(part, literal=i % 2 == 1) for i, part in enumerate(parts)]
-
-
-def interpreted(tokenizer, text: str) -> list[int]:
-  """Ids of what a template wrote, its special tokens among them."""
-  return list(tokenizer(text, add_special_tokens=False)["input_ids"])

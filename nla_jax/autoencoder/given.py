@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nla_jax.arrays import halved_to_one
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 
 _SEEDS = (-(2**31), 2**32 - 1)
 
@@ -141,7 +141,7 @@ def count(name: str, value: Any) -> int:
   """A number of things, 1 or more. Raises NLAError where it is none."""
   number = _integer(value)
   if number is None or number < 1:
-    raise NLAError(f"{name}={_shown(value)}: expected an integer of 1 or more")
+    raise NLAError(f"{name}={shown(value)}: expected an integer of 1 or more")
   return number
 
 
@@ -155,7 +155,7 @@ def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
   known = ("greedy", "temperature", "max_new_tokens")
   unknown = next((key for key in found if key not in known), None)
   if unknown is not None:
-    raise NLAError(f"{unknown}={_shown(found[unknown])}: expected one of {', '.join(known)}")
+    raise NLAError(f"{unknown}={shown(found[unknown])}: expected one of {', '.join(known)}")
   if "max_new_tokens" in found:
     found["max_new_tokens"] = count("max_new_tokens", found["max_new_tokens"])
 
@@ -163,7 +163,7 @@ def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
     heat = found["temperature"]
     if not _is_real(heat) or not 0 < heat < np.inf:
       raise NLAError(
-        f"temperature={_shown(heat)}: expected a number above 0; for the likeliest words give greedy=True"
+        f"temperature={shown(heat)}: expected a number above 0; for the likeliest words give greedy=True"
       )
     found["temperature"] = float(heat)
   return found
@@ -173,7 +173,7 @@ def seed(value: Any) -> int:
   """A seed of the draws. Raises NLAError where it is no integer of 32 bits."""
   number = _integer(value)
   if number is None or not _SEEDS[0] <= number <= _SEEDS[1]:
-    raise NLAError(f"seed={_shown(value)}: expected an integer below 2**32")
+    raise NLAError(f"seed={shown(value)}: expected an integer below 2**32")
   return number
 
 
@@ -223,14 +223,4 @@ def _integer(value: Any) -> int | None:
 
 def _named(value: Any) -> str:
   """A value and its type, in a message."""
-  return f"{type(value).__name__} {_shown(value)}"
-
-
-def _shown(value: Any, length: int = 40) -> str:
-  """A value in a message, on one line."""
-  try:
-    text = " ".join(repr(value).split())
-  except Exception:
-    # Whatever its class does wrong, its name is enough.
-    return type(value).__name__
-  return text if len(text) <= length else text[:length] + "…"
+  return f"{type(value).__name__} {shown(value)}"

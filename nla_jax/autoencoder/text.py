@@ -5,13 +5,14 @@
 - A text says nothing to the model but words: the strings of tokens that steer a model stay plain text in documents,
   messages and explanations. Those are the special tokens, and the added ones in brackets that lack the flag
   (`bracketed`). Words that a fine-tune has added, and runs of blanks, are tokens of a text like any other.
+- A text may be endless. Where only its first tokens are wanted, only its beginning is tokenised (`first_ids`).
 - Tokens may cut a character apart. What is left of one at an end, or what a model sampled that is none, is left out
   when ids become text (`decode`): it would be taught and shown as U+FFFD.
 """
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokenizers import Tokenizer
 
@@ -20,6 +21,7 @@ from nla_jax.errors import NLAError
 _NO_CHARACTER = "\ufffd"  # what decoders write for bytes that are none
 _OPENING, _CLOSING = "<[{|", ">]}|"
 MOST_PIECES = 4  # tokens that a character may be cut into, one a byte
+_LONG = 64  # characters for each wanted token, beyond which a text is not tokenised as a whole
 
 
 def well_formed(text: str, what: str = "the text") -> str:
@@ -61,15 +63,48 @@ def _in_brackets(string: str) -> bool:
   return len(inside) > 2 and inside[0] in _OPENING and inside[-1] in _CLOSING
 
 
-def encode(tokenizer, text: str, *, special: bool = False) -> list[int]:
+def encode(tokenizer, text: str, *, special: bool = False, at_most: int | None = None) -> list[int]:
   """Token ids of plain text; `special` lets the tokenizer add its BOS.
 
-  Strings of tokens that steer a model stay plain text.
+  Strings of tokens that steer a model stay plain text. Of the ids come the first `at_most`; None for all.
 
   Raises:
     NLAError: as `well_formed`.
   """
   well_formed(text)
+  return first_ids(functools.partial(_encode, tokenizer, special=special), text, at_most)
+
+
+def interpreted(tokenizer, text: str, at_most: int | None = None) -> list[int]:
+  """Ids of what a template wrote, its special tokens among them; the first `at_most`, None for all."""
+  ids_of = functools.partial(tokenizer, add_special_tokens=False)
+  return first_ids(lambda one: list(ids_of(one)["input_ids"]), text, at_most)
+
+
+def first_ids(
+  ids_of: Callable[[str], list[int]], text: str, at_most: int | None = None
+) -> list[int]:
+  """The first ids of a text, in time and memory of what is asked for, however long the text is.
+
+  Args:
+    ids_of: tokenises a text.
+    text: of any length.
+    at_most: how many ids; None for all.
+  """
+  if at_most is None:
+    return ids_of(text)
+
+  # Where a text is cut, only the tokens near the cut change: what twice as much text leaves as it is stays so.
+  before, size = None, _LONG * at_most // 2
+  while 2 * size < len(text):
+    ids = ids_of(text[:size])
+    if len(ids) > at_most and ids[:at_most] == before:
+      return before
+    before, size = ids[:at_most], 2 * size
+  return ids_of(text)[:at_most]
+
+
+def _encode(tokenizer, text: str, special: bool) -> list[int]:
   plain = _plain(tokenizer, len(tokenizer))
   if plain is not None:
     return plain.encode(text, add_special_tokens=special).ids

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nla_jax.autoencoder.chat import ANSWERED, ASKED, TemplateError, interpreted, render, written
+from nla_jax.autoencoder.chat import ANSWERED, ASKED, TemplateError, render, written
+from nla_jax.autoencoder.text import interpreted
 from nla_jax.autoencoder.tokens import flagged_tokens
 from nla_jax.errors import NLAError
 

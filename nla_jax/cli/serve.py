@@ -11,6 +11,7 @@ from nla_jax.errors import NLAError
 from nla_jax.loading import load
 from nla_jax.parallel import process
 from nla_jax.serving.limits import Limits
+from nla_jax.workdir import FOLDERS
 
 _PARTS = ("starlette", "uvicorn")
 # Flags of limits: the field, and what it bounds.
@@ -100,7 +101,11 @@ def _require_extra() -> None:
 
 def _name(path: str) -> str:
   """What clients are told: a hub id or a package as it is named, of a folder its last part."""
-  return Path(path).name if Path(path).exists() else path
+  folder = Path(path)
+  if not folder.exists():
+    return path
+  # Of a run's export the run's own name.
+  return folder.resolve().parent.name if folder.name == FOLDERS["export"] else folder.name
 
 
 def _cache() -> Path:

@@ -20,7 +20,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 
 Message = dict[str, Any]
 
@@ -52,10 +52,12 @@ def messages_of(value: Any, place: str = "the conversation") -> list[Message]:
   Raises:
     NLAError: it is no conversation, or a message is not one; the message says which, and what it has.
   """
+  what = f"{place} is"
   if isinstance(value, Mapping):
-    value = _of_row(value, place)
+    key = _key_of(value, place)
+    value, what = value[key], f"{place} has under {key!r}"
   if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-    raise NLAError(f"{place} is {_named(value)}: expected a list of messages such as {_EXAMPLE}")
+    raise NLAError(f"{what} {_named(value)}: expected a list of messages such as {_EXAMPLE}")
 
   messages = []
   for number, one in enumerate(value, 1):
@@ -74,12 +76,12 @@ def is_conversation(value: Any) -> bool:
   return several and all(isinstance(one, Mapping) for one in value)
 
 
-def _of_row(row: Mapping, place: str) -> Any:
+def _key_of(row: Mapping, place: str) -> str:
   for key in KEYS:
     if row.get(key) is not None:
-      return row[key]
+      return key
   raise NLAError(
-    f"{place} has {', '.join(map(repr, row)) or 'no keys'}: expected one of {', '.join(KEYS)}"
+    f"{place} has {', '.join(map(shown, list(row)[:9])) or 'no keys'}: expected one of {', '.join(KEYS)}"
   )
 
 
@@ -106,7 +108,10 @@ def _chat(one: Mapping, where: str) -> list[Message]:
   role, content = one.get("role"), one.get("content")
   if not isinstance(role, str) or not role:
     raise NLAError(f"{where}: 'role' is {_named(role)}; expected system, user, assistant or tool")
-  calls = [_call(call, where) for call in one.get("tool_calls") or []]
+  given = one.get("tool_calls") or []
+  if not isinstance(given, Sequence) or isinstance(given, str):
+    raise NLAError(f"{where}: 'tool_calls' is {_named(given)}; expected a list of calls")
+  calls = [_call(call, where) for call in given]
   if content is None and not calls and not one.get("reasoning_content"):
     raise NLAError(f"{where} has no content")
 
@@ -139,8 +144,7 @@ class _Parts:
   """
 
   def __init__(self, parts: Any, where: str):
-    if not isinstance(parts, Sequence):
-      raise NLAError(f"{where}: 'content' is {_named(parts)}; expected a string or a list of parts")
+    _expect_parts(parts, where)
     self.text, self.thought, self.calls, self.answers = "", "", [], []
     for part in parts:
       self._take(part, where)
@@ -158,14 +162,32 @@ class _Parts:
       self.calls.append(_call({"name": part.get("name"), "arguments": part.get("input")}, where))
     elif kind == "tool_result":
       content = part.get("content") or ""
-      text = content if isinstance(content, str) else _Parts(content, where).text
+      text = content if isinstance(content, str) else _answered(content, where)
       answer = {"role": "tool", "content": text, "tool_call_id": part.get("tool_use_id")}
       self.answers.append({key: value for key, value in answer.items() if value is not None})
     else:
       raise NLAError(
-        f"{where} has a part of type {kind!r}, and only text, reasoning, tool calls and their answers can be read: "
-        "leave it out"
+        f"{where} has a part of type {shown(kind)}, and only text, reasoning, tool calls and their answers can be "
+        "read: leave it out"
       )
+
+
+def _expect_parts(parts: Any, where: str) -> None:
+  if not isinstance(parts, Sequence):
+    raise NLAError(f"{where}: 'content' is {_named(parts)}; expected a string or a list of parts")
+
+
+def _answered(parts: Any, where: str) -> str:
+  """What a tool answered, in parts: words, and no further calls or answers, which would nest without end."""
+  _expect_parts(parts, where)
+  words = [{"text": part} if isinstance(part, str) else part for part in parts]
+  for one in words:
+    kind = one.get("type", "text") if isinstance(one, Mapping) else None
+    if kind != "text":
+      raise NLAError(
+        f"{where} has a tool's answer with a part of type {shown(kind)}, and only text can be read: leave it out"
+      )
+  return "".join(_string(one, "text", where) for one in words)
 
 
 def _call(call: Any, where: str) -> dict:
@@ -178,8 +200,10 @@ def _call(call: Any, where: str) -> dict:
   if isinstance(arguments, str):
     # A model's own words: what is no JSON is shown as it is.
     parsed = _json(arguments)
-    arguments = parsed if isinstance(parsed, Mapping) else {"arguments": arguments}
-  found = {"type": "function", "function": {"name": name, "arguments": dict(arguments or {})}}
+    arguments = parsed if isinstance(parsed, Mapping) else arguments
+  if not isinstance(arguments, Mapping):
+    arguments = {} if arguments is None else {"arguments": arguments}
+  found = {"type": "function", "function": {"name": name, "arguments": dict(arguments)}}
   return found | ({"id": call["id"]} if isinstance(call.get("id"), str) else {})
 
 
@@ -203,5 +227,5 @@ def _named(value: Any) -> str:
   if value is None:
     return "missing"
   if isinstance(value, Sequence) and not value:
-    return "empty"
+    return "an empty list" if isinstance(value, list) else "empty"
   return f"a {type(value).__name__}"

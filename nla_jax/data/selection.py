@@ -213,8 +213,7 @@ def _tokenise(
   """Returns {place in the corpus: document} of those with a position to choose, and the longest length in tokens."""
   data, kept, longest = config.data, {}, 0
   for place, document in documents:
-    ids = document_ids(tokenizer, document, config.corpus)
-    tokens = np.array(ids[: data.max_tokens], np.int32)
+    tokens = np.array(document_ids(tokenizer, document, config.corpus, data.max_tokens), np.int32)
     longest = max(longest, len(tokens))
     if len(tokens) > data.position_minimum:
       # The split comes later.
@@ -222,19 +221,22 @@ def _tokenise(
   return kept, longest
 
 
-def document_ids(tokenizer, document: Document, corpus: str) -> list[int]:
+def document_ids(
+  tokenizer, document: Document, corpus: str, at_most: int | None = None
+) -> list[int]:
   """Returns a document's tokens as the target sees them: a text after its BOS, a conversation in the chat template.
 
   Args:
     tokenizer: the target's.
     document: of the corpus.
     corpus: for messages.
+    at_most: tokens that are wanted, from the first; None for all.
 
   Raises:
     NLAError: it is a conversation, and there is no chat template or the template refuses it.
   """
   if not document.messages:
-    return encode(tokenizer, document.text, special=True)
+    return encode(tokenizer, document.text, special=True, at_most=at_most)
   if tokenizer.chat_template is None:
     raise NLAError(
       f"the corpus {corpus} has conversations, and the model's tokenizer has no chat template to write them "
@@ -242,7 +244,7 @@ def document_ids(tokenizer, document: Document, corpus: str) -> list[int]:
     )
 
   try:
-    return render(tokenizer, document.messages)
+    return render(tokenizer, document.messages, at_most=at_most)
   except TemplateError as error:
     raise NLAError(
       f"the model's chat template refuses the conversation {document.id!r} of the corpus {corpus}: it {error.reason}; "

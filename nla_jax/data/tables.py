@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 
 # Arrow types by what a column is to hold. A column of nulls has a type of its own, and is as good as none.
 TEXTS, NUMBERS, NAMES, LISTS = "texts", "numbers", "texts or numbers", "lists"
@@ -110,7 +110,7 @@ def parquet_rows(
             name: column[i] for name, column in zip(batch.schema.names, batch.columns, strict=True)
           }
   except (pa.ArrowException, OSError) as error:
-    raise NLAError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    raise NLAError(f"{path} cannot be read as parquet: {first_line(error)}") from None
 
 
 def refuse_types(path: str, schema: pa.Schema, columns: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def initialize(
       coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds
     )
   except (ValueError, RuntimeError, TypeError) as error:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     raise NLAError(
       f"this process could not join the others ({reason}): start it under SLURM, Kubernetes, MPI or on a "
       "TPU pod, or give --coordinator=HOST:PORT --processes=N --process=I"

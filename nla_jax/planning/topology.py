@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.parallel.mesh import arrange
 from nla_jax.planning.chips import CHIPS, Chip
 
@@ -73,7 +73,7 @@ def describe(name: str) -> Topology:
     found = topologies.get_topology_desc(platform=chip.platform, **wanted)
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
     raise NLAError(
-      f"there is no topology {name!r} ({str(error).splitlines()[0]}): shapes of {kind} are "
+      f"there is no topology {name!r} ({first_line(error)}): shapes of {kind} are "
       f"{', '.join(chip.slices)} and larger multiples"
     ) from error
   return Topology(name, chip, list(found.devices))

@@ -91,8 +91,9 @@ class _Pair(SimpleNamespace):
 
   verbalizer = SimpleNamespace(architecture=SimpleNamespace(d_model=3))
 
-  def sample_answers(self, params, vectors, key, *, batch, greedy):
-    return list(self.given), np.ones(len(self.given), int)
+  def sample_answers(self, params, vectors, key, *, batch, first, greedy):
+    given = self.given[first : first + batch]
+    return list(given), np.ones(len(given), int)
 
   def reconstruct(self, params, texts, *, batch):
     return np.eye(3, dtype=np.float32)[["abc".index((text or "a")[0]) for text in texts]]

@@ -217,6 +217,47 @@ def test_the_api_says_what_it_does_not_take(nla, call, said):
     call(nla, np.ones((1, nla.pair.verbalizer.architecture.d_model)))
 
 
+# Half of a pair, controls, tokens that steer a model, tags, the marker, and characters of several bytes.
+_PIECES = st.sampled_from(
+  [
+    "\ud83d",
+    "\ude00",
+    "\x00",
+    "\n",
+    " ",
+    "<|im_end|>",
+    "</explanation>",
+    "㈎",
+    "{}",
+    "a",
+    "é",
+    "👍",
+  ]
+)
+_TEXTS = st.one_of(
+  st.lists(_PIECES, max_size=2).map("".join),
+  st.text(st.characters(exclude_categories=()), max_size=2),
+)
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@drawn(_TEXTS)
+def test_any_string_is_read_and_rebuilt_or_one_sentence(nla, text):
+  d = nla.pair.verbalizer.architecture.d_model
+  try:
+    assert nla.pair.encode([text]).tokens.shape[0] == 1
+    assert nla.reconstruct([text]).shape == (1, d)
+  except NLAError as error:
+    assert "\n" not in str(error)
+
+  # Short ones only, since another length of the text is another program.
+  try:
+    (found,) = nla.read(text, positions=-1, greedy=True)
+    assert found.text is None
+  except NLAError as error:
+    assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
   "arguments, said",
   [

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ml_collections import ConfigDict
-from tokenizers import AddedToken
+from support.tokenizers_of_cases import CHAT, of_bytes, with_blank_first
+from tokenizers import AddedToken, Tokenizer, decoders, models, trainers
+from transformers import PreTrainedTokenizerFast
 
 from nla_jax.autoencoder import text as text_lib
 from nla_jax.autoencoder.chat import render
@@ -167,3 +169,48 @@ def test_parquet_columns_of_another_type_are_named_as_such(tmp_path):
     pq.write_table(pa.table({"text": pa.array(["a"]), name: column}), path)
     with pytest.raises(NLAError, match=f"column '{name}' of type .*; expected"):
       list(read_corpus(str(path)))
+
+
+def of_merges():
+  """A token may be several words, as there is nothing that cuts a text before its pairs are merged."""
+  backend = Tokenizer(models.BPE(byte_fallback=True))
+  backend.decoder = decoders.Fuse()
+  text = ["the river runs past the old mills and a aa aaa\n\n\t" * 20]
+  named = [f"<0x{i:02X}>" for i in range(256)] + ["<|im_start|>", "<|im_end|>"]
+  backend.train_from_iterator(text, trainers.BpeTrainer(vocab_size=500, special_tokens=named))
+  return PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token="<|im_end|>", chat_template=CHAT
+  )
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "a" * 40_000,
+    "👩‍👩‍👧‍👦🏳️‍🌈e\u0301" * 3_000,
+    "the river  runs\n\n\tpast 12,345 mills " * 1_200,
+    "<|im_end|>" * 4_000,
+    " " * 40_000,
+    "short",
+  ],
+)
+@pytest.mark.parametrize("tokenizer_of", [of_bytes, with_blank_first, of_merges])
+def test_the_first_tokens_of_an_endless_text_cost_no_more_than_they_hold(
+  tokenizer_of, text, monkeypatch
+):
+  tokenizer = tokenizer_of()
+  messages = [{"role": "user", "content": text}]
+  whole, rendered = encode(tokenizer, text, special=True), render(tokenizer, messages)
+
+  characters, tokenise = [], type(tokenizer).__call__
+
+  def counted(self, one, **options):
+    characters.append(len(one))
+    return tokenise(self, one, **options)
+
+  monkeypatch.setattr(type(tokenizer), "__call__", counted)
+  assert encode(tokenizer, text, special=True, at_most=96) == whole[:96]
+  assert sum(characters) < 12_000
+  characters.clear()
+  assert render(tokenizer, messages, at_most=96) == rendered[:96]
+  assert sum(characters) < 12_000

@@ -82,12 +82,12 @@ def test_sharegpt_calls_and_observations_are_a_tools():
 @pytest.mark.parametrize(
   ("value", "said"),
   [
-    ([], "the conversation is empty"),
+    ([], "the conversation is an empty list"),
     ("Hi", "the conversation is a str"),
     (None, "the conversation is missing"),
     ({"text": "Hi"}, "the conversation has 'text'"),
     ({}, "has no keys"),
-    ({"messages": "Hi"}, "is a str"),
+    ({"messages": "Hi"}, "has under 'messages' a str"),
     ([7], "message 1 of the conversation is a int"),
     ([*PLAIN, {"content": "x"}], "message 3 of the conversation: 'role' is missing"),
     ([{"role": "user"}], "message 1 of the conversation has no content"),

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import sys
+import types
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,6 +127,29 @@ def test_a_hub_source_reads_a_local_folder_through_datasets(tmp_path):
     read_corpus(f"hf://{tmp_path}:nonsense")
 
 
+@pytest.mark.parametrize("error", [ConnectionError("gone\nfor good"), ValueError("")])
+@pytest.mark.parametrize("rows", [None, 0, 2])
+def test_whatever_a_hub_raises_is_one_line(rows, error, monkeypatch):
+  def load_dataset(name, subset, split, streaming):
+    if rows is None:
+      raise error
+    return Stream()
+
+  class Stream:
+    column_names = ("text",)
+
+    def __iter__(self):
+      yield from [{"text": f"text {i}"} for i in range(rows)]
+      raise error
+
+  found = types.SimpleNamespace(load_dataset=load_dataset, __spec__=True)
+  monkeypatch.setitem(sys.modules, "datasets", found)
+  place = "cannot be opened" if rows is None else f"cannot be read behind row {rows - 1}"
+  with pytest.raises(NLAError, match=f"hf://a/b {place}: {type(error).__name__}") as caught:
+    list(read_corpus("hf://a/b"))
+  assert "\n" not in str(caught.value)
+
+
 def test_a_text_file_gives_a_document_for_each_paragraph(tmp_path):
   path = tmp_path / "book.txt"
   path.write_text("One\ntwo.\n\n \nThree.\n\n\nFour", encoding="utf-8")
@@ -171,7 +195,7 @@ def test_messages_are_a_document_as_a_text_is(tmp_path):
   ]
   # What else a message says is left out.
   extra = [{"text": None, "messages": None, **row} for row in rows]
-  extra[0]["messages"] = [{**one, "name": "n"} for one in talk]
+  extra[0]["messages"] = [{**one, "language": "n"} for one in talk]
   (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, extra)))
   pq.write_table(pa.Table.from_pylist(extra), tmp_path / "x.parquet")
 
@@ -261,18 +285,30 @@ def test_a_part_may_be_empty(tmp_path):
     ("x.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is a JSON list"),
     ("x.jsonl", b'{"text": "a"}\n\n{"words": "b"}\n', "line 3 has nothing as 'text'"),
     ("x.jsonl", b'{"text": 3}\n', "line 1 has int as 'text'"),
-    ("x.jsonl", b'{"text": "a"}\n{"messages": []}\n', "line 2 has an empty list as 'messages'"),
-    ("x.jsonl", b'{"messages": "hello"}\n', "line 1 has str as 'messages'"),
-    ("x.jsonl", b'{"messages": ["hello"]}\n', "message 1 of .* no string as 'content'"),
+    (
+      "x.jsonl",
+      b'{"text": "a"}\n{"messages": []}\n',
+      "line 2 has under 'messages' an empty list: expected a list of messages",
+    ),
+    (
+      "x.jsonl",
+      b'{"messages": "hello"}\n',
+      "line 1 has under 'messages' a str: expected a list of messages",
+    ),
+    (
+      "x.jsonl",
+      b'{"messages": ["hello"]}\n',
+      "message 1 of .* line 1 is a str: expected an object",
+    ),
     (
       "x.jsonl",
       b'{"messages": [{"role": "user", "content": "a"}, {"role": "user"}]}\n',
-      "message 2 of .* line 1 has no string as 'content'",
+      "message 2 of .* line 1 has no content",
     ),
     (
       "x.jsonl",
       b'{"messages": [{"role": "bot", "content": "a"}]}\n',
-      "the role 'bot'; a role is one of system, user, assistant",
+      "the role 'bot'; a role is one of system, developer, user, assistant, tool",
     ),
     ("x.jsonl", b'{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the document id '1' twice"),
     ("x.jsonl", b"\n", "holds no document"),
@@ -292,7 +328,9 @@ def test_bad_files_are_named_with_the_place(tmp_path, name, content, message):
 
 def test_a_missing_column_is_told_with_the_columns_there_are(tmp_path):
   pq.write_table(pa.table({"words": ["a"]}), tmp_path / "x.parquet")
-  with pytest.raises(NLAError, match="no column 'text' or 'messages'; its columns are words"):
+  with pytest.raises(
+    NLAError, match=r"no column 'text' or 'messages' or .*; its columns are words"
+  ):
     list(read_corpus(str(tmp_path / "x.parquet")))
 
 

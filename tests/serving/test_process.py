@@ -131,3 +131,10 @@ def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch, capsys
   monkeypatch.setattr(serve, "_PARTS", ("starlette", "no_such_part"))
   assert main.main(["serve", "--nla=x"]) == 2
   assert "needs no_such_part: pip install 'nla_jax[serve]'" in capsys.readouterr().err
+
+
+def test_a_pair_is_named_to_clients_without_where_it_lies(tmp_path):
+  (tmp_path / "first_run" / "hf").mkdir(parents=True)
+  assert serve._name(str(tmp_path / "first_run")) == "first_run"
+  assert serve._name(str(tmp_path / "first_run" / "hf")) == "first_run"
+  assert serve._name("org/nla-model-av") == "org/nla-model-av"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from nla_jax.autoencoder.text import well_formed
 from nla_jax.conversation.messages import KEYS, Message, messages_of
 from nla_jax.conversation.positions import ROLES
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 
 CONTENT = ("text", *KEYS)  # columns of which a row has one
 # What a row may call its id: our own word, LMSYS's and WildChat's.
@@ -80,10 +80,10 @@ def document_of_row(row: dict, default_id: str, place: str) -> Document:
 def _name(row: dict, column: str, default: str, place: str) -> str:
   """What a row says in `column`; the default where that is nothing."""
   value = row.get(column)
-  if value is None or not str(value).strip():
-    return default
   if isinstance(value, (dict, list, bytes)):
     raise NLAError(f"{place} has {type(value).__name__} as {column!r}; give a string or a number")
+  if value is None or not str(value).strip():
+    return default
   return well_formed(str(value), f"the {column} of {place}")
 
 
@@ -93,7 +93,7 @@ def _messages(row: dict, place: str) -> tuple[Message, ...]:
   for number, one in enumerate(messages, 1):
     if one["role"] not in ROLES:
       raise NLAError(
-        f"message {number} of {place} has the role {one['role']!r}; a role is one of {', '.join(ROLES)}"
+        f"message {number} of {place} has the role {shown(one['role'])}; a role is one of {', '.join(ROLES)}"
       )
     well_formed(one["content"], f"message {number} of {place}")
   return tuple(messages)
@@ -129,7 +129,9 @@ def stem(path: str) -> str:
 
 def repeated_id(source: str, name: str) -> NLAError:
   """Returns the error to raise where two documents have one id."""
-  return NLAError(f"the corpus {source} has the document id {name!r} twice; ids must be unique")
+  return NLAError(
+    f"the corpus {source} has the document id {shown(name)} twice; ids must be unique"
+  )
 
 
 def no_document(source: str) -> NLAError:

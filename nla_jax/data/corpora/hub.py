@@ -1,10 +1,11 @@
 """Corpora on the Hugging Face hub, or in a folder of a data set, through the package `datasets`."""
 
 import importlib.util
+from collections.abc import Iterable, Iterator
 
 from nla_jax.data.corpora.document import CONTENT, Document, Records, document_of_row
 from nla_jax.data.tables import without_nan
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.files import here
 
 PREFIX = "hf://"
@@ -31,7 +32,7 @@ def read_hub(source: str) -> Records:
   # `datasets` raises its own, the hub's, fsspec's and builtin errors alike.
   except Exception as error:
     raise NLAError(
-      f"the corpus {source} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}; check "
+      f"the corpus {source} cannot be opened: {type(error).__name__}: {first_line(error)}; check "
       "the name, the split and the network, or log in where the data set asks for it"
     ) from error
   if rows.column_names and not set(CONTENT) & set(rows.column_names):
@@ -44,7 +45,20 @@ def read_hub(source: str) -> Records:
     place = f"{source} row {number}"
     return [document_of_row(without_nan(row), f"{name}#{number}", place)]
 
-  return Records(enumerate(rows), document)
+  return Records(_streamed(rows, source), document)
+
+
+def _streamed(rows: Iterable[dict], source: str) -> Iterator[tuple[int, dict]]:
+  """Yields (number, row). Raises NLAError where the stream breaks off: a file of it is damaged, or the network gone."""
+  number = -1
+  try:
+    for number, row in enumerate(rows):
+      yield number, row
+  except Exception as error:
+    raise NLAError(
+      f"the corpus {source} cannot be read behind row {number}: {type(error).__name__}: {first_line(error)}; check the "
+      "network and the files, or give fewer documents with --config.data.max_documents"
+    ) from error
 
 
 def _parts(source: str) -> tuple[str, str, str]:

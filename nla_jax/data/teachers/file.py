@@ -7,7 +7,7 @@ from typing import Any
 from nla_jax import files
 from nla_jax.autoencoder.text import well_formed
 from nla_jax.data import tables
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 
 TEXT_COLUMNS = ("explanation", "api_explanation")
 _PLACE_COLUMNS = ("position", "n_raw_tokens")
@@ -34,7 +34,7 @@ def read_teacher_file(path: str) -> dict[tuple[str, int], str]:
     key, text = _parse(row, place)
     if key in texts:
       raise NLAError(
-        f"{place} explains position {key[1]} of document {key[0]!r} a second time; keep one"
+        f"{place} explains position {key[1]} of document {shown(key[0])} a second time; keep one"
       )
     texts[key] = text
 
@@ -61,7 +61,7 @@ def match_rows(
   if missing:
     raise NLAError(
       f"{path} explains {len(keys) - len(missing)} of the {len(keys)} rows asked for; the first of "
-      f"{len(missing)} missing is position {missing[0][1]} of document {missing[0][0]!r}; add them, or "
+      f"{len(missing)} missing is position {missing[0][1]} of document {shown(missing[0][0])}; add them, or "
       "extract with the seed, positions and minimum that the file was made with"
     )
   return [texts[key] for key in keys]
@@ -73,21 +73,26 @@ def _parse(row: Mapping[str, Any], place: str) -> tuple[tuple[str, int], str]:
   text_column = next((name for name in TEXT_COLUMNS if name in row), None)
   if row.get("doc_id") is None or place_column is None or text_column is None:
     raise NLAError(
-      f"{place} has {', '.join(row) or 'nothing'}; it needs doc_id, position or n_raw_tokens, "
+      f"{place} has {', '.join(map(shown, list(row)[:9])) or 'nothing'}; it needs doc_id, position or n_raw_tokens, "
       f"and {' or '.join(TEXT_COLUMNS)}"
     )
 
   number, text = row[place_column], row[text_column]
-  # JSON's true and false are whole numbers to Python.
-  is_number = isinstance(number, int) and not isinstance(number, bool)
+  # JSON's true and false are whole numbers to Python. A prefix of 0 tokens has no last one.
+  least = 1 if place_column == "n_raw_tokens" else 0
+  is_number = isinstance(number, int) and not isinstance(number, bool) and number >= least
   if not is_number or not isinstance(text, str) or not text.strip():
     raise NLAError(
-      f"{place} has {place_column} {number!r} and {text_column} {repr(text)[:40]}; give a whole "
-      "number and a text that is not empty"
+      f"{place} has {place_column} {shown(number)} and {text_column} {shown(text)}; give a whole "
+      f"number of at least {least} and a text that is not empty"
     )
 
   # n_raw_tokens counts the token that is explained, so it is one more than its index.
   position = number - 1 if place_column == "n_raw_tokens" else number
+  if isinstance(row["doc_id"], (dict, list)):
+    raise NLAError(
+      f"{place} has {type(row['doc_id']).__name__} as 'doc_id'; give a string or a number"
+    )
   name = well_formed(str(row["doc_id"]), f"the doc_id of {place}")
   return (name, position), well_formed(text, f"the {text_column} of {place}")
 

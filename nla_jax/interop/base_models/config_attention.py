@@ -8,8 +8,13 @@ theta 10000 where its own key is missing.
 import dataclasses
 from typing import Any
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 from nla_jax.models.architectures import Architecture, RopeScaling
+
+# Of the keys that are read, those that are no number, and those whose number is no integer.
+_WORDS = ("hidden_activation",)
+_REALS = ("rms_norm_eps", "rope_theta", "rope_local_base_freq", "query_pre_attn_scalar")
+_LARGEST = 1e15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +26,22 @@ class Keys:
   defaults: dict[str, Any]
 
   def given(self, key: str) -> Any:
-    """The file's value, else the family's default, else None."""
+    """The file's value, else the family's default, else None. Raises NLAError where the file's is no such number."""
     found = self.config.get(key)
-    return self.defaults.get(key) if found is None else found
+    if found is None:
+      return self.defaults.get(key)
+    return found if key in _WORDS else self._number(key, found)
+
+  def _number(self, key: str, found: Any) -> int | float:
+    # A string of digits would be multiplied as a string, and True is 1 to Python.
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    whole = key not in _REALS
+    if not is_number or not 0 < found < _LARGEST or (whole and found != int(found)):
+      raise NLAError(
+        f"config.json of this {self.family} model says {key}: {shown(found)}, expected a positive "
+        f"{'integer' if whole else 'number'}: take the file from the model's own repository"
+      )
+    return int(found) if whole else found
 
   def value(self, key: str) -> Any:
     """As `given`. Raises NLAError where neither the file nor the family says."""

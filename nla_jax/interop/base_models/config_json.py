@@ -7,7 +7,7 @@ import copy
 import dataclasses
 from typing import Any
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line, shown
 from nla_jax.interop.base_models.config_attention import (
   Keys,
   rope_from_config,
@@ -105,10 +105,20 @@ def architecture_from_config(config: dict[str, Any]) -> Architecture:
   """The `Architecture` that a `config.json` describes.
 
   Raises:
-    NLAError: the model type, its activation, rope scaling or another option is not supported, or a key is
-      missing.
+    NLAError: the model type, its activation, rope scaling or another option is not supported, a key is missing, or
+      holds something else than it should.
   """
-  config = text_config(config)
+  try:
+    return _architecture(text_config(config))
+  except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
+    # Keys that hold keys of their own, where the file has another thing.
+    raise NLAError(
+      f"config.json holds a value of another kind than its key has ({type(error).__name__}: {first_line(error)}): "
+      "take the file from the model's own repository"
+    ) from error
+
+
+def _architecture(config: dict[str, Any]) -> Architecture:
   family = _supported_family(config)
   keys, gemma = Keys(config, family, FAMILIES[family].defaults), family == "gemma3_text"
 
@@ -118,15 +128,23 @@ def architecture_from_config(config: dict[str, Any]) -> Architecture:
   theta, scaling, theta_local = rope_from_config(keys, gemma)
   tied = config.get("tie_word_embeddings")
 
+  # Older files name neither heads of keys nor their width: then a query head has its own key head, and heads share
+  # d_model evenly.
+  n_kv_heads = keys.given("num_key_value_heads") or n_heads
+  head_dim = keys.given("head_dim") or d_model // n_heads
+  if n_heads % n_kv_heads or not head_dim:
+    raise NLAError(
+      f"config.json has {n_heads} heads, {n_kv_heads} of keys and values, and a width of {d_model}, which cannot be "
+      "shared evenly: take the file from the model's own repository"
+    )
   return Architecture(
     family=family,
     vocab_size=keys.value("vocab_size"),
     d_model=d_model,
     n_layers=n_layers,
     n_heads=n_heads,
-    # Older files name neither of the two: then a query head has its own key head, and heads share d_model evenly.
-    n_kv_heads=keys.given("num_key_value_heads") or n_heads,
-    head_dim=keys.given("head_dim") or d_model // n_heads,
+    n_kv_heads=n_kv_heads,
+    head_dim=head_dim,
     d_ff=keys.value("intermediate_size"),
     rope_theta=theta,
     rms_eps=float(keys.value("rms_norm_eps")),
@@ -149,9 +167,9 @@ def architecture_from_config(config: dict[str, Any]) -> Architecture:
 def _supported_family(config: dict[str, Any]) -> str:
   """The config's model type. Raises NLAError where it, or one of its options, is not supported."""
   name = config.get("model_type")
-  if name not in FAMILIES:
+  if not isinstance(name, str) or name not in FAMILIES:
     raise NLAError(
-      f"config.json has model_type {name!r}; supported are {', '.join(FAMILIES)} (and gemma3's "
+      f"config.json has model_type {shown(name)}; supported are {', '.join(FAMILIES)} (and gemma3's "
       "text part): choose a model of one of these families, or add the family to "
       "nla_jax/interop/base_models/config_json.py and its tensors' names to parameter_names.py"
     )
@@ -160,7 +178,7 @@ def _supported_family(config: dict[str, Any]) -> str:
   for key, allowed in _UNSUPPORTED.items():
     if config.get(key) not in allowed:
       raise NLAError(
-        f"config.json of this {name} model sets {key}={config[key]!r}, which is not supported: "
+        f"config.json of this {name} model sets {key}={shown(config[key])}, which is not supported: "
         "choose a model without it"
       )
   return name
@@ -170,9 +188,9 @@ def _activation(keys: Keys, gemma: bool) -> str:
   """Our name of the MLP's activation function. Raises NLAError where we do not have it."""
   # Gemma has a key of its own for it.
   found = keys.value("hidden_activation") if gemma else keys.config.get("hidden_act", "silu")
-  if found not in _ACTIVATIONS:
+  if not isinstance(found, str) or found not in _ACTIVATIONS:
     raise NLAError(
-      f"config.json asks for the activation {found!r}; supported are "
+      f"config.json asks for the activation {shown(found)}; supported are "
       f"{', '.join(_ACTIVATIONS)}: choose another model"
     )
   return _ACTIVATIONS[found]

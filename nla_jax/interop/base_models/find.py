@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
   LocalEntryNotFoundError,
 )
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.files import here
 from nla_jax.interop.base_models import gguf_files, huggingface, tensor_files
 
@@ -239,7 +239,7 @@ def download(name: str, *, weights: bool = True, stop_layer: int | None = None) 
       ) from error
 
     # The client's messages run over many lines; the first says what happened.
-    reason = str(error).strip().splitlines()[0]
+    reason = first_line(error)
     raise NLAError(
       f"model {name!r} is no local folder and could not be fetched from the hub ({reason}): "
       "check the name and the network, or give a local path"

@@ -11,7 +11,7 @@ import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.interop.base_models import parameter_names, strays, tensor_files
 from nla_jax.interop.base_models.config_files import end_ids, read_config
 from nla_jax.interop.base_models.config_json import (
@@ -99,7 +99,7 @@ def read_tokenizer(directory: Path):
     StrictDataclassError,
   ) as error:
     # transformers raises any of these for a damaged file.
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     raise NLAError(
       f"no tokenizer could be read from {directory} ({reason}): put the model's tokenizer.json "
       "and tokenizer_config.json there"

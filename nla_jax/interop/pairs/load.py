@@ -2,6 +2,7 @@
 
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.prompts import Prompts, make_prompts
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, shown
 from nla_jax.interop.adapters.merge import with_adapter
 from nla_jax.interop.adapters.read import read_adapter
 from nla_jax.interop.base_models.find import cached_directory, locate
@@ -111,7 +112,7 @@ def load_directories(
       # Keys of ours, which another tool's sidecar lacks.
       mode=training.get("inject_mode", "replace"),
       map="scalar" if av.injection is None else "affine",
-      max_new_tokens=int(training.get("max_new_tokens", 150)),
+      max_new_tokens=_max_new_tokens(training, av_folder, av.architecture),
       dtype=compute_dtype(compute),
       lora=av.lora,
       ar_lora=rebuilder.lora,
@@ -134,9 +135,36 @@ def load_directories(
     av_params = joined(av_params, shared if av.lora else None)
     ar_params = joined(ar_params, shared if rebuilder.lora else None)
   # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
-  baseline = training.get("baseline_variance")
+  baseline = _baseline(training, av_folder)
   load = functools.partial(load_target, pair=pair, dtype=kept)
   return NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
+
+
+def _max_new_tokens(training: dict, folder: str | Path, architecture: Architecture) -> int:
+  """The cap on the AV's answers. Raises NLAError where its sidecar's is none that the model could reach."""
+  found = training.get("max_new_tokens", 150)
+  whole = isinstance(found, int) and not isinstance(found, bool)
+  if not whole or not 0 < found <= architecture.max_positions:
+    raise NLAError(
+      f"{folder}: the sidecar says training.max_new_tokens: {shown(found)}, expected an integer from 1 to "
+      f"{architecture.max_positions}, the positions of the model: correct it"
+    )
+  return found
+
+
+def _baseline(training: dict, folder: str | Path) -> float | None:
+  """The variance that FVE is measured against. Raises NLAError where the AV's sidecar holds no such number."""
+  found = training.get("baseline_variance")
+  if found is None:
+    return None
+  is_number = isinstance(found, int | float) and not isinstance(found, bool)
+  # Of directions, it is at most 1; see `fve.baseline_variance`.
+  if not is_number or not 0 < found < 1 + 1e-6:
+    raise NLAError(
+      f"{folder}: the sidecar says training.baseline_variance: {shown(found)}, expected a number between 0 and 1: "
+      "correct it, or leave it out"
+    )
+  return float(found)
 
 
 def _prompts_of(av: Checkpoint, ar: Checkpoint) -> Prompts:

@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.files import here
 from nla_jax.interop.base_models import tensor_files
 from nla_jax.interop.describe_models import describe_model
@@ -104,7 +104,7 @@ def _push_one(folder: Path, repository: str, api, private: bool) -> None:
       commit_message=f"{role}: sidecar, the checkpoint is whole",
     )
   except (HfHubHTTPError, HFValidationError, OSError) as error:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     raise NLAError(
       f"{folder} was not wholly uploaded to {repository} ({reason}): log in with `hf auth login`, check "
       "the name and the network, and run the same command again"

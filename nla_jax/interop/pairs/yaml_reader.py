@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from nla_jax.autoencoder.prompts import AR_FIELD, AV_FIELD
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 
 CREATED_BY = "nla_jax"
 TEMPLATES = "prompt_templates"
@@ -79,7 +79,7 @@ class YamlReader:
       ) from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
       # YAML's messages quote the file over several lines; the first says what is wrong.
-      reason = str(error).splitlines()[0]
+      reason = first_line(error)
       raise NLAError(
         f"{path} cannot be read as YAML ({reason}): take the file from the checkpoint again"
       ) from error

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nla_jax.autoencoder.prompts import AR_FIELD, parse_explanation
 from nla_jax.data.tables import LISTS, NAMES, NUMBERS, TEXTS, refuse_types
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.files import expect_file
 from nla_jax.interop.reference_data.sidecar import (
   STAGES,
@@ -158,7 +158,7 @@ class DataFile:
           row += len(batch)
     except (pa.ArrowException, OSError) as error:
       raise NLAError(
-        f"{self.path} is damaged after row {row} ({str(error).splitlines()[0]}); fetch it again"
+        f"{self.path} is damaged after row {row} ({first_line(error)}); fetch it again"
       ) from error
 
   def _refuse_contradictions(self) -> None:
@@ -293,7 +293,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
   except (pa.ArrowException, OSError) as error:
     raise NLAError(
-      f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); fetch it again"
+      f"{path} cannot be read as parquet ({first_line(error)}); fetch it again"
     ) from error
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_jax.autoencoder.prompts import ar_text, av_content, wrap_explanation
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line
 from nla_jax.interop.reference_data.reader import (
   ACTIVATION,
   EXPLANATION,
@@ -132,7 +132,7 @@ class DataWriter:
     except OSError as error:
       self._discard()
       raise NLAError(
-        f"{self.path} could not be written ({str(error).splitlines()[0]}); free some space and run the "
+        f"{self.path} could not be written ({first_line(error)}); free some space and run the "
         "same command again"
       ) from error
     self.n_rows += n

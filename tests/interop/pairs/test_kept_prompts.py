@@ -100,3 +100,13 @@ def test_ids_that_are_no_ids_are_refused(pair):
   path.write_text(yaml.safe_dump(meta | {"prompt_ids": {"before": ["a"]}}))
   with pytest.raises(NLAError, match=r"prompt_ids\.before is no list of token ids"):
     nla_jax.load(pair[0])
+
+
+@pytest.mark.parametrize("key", ["max_new_tokens", "baseline_variance"])
+@pytest.mark.parametrize("value", [-4, 10**9, "150", True, [1], float("nan"), 0])
+def test_numbers_of_a_training_that_are_none_are_refused(pair, key, value):
+  path = pair[0] / "av" / "nla_meta.yaml"
+  meta = yaml.safe_load(path.read_text())
+  path.write_text(yaml.safe_dump(meta | {"training": {key: value}}))
+  with pytest.raises(NLAError, match=rf"the sidecar says training\.{key}: .*, expected"):
+    nla_jax.load(pair[0])
