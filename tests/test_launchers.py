@@ -70,6 +70,16 @@ def test_what_is_missing_is_said(script, arguments, message):
   assert done.returncode == 2 and message in done.stderr, (done.stdout, done.stderr)
 
 
+def test_the_explorer_without_a_pair_says_how_to_name_one(tmp_path):
+  # A checkout without the pair in the box; nothing is installed before this is said.
+  shutil.copytree(LAUNCH, tmp_path / "launch")
+  done = subprocess.run(
+    ["bash", str(tmp_path / "launch" / "explore.sh")], capture_output=True, text=True, timeout=60
+  )
+  assert done.returncode == 2 and "bash launch/explore.sh PAIR" in done.stderr
+  assert not (tmp_path / ".venv").exists()
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say():
   scripts = sorted(map(str, LAUNCH.glob("*.sh")))

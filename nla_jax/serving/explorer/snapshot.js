@@ -96,14 +96,14 @@ export const pageOf = async () => {
   meta({ "http-equiv": "Content-Security-Policy", content: POLICY });
   meta({ charset: "utf-8" });
   page.documentElement.lang = "en";
-  page.head.append(page.createElement("style"));
+  page.head.append(page.createComment("styles"));
   page.body.append(...body().map((node) => page.importNode(node, true)));
   // What a reader can only do with the server is no part of a kept page.
   page.querySelectorAll("button").forEach((node) => node.remove());
-  // Put in as text: a filled style element would fall under this page's own policy. No foreign text has this markup.
+  // Put in as text: a style element would fall under this page's own policy. No foreign text has this markup.
   return (
     "<!doctype html>\n" +
-    page.documentElement.outerHTML.replace("<style></style>", () => `<style>${styles}</style>`)
+    page.documentElement.outerHTML.replace("<!--styles-->", () => `<style>${styles}</style>`)
   );
 };
 

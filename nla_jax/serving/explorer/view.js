@@ -17,7 +17,7 @@ export const view = {
 
 const heard = new EventTarget();
 
-/** Calls `act` after each change named: input, tokens, selection, focus, reading, query, steered, settings, busy, any. */
+/** Calls `act` after each change named: input, tokens, selection, focus, reading, query, steered, busy, any. */
 export const on = (names, act) =>
   names.split(" ").forEach((name) => heard.addEventListener(name, (event) => act(event.detail)));
 

@@ -5,11 +5,11 @@ const SEGMENTS = "Segmenter" in Intl ? new Intl.Segmenter(undefined, { granulari
 // Words that any two texts share and that therefore say nothing about agreement.
 const COMMON = new Set(
   (
-    "a about after all also an and any are as at be because been before being both but by can could did do does " +
-    "each either for from had has have he her here his how i if in into is it its just like may might more most no nor not " +
-    "of on one only or other our out over own same she should since so some such than that the their them then there these " +
-    "they this those through to too under until up upon very was we were what when where which while who whose will with " +
-    "would you your likely next text token word words"
+    "a about after all also an and any are as at be because been before being both but by can could did do " +
+    "does each either for from had has have he her here his how i if in into is it its just like may might " +
+    "more most no nor not of on one only or other our out over own same she should since so some such than " +
+    "that the their them then there these they this those through to too under until up upon very was we " +
+    "were what when where which while who whose will with would you your likely next text token word words"
   ).split(" "),
 );
 

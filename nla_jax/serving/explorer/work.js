@@ -53,7 +53,7 @@ const spoken = (tokens) =>
     .map((one) => one.token)
     .join("");
 
-/** Has the model go on after `input`; calls `onText` with what it has written so far. Returns it all, null of a stop. */
+/** Has the model go on after `input`; `onText` gets what it has written so far. Returns it all; null of a stop. */
 export const complete = (input, length, onText, open = false) =>
   run("The model writes", async (signal) => {
     const tokens = [];
