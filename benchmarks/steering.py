@@ -33,7 +33,7 @@ from nla_jax.autoencoder.text import encode
 from nla_jax.config import load_config
 from nla_jax.conversation.positions import choose
 from nla_jax.data.teachers.readout import TopicWords, readout
-from nla_jax.data.teachers.write import _text_of_groups
+from nla_jax.data.teachers.write import text_of_groups
 from nla_jax.decoding.continuations import Steering
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.intervals import bootstrap_mean
@@ -67,7 +67,7 @@ def load_pair(path: str) -> tuple[NLA, TopicWords, types.SimpleNamespace]:
 
   run = Run(load_config(folder / workdir.CONFIG), folder)
   documents = [run.store.documents[i] for i in range(len(run.store.documents))]
-  topics = TopicWords(_text_of_groups(documents, run.pretrained.tokenizer))
+  topics = TopicWords(text_of_groups(documents, run.pretrained.tokenizer))
   if workdir.params_of(run.path("rl"), "av").exists():
     return nla_jax.load(path), topics, run.config.teacher
 

@@ -29,7 +29,7 @@ def teach(store: Store, tokenizer, settings) -> list[str]:
 
   # The target's own forward named the likeliest next tokens; without them there is nothing to read out.
   next_tokens = store.read("next_tokens", slice(None))
-  topics = readout.TopicWords(_text_of_groups(documents, tokenizer))
+  topics = readout.TopicWords(text_of_groups(documents, tokenizer))
 
   texts = []
   rows = zip(document, position, next_tokens, strict=True)
@@ -39,7 +39,7 @@ def teach(store: Store, tokenizer, settings) -> list[str]:
   return texts
 
 
-def _text_of_groups(documents: list[StoredDocument], tokenizer) -> list[str]:
+def text_of_groups(documents: list[StoredDocument], tokenizer) -> list[str]:
   """The text of each group (an article), in the order in which groups first appear."""
   groups: dict[str, list[str]] = {}
   for document in documents:
