@@ -41,7 +41,8 @@ OPTIONS = [
 ]
 KILLS_OF_A_RUN = 8  # its last stages would be hit by all of the rest
 SHORT = 1.5  # seconds: about what the shortest stage takes
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+# Forty kills took half an hour of two cores that others used too.
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2 * 3600)]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nla_jax.errors import NLAError
+from nla_jax.errors import NLAError, first_line, shown
 from nla_jax.interop.base_models.record import hash_file
 
 _VERSIONS = (2, 3)
@@ -63,7 +63,7 @@ def open_gguf(path: str | Path) -> Opened:
   # 1. All parts are there before one is opened, which takes seconds where the vocabulary is large.
   files = _files(Path(path))
   readers = [_open(file) for file in files]
-  header = {name: field.contents() for name, field in readers[0].fields.items()}
+  header = _header(readers[0], files[0])
 
   # 2. What the header counts.
   count = int(header.get("split.count", 1) or 1)
@@ -128,6 +128,21 @@ def _open(path: Path):
       f"{path} ({size} bytes) is not a whole GGUF file ({type(error).__name__}: {error}): fetch "
       "it again"
     ) from error
+
+
+def _header(reader, path: Path) -> dict[str, Any]:
+  """The keys of a file's header with their values. Raises NLAError where one cannot be read."""
+  found = {}
+  for name, field in reader.fields.items():
+    try:
+      found[name] = field.contents()
+    except Exception as error:
+      # Strings are decoded only now, and the reader has no error of its own.
+      raise NLAError(
+        f"{path} is damaged: {shown(name)} of its header cannot be read ({type(error).__name__}: "
+        f"{first_line(error)}): fetch it again"
+      ) from error
+  return found
 
 
 def _check_form(path: Path) -> None:

@@ -140,6 +140,14 @@ def test_a_file_of_another_form_is_not_called_damaged(tmp_path, content, said):
   assert "not a whole GGUF" not in str(error.value)
 
 
+def test_a_string_of_the_header_that_is_no_text_is_named(tmp_path):
+  path = tmp_path / "m.gguf"
+  _write(path)
+  path.write_bytes(path.read_bytes().replace(b"<unused7>", b"\xffunused7>"))
+  with pytest.raises(NLAError, match=r"is damaged: 'tokenizer\.ggml\.tokens' of its header"):
+    read_gguf(path)
+
+
 @pytest.mark.parametrize(
   "name", ["blk.{}.attn_sub_norm", "output_extra", "token_embd_norm", "blk.7.attn_q"]
 )
