@@ -14,7 +14,8 @@ from nla_jax.autoencoder.explanation import Explanation
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.rows import row_batches
-from nla_jax.autoencoder.tokens import refuse_beyond
+from nla_jax.autoencoder.text import LONG, encode
+from nla_jax.autoencoder.tokens import refuse_beyond, refuse_longer
 from nla_jax.conversation.positions import choose
 from nla_jax.conversation.tokens import Tokens
 from nla_jax.decoding.residuals import residuals
@@ -153,6 +154,11 @@ class NLA:
 
   def tokens(self, what, **options) -> Tokens:
     """The tokens of a text, a conversation or ids, as the target sees them; see `reading.inputs.tokens_of`."""
+    architecture = self.pair.verbalizer.architecture
+    if isinstance(what, str) and len(what) > LONG * architecture.max_positions:
+      # An endless text is refused by its beginning.
+      most = architecture.max_positions + 1
+      refuse_longer(encode(self.pair.tokenizer, what, at_most=most), architecture.max_positions)
     return tokens_of(self.pair.tokenizer, what, **options)
 
   def activations(
@@ -170,10 +176,10 @@ class NLA:
     """
     # What can be wrong is said before the target is loaded, which may take minutes.
     for ids in texts:
-      _check_length(ids, self.pair.verbalizer.architecture)
+      refuse_longer(ids, self.pair.verbalizer.architecture.max_positions)
     architecture, params = self._target
     for ids in texts:
-      _check_length(ids, architecture)
+      refuse_longer(ids, architecture.max_positions)
       refuse_beyond(ids, architecture.vocab_size, "the text")
     layer, dtype = self.pair.layer, self.pair.verbalizer.dtype
     return residuals(params, texts, positions, architecture=architecture, layer=layer, dtype=dtype)
@@ -298,15 +304,6 @@ class NLA:
     architecture, params = self.load_target(self.base, layer, self.model_adapter)
     refuse_other_family(self.base, architecture, self.pair)
     return architecture, params
-
-
-def _check_length(ids: Sequence[int], architecture: Architecture) -> None:
-  """Raises NLAError where a text has more tokens than a model has learned positions: its states there mean nothing."""
-  if len(ids) > architecture.max_positions:
-    raise NLAError(
-      f"this text takes {len(ids)} tokens and the model was made for {architecture.max_positions}: give a shorter one, "
-      "which ends where you want to read"
-    )
 
 
 def refuse_other_family(base: str, architecture: Architecture, pair: Pair) -> None:

@@ -21,7 +21,7 @@ from nla_jax.errors import NLAError
 _NO_CHARACTER = "\ufffd"  # what decoders write for bytes that are none
 _OPENING, _CLOSING = "<[{|", ">]}|"
 MOST_PIECES = 4  # tokens that a character may be cut into, one a byte
-_LONG = 64  # characters for each wanted token, beyond which a text is not tokenised as a whole
+LONG = 64  # characters for each wanted token, beyond which a text is not tokenised as a whole
 
 
 def well_formed(text: str, what: str = "the text") -> str:
@@ -95,7 +95,7 @@ def first_ids(
     return ids_of(text)
 
   # Where a text is cut, only the tokens near the cut change: what twice as much text leaves as it is stays so.
-  before, size = None, _LONG * at_most // 2
+  before, size = None, LONG * at_most // 2
   while 2 * size < len(text):
     ids = ids_of(text[:size])
     if len(ids) > at_most and ids[:at_most] == before:

@@ -1,6 +1,6 @@
 """Which tokens stand for no words of a text, and what a tokenizer must not do with texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nla_jax.autoencoder.text import bracketed, encode
 from nla_jax.errors import NLAError
@@ -51,6 +51,18 @@ def refuse_beyond(ids: Iterable[int], rows: int, what: str) -> None:
       f"{what} holds {len(beyond)} token id(s) beyond the model's embedding of {rows} rows (id {shown}): take the "
       "tokenizer that belongs to the model"
     )
+
+
+def refuse_longer(ids: Sequence[int], limit: int) -> None:
+  """Raises NLAError where a text has more tokens than a model has learned positions: its states there mean nothing."""
+  if len(ids) <= limit:
+    return
+  # Of an endless text no more tokens were made than show that it is too long.
+  counted = f"more than {limit}" if len(ids) == limit + 1 else len(ids)
+  raise NLAError(
+    f"this text takes {counted} tokens and the model was made for {limit}: give a shorter one, which ends where you "
+    "want to read"
+  )
 
 
 def check_vocabulary(tokenizer, rows: int) -> None:

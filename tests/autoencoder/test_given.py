@@ -210,6 +210,7 @@ def test_the_api_takes_any_size_and_what_it_returned(nla):
     (lambda nla, x: nla.read("a b", True), "expected indices of tokens"),
     (lambda nla, x: nla.read("a b", [99]), "99 is none of them"),
     (lambda nla, x: nla.read("a " * 3000), "the model was made for 2048: give a shorter one"),
+    (lambda nla, x: nla.read("a " * 300_000), "the model was made for 2048: give a shorter one"),
   ],
 )
 def test_the_api_says_what_it_does_not_take(nla, call, said):
