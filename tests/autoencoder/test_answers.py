@@ -91,8 +91,8 @@ class _Pair(SimpleNamespace):
 
   verbalizer = SimpleNamespace(architecture=SimpleNamespace(d_model=3))
 
-  def sample_answers(self, params, vectors, key, *, batch, first, greedy):
-    given = self.given[first : first + batch]
+  def sample_answers(self, params, vectors, key, *, batch, streams, greedy):
+    given = [self.given[stream] for stream in streams]
     return list(given), np.ones(len(given), int)
 
   def reconstruct(self, params, texts, *, batch):

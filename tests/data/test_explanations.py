@@ -63,7 +63,7 @@ def test_missing_rows_are_counted_and_the_first_is_named():
 @pytest.mark.parametrize(
   ("lines", "message"),
   [
-    ('{"doc_id": "a", "position": 1}', "line 1 has doc_id, position; it needs"),
+    ('{"doc_id": "a", "position": 1}', "line 1 has 'doc_id', 'position'; it needs"),
     ('{"doc_id": "a", "position": 1, "explanation": "t"}\n{oops', "line 2 is not JSON"),
     ("[1]", "line 1 is a JSON list"),
     ('{"doc_id": "a", "position": "x", "explanation": "t"}', "line 1 has position 'x'"),

@@ -334,4 +334,8 @@ def _checked(tree: dict[str, Any], leaf: parameter_names.Leaf, shape: tuple[int,
 
 
 def _host(array) -> np.ndarray:
-  return sharding.fetch(array).astype(np.float32, copy=False)
+  found = sharding.fetch(array)
+  # A pair whose files are narrow keeps its matrices as bits on CPUs; see `models.parameters.kept_narrow`.
+  if found.dtype == np.uint16:
+    found = found.view(tensor_files.DTYPES["bfloat16"])
+  return found.astype(np.float32, copy=False)

@@ -142,7 +142,8 @@ def load_directories(
 
 def _max_new_tokens(training: dict, folder: str | Path, architecture: Architecture) -> int:
   """The cap on the AV's answers. Raises NLAError where its sidecar's is none that the model could reach."""
-  found = training.get("max_new_tokens", 150)
+  # Another tool's sidecar does not say it.
+  found = training.get("max_new_tokens", min(150, architecture.max_positions))
   whole = isinstance(found, int) and not isinstance(found, bool)
   if not whole or not 0 < found <= architecture.max_positions:
     raise NLAError(
