@@ -1,6 +1,7 @@
 """One explanation of one activation, with what the AR makes of it."""
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,3 +23,8 @@ class Explanation:
   fve: float | None
   answer: str = ""
   reason: str | None = None
+
+  @property
+  def error(self) -> float:
+    """By which explanations are ordered, the best first: mse_nrm; infinite without a text, which is worse than any."""
+    return math.inf if self.text is None else self.mse_nrm

@@ -3,6 +3,7 @@
 A value that is none gets one sentence: what was given, what is expected, what to do.
 """
 
+import dataclasses
 import operator
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -160,13 +161,32 @@ def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
     found["max_new_tokens"] = count("max_new_tokens", found["max_new_tokens"])
 
   if "temperature" in found:
-    heat = found["temperature"]
-    if not _is_real(heat) or not 0 < heat < np.inf:
-      raise NLAError(
-        f"temperature={shown(heat)}: expected a number above 0; for the likeliest words give greedy=True"
-      )
-    found["temperature"] = float(heat)
+    found["temperature"] = temperature(found["temperature"])
   return found
+
+
+def temperature(value: Any) -> float:
+  """What divides the logits of a draw. Raises NLAError where it is no number above 0."""
+  if not _is_real(value) or not 0 < value < np.inf:
+    raise NLAError(
+      f"temperature={shown(value)}: expected a number above 0; for the likeliest words give greedy=True"
+    )
+  return float(value)
+
+
+def named(kind: type, options: Mapping[str, Any], caller: str) -> Any:
+  """A dataclass of options that were given by name. Raises NLAError where it has none of a name.
+
+  Args:
+    kind: the dataclass.
+    options: its values by name.
+    caller: what was called, for the message.
+  """
+  known = [field.name for field in dataclasses.fields(kind)]
+  unknown = next((name for name in options if name not in known), None)
+  if unknown is not None:
+    raise NLAError(f"{caller} has no option {shown(unknown)}: expected some of {', '.join(known)}")
+  return kind(**options)
 
 
 def seed(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,11 +23,13 @@ from nla_jax.decoding.residuals import residuals
 from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import split
-from nla_jax.reading.complete import Target, complete, drawing_of, target_of
+from nla_jax.reading.complete import Drawing, Target, complete, target_of
 from nla_jax.reading.inputs import is_several, tokens_of
 from nla_jax.reading.reading import Reading
-from nla_jax.reading.steer import STRENGTHS, options_of, steer
+from nla_jax.reading.steer import STRENGTHS, Options, steer
 from nla_jax.reading.steered import Steered
+
+_BY_ERROR = operator.attrgetter("error")
 
 
 @dataclasses.dataclass
@@ -122,9 +125,9 @@ class NLA:
       )
 
     # 3. Keep the best of each sample's draws. The order of all draws would not do: its second is better than a sample.
-    kept = [min(judged[i : i + counts[1]], key=_error) for i in range(0, len(judged), counts[1])]
+    kept = [min(judged[i : i + counts[1]], key=_BY_ERROR) for i in range(0, len(judged), counts[1])]
     groups = [kept[i : i + counts[0]] for i in range(0, len(kept), counts[0])]
-    return [sorted(group, key=_error) for group in groups]
+    return [sorted(group, key=_BY_ERROR) for group in groups]
 
   def _explanation(self, answer: Answer, similarity, error) -> Explanation:
     # What the AR makes of an empty text says nothing about the activation, and would look like a score.
@@ -255,7 +258,7 @@ class NLA:
     Raises:
       NLAError: another option, a prompt that cannot be continued, or no base model to continue it with.
     """
-    how = drawing_of(drawing)
+    how = given.named(Drawing, drawing, "complete")
     show = None if watch is None else lambda found: watch(found[0])
     found = complete(self.whole_target, [prompt_ids], how, steering=steering, watch=show)
     return found.tokens[0]
@@ -275,7 +278,7 @@ class NLA:
       NLAError: a word that is not in the explanation, an edit that changes nothing, no explanation at that position, a
         position outside, another option, or no base model to steer.
     """
-    return steer(self, what, position, edit, strength, seed, options_of(options))
+    return steer(self, what, position, edit, strength, seed, given.named(Options, options, "steer"))
 
   @functools.cached_property
   def whole_target(self) -> Target:
@@ -315,11 +318,6 @@ def refuse_other_family(base: str, architecture: Architecture, pair: Pair) -> No
       f"{architecture.d_model}, this pair explains a {ours.family} of width {ours.d_model}: name "
       "the right one with nla_jax.load(…, base=…)"
     )
-
-
-def _error(one: Explanation) -> float:
-  """What the AR makes of an explanation is off by so much; no text is worse than any."""
-  return np.inf if one.text is None else one.mse_nrm
 
 
 def _show_first(

@@ -10,7 +10,7 @@ from nla_jax.errors import NLAError
 from nla_jax.loading import load
 from nla_jax.parallel import process
 from nla_jax.reading.edits import check_edit
-from nla_jax.reading.steer import MODES, STRENGTHS, WHERE, options_of, strengths_of
+from nla_jax.reading.steer import MODES, STRENGTHS, WHERE, Options, strengths_of
 from nla_jax.reading.steered import MEANING, Arm, Steered
 
 _SHOWN = 60  # characters of a continuation in the table
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
   }
   how["words"] = [word.strip() for word in options.words.split(",") if word.strip()]
   how["explanation"] = options.explanation
-  options_of(how).drawing(options.seed)
+  Options(**how).drawing(options.seed)
   text = standard_input() if options.text is None else options.text
   if not text.strip():
     raise NLAError("there is no text to steer: give it as the last argument or on standard input")

@@ -6,7 +6,6 @@ token loop early and compiles nothing.
 """
 
 import dataclasses
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -101,21 +100,7 @@ class Drawing:
     if given.count("samples", self.samples) > SAMPLES:
       raise NLAError(f"samples={self.samples}: expected at most {SAMPLES}; call several times")
     given.seed(self.seed)
-    warmth = self.temperature
-    number = isinstance(warmth, (int, float, np.number)) and not isinstance(warmth, bool)
-    if not number or not 0 < warmth < math.inf:
-      raise NLAError(
-        f"temperature={warmth!r}: expected a number above 0; greedy=True takes the likeliest"
-      )
-
-
-def drawing_of(options: dict[str, Any]) -> Drawing:
-  """A drawing by name. Raises NLAError where a name is not known."""
-  known = [field.name for field in dataclasses.fields(Drawing)]
-  unknown = [name for name in options if name not in known]
-  if unknown:
-    raise NLAError(f"complete has no option {unknown[0]!r}: expected some of {', '.join(known)}")
-  return Drawing(**options)
+    given.temperature(self.temperature)
 
 
 class Completions(NamedTuple):

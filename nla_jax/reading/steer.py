@@ -83,15 +83,6 @@ class Options:
     )
 
 
-def options_of(options: dict[str, Any]) -> Options:
-  """Options by name. Raises NLAError where a name is not known."""
-  known = [field.name for field in dataclasses.fields(Options)]
-  unknown = [name for name in options if name not in known]
-  if unknown:
-    raise NLAError(f"steer has no option {unknown[0]!r}: expected some of {', '.join(known)}")
-  return Options(**options)
-
-
 class Directions(NamedTuple):
   """What is added to the residual, or what replaces its direction.
 

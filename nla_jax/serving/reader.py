@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -204,7 +205,7 @@ class Reader:
     best_of: int,
   ) -> Reading:
     """Samples of each position as a reading, the best first."""
-    samples = [sorted(group, key=_error) for group in groups]
+    samples = [sorted(group, key=operator.attrgetter("error")) for group in groups]
     about = (best_of, self.layer, self.baseline, self.nla.base)
     return Reading(tokens, list(positions), samples, list(norms), *about)
 
@@ -218,7 +219,3 @@ def _prompt_embeddings(nla: NLA) -> np.ndarray:
 
 def _unwatched(row: int, text: str) -> None:
   pass
-
-
-def _error(one: Explanation) -> float:
-  return np.inf if one.text is None else one.mse_nrm
