@@ -71,10 +71,10 @@ def mse_nrm(predictions: Any, activations: Any) -> Any:
 
 def _unit_rows(activations: Any) -> np.ndarray:
   activations = given.numbers(activations)
-  if activations.ndim != 2 or activations.shape[0] < 2:
+  if activations.ndim != 2 or activations.shape[0] < 2 or activations.shape[1] == 0:
     raise NLAError(
-      f"the FVE baseline needs activations [n, d] with n of 2 or more, got shape {activations.shape}; "
-      "evaluate on more positions"
+      f"the FVE baseline needs activations [n, d] with n of 2 or more and d of 1 or more, got shape "
+      f"{activations.shape}; evaluate on more positions"
     )
   units = normalise(activations.astype(np.float64))
   if not np.isfinite(units).all():

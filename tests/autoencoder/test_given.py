@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import example, settings
 from hypothesis import given as drawn
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -90,6 +90,7 @@ def test_any_finite_activation_keeps_its_direction(value):
 
 @fast
 @drawn(_anything)
+@example(([], []))
 def test_a_baseline_of_any_value_is_a_number_or_one_sentence(value):
   try:
     assert 0 <= fve.baseline_variance(value) <= 1 + 1e-9
