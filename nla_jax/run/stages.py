@@ -6,12 +6,17 @@
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
 
+import contextlib
 import json
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from nla_jax import files
+from nla_jax.bucket import Place, send
 from nla_jax.data import explanations, extraction
 from nla_jax.data.teachers import write
 from nla_jax.data.teachers.check import check_texts
@@ -98,10 +103,30 @@ def export(run: Run) -> None:
   if stage.done:
     return
 
+  with _local(stage.path) as folder:
+    _export_to(run, folder)
+  stage.finish()
+
+
+@contextlib.contextmanager
+def _local(folder: Place) -> Iterator[Path]:
+  """A folder of this machine to write into: itself, or what is sent to a bucket afterwards."""
+  if isinstance(folder, Path):
+    yield folder
+    return
+
+  with tempfile.TemporaryDirectory(prefix="nla_jax") as scratch:
+    yield Path(scratch)
+    if distributed.is_first():
+      with files.writing(folder):
+        send(Path(scratch), folder)
+
+
+def _export_to(run: Run, folder: Path) -> None:
   # The card quotes the numbers of the evaluation, with their intervals.
   export_pair(
     load_run(run.workdir, run=run),
-    stage.path,
+    folder,
     base=run.config.model,
     stage="rl",
     trained_on=run.config.corpus,
@@ -109,7 +134,6 @@ def export(run: Run) -> None:
     dtype=run.config.export_dtype,
     adapted_base=run.pretrained if run.config.export_form == "adapter" else None,
   )
-  stage.finish()
 
 
 FUNCTIONS = {
