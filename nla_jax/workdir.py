@@ -38,6 +38,7 @@ PROMPTS = "prompts.json"  # of SFT: the ids that it trains with, from its first 
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
 PARAMS, CHECKPOINTS = "params", "checkpoints"
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"
+JOURNAL = "journal.jsonl"  # of what a teacher that is a language model was asked
 CURVE, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 

@@ -9,6 +9,7 @@ FLOORS = (
   "errors version",
   "bucket parallel",
   "arrays files json_lines progress quantities workdir",
+  "providers",
   "kernels",
   "models",
   "decoding",

@@ -26,6 +26,7 @@ from nla_jax.parallel import distributed
 from nla_jax.parallel.mesh import mesh_of
 from nla_jax.progress import say
 from nla_jax.run import report
+from nla_jax.run.asking import answering
 from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
@@ -52,12 +53,14 @@ def teach(run: Run) -> None:
     return
 
   store = run.store
-  texts = write.teach(store, run.pretrained.tokenizer, run.config.teacher)
+  with answering(run, stage.path) as asked:
+    found = write.teach(store, run.pretrained.tokenizer, run.config.teacher, asked)
   # Before the stage is closed, so that a corrected file is read again.
   if not run.config.init:
-    check_texts(dict(enumerate(texts)), run.pair(1.0), store)
+    check_texts(found, run.pair(1.0), store)
+  texts = list(found.values())
   if distributed.is_first():
-    explanations.write_explanations(str(run.workdir / TEXTS), np.arange(len(store)), texts)
+    explanations.write_explanations(str(run.workdir / TEXTS), np.array(list(found)), texts)
 
   # How long the texts are decides what an answer must hold.
   tokens = run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]
