@@ -15,7 +15,7 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import in_context
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import breakdowns, intervals
+from nla_jax.evaluation import breakdowns, findings, intervals
 from nla_jax.evaluation.subject import Subject, draw_subject
 from nla_jax.evaluation.suite import Measured, load_suites
 from nla_jax.parallel import distributed
@@ -114,17 +114,18 @@ def measure(
 
 def _join(measured: Sequence[Measured]) -> Measured:
   """What all suites found, errors in the table's order."""
-  errors, numbers, texts, by_n = {}, {}, {}, {}
+  errors, numbers, texts, by_n, answers = {}, {}, {}, {}, {}
   for one in measured:
     errors |= one.errors
     numbers |= one.numbers
     texts |= one.texts
     by_n |= one.by_n
+    answers |= one.findings
 
   # Suites may run in any order; files and tables must not depend on it.
   order = list(quantities.QUANTITIES)
   ordered = {key: errors[key] for key in sorted(errors, key=order.index)}
-  return Measured(ordered, numbers, texts, by_n)
+  return Measured(ordered, numbers, texts, by_n, answers)
 
 
 def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
     quantities.BY_SOURCE: breakdowns.by_source(subject, rows, found.errors),
     quantities.BY_POSITION: breakdowns.by_position(subject.words_before, rows, found.errors),
     quantities.BY_N: breakdowns.by_n(rows, found.by_n),
+    quantities.SUITES: {name: findings.to_json(one) for name, one in found.findings.items()},
   }
   return metrics | {name: part for name, part in parts.items() if part}
 
