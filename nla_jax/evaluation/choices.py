@@ -107,7 +107,9 @@ def right_by_ar(
   rebuilt = fve.normalise(np.asarray(nla.reconstruct(list(texts), batch=batch), np.float64))
   units = fve.normalise(np.asarray(activations, np.float64))
   mean = units.mean(axis=0)
-  scores = np.einsum("nd,nkd->nk", fve.normalise(rebuilt - mean), fve.normalise(units - mean)[choices.rows])
+  scores = np.einsum(
+    "nd,nkd->nk", fve.normalise(rebuilt - mean), fve.normalise(units - mean)[choices.rows]
+  )
 
   right = np.full(len(texts), 1 / choices.rows.shape[1])
   for i in np.flatnonzero(choices.asked):

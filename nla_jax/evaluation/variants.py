@@ -3,6 +3,7 @@
 The one place of retention: the suites `retention` and `steganography` both read it.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.evaluation import transforms
 from nla_jax.evaluation.intervals import Estimate, bootstrap_ratio
-from nla_jax.evaluation.subject import Subject
+from nla_jax.evaluation.subject import Explanations, Subject
 from nla_jax.evaluation.thesaurus import load_synonyms
 
 FIXED = "AR before RL"  # SFT showed it the teacher's text alone: it has not read a word of an AV
@@ -27,6 +28,25 @@ class Reader(NamedTuple):
 
   name: str
   nla: NLA
+
+
+def first_rows(subject: Subject, n: int) -> Subject:
+  """The first n rows of a subject, with their explanations; the rows are in random order."""
+  if n >= subject.n:
+    return subject
+  few = dataclasses.replace(
+    subject,
+    rows=subject.rows[:n],
+    activations=subject.activations[:n],
+    documents=subject.documents[:n],
+    positions=subject.positions[:n],
+  )
+
+  # What is sampled is not sampled again.
+  texts, lengths = subject.sampled
+  few.__dict__["sampled"] = Explanations(texts[:n], lengths[:n])
+  few.__dict__["rebuilt"] = subject.rebuilt[:n]
+  return few
 
 
 def readers(subject: Subject) -> list[Reader]:
@@ -103,9 +123,13 @@ def retention(subject: Subject, names: list[str], reader: Reader) -> Estimate | 
 
   A plain ratio of FVEs breaks where they are near zero or below. None where the words gave this AR nothing to keep.
   """
-  empty = empty_errors(subject, reader)
   after = np.mean([errors_of(subject, name, reader) for name in names], axis=0)
-  settings = subject.settings
+  return retention_of(subject, after, reader)
+
+
+def retention_of(subject: Subject, after: np.ndarray, reader: Reader) -> Estimate | None:
+  """The same of any errors [n] after a change, of the subject's rows."""
+  empty, settings = empty_errors(subject, reader), subject.settings
   return bootstrap_ratio(
     empty - after,
     empty - plain_errors(subject, reader),
