@@ -38,7 +38,7 @@ def drop_function_words(text: str, random: np.random.Generator) -> str:
       if match.group().lower() in FUNCTION_WORDS:
         start = field.content.start + match.start()
         gone[start, start + len(match.group())] = ""
-  return _tidy(replaced(text, gone))
+  return tidy(replaced(text, gone))
 
 
 def normalise(text: str, random: np.random.Generator) -> str:
@@ -113,7 +113,7 @@ def _letters(tokenizer, token: int) -> str:
   return word if word.isalpha() else ""
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
   """The text without the blanks and separators of words that are gone."""
   parts = {}
   for field in fields_of(text):
