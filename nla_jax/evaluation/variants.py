@@ -16,6 +16,7 @@ from nla_jax.evaluation.subject import Explanations, Subject
 from nla_jax.evaluation.thesaurus import load_synonyms
 
 FIXED = "AR before RL"  # SFT showed it the teacher's text alone: it has not read a word of an AV
+_SAMPLED = ("greedy", "sampled_before_rl")  # of a subject, where a suite has asked for them
 
 
 class Reader(NamedTuple):
@@ -43,8 +44,9 @@ def first_rows(subject: Subject, n: int) -> Subject:
   )
 
   # What is sampled is not sampled again.
-  texts, lengths = subject.sampled
-  few.__dict__["sampled"] = Explanations(texts[:n], lengths[:n])
+  for name in ("sampled", *(name for name in _SAMPLED if name in subject.__dict__)):
+    texts, lengths = getattr(subject, name)
+    few.__dict__[name] = Explanations(texts[:n], lengths[:n])
   few.__dict__["rebuilt"] = subject.rebuilt[:n]
   return few
 

@@ -40,7 +40,9 @@ class WordTokenizer:
     return 10**6
 
   def __call__(self, text, **options):
-    return {"input_ids": [self._id(piece) for piece in re.findall(r"\s*\S+", text)]}
+    pieces = list(re.finditer(r"\s*\S+", text))
+    ids = [self._id(piece.group()) for piece in pieces]
+    return {"input_ids": ids, "offset_mapping": [piece.span() for piece in pieces]}
 
   def _id(self, piece):
     if piece not in self.ids:

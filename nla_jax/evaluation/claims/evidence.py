@@ -1,9 +1,10 @@
-"""What speaks for a claim without looking at the document: five numbers that the pair gives of its own words.
+"""What speaks for a claim without looking at the document: numbers that the pair gives of its own words.
 
 - recurrence: share of the last positions whose explanations make the claim too.
 - frequency: share of further samples at the same position that do.
 - deletion: by how much the AR's error grows without the claim, in units of the baseline variance.
 - excess: the same, less what the deletion of as many random words does, on average; its spread is kept.
+- fve: FVE of the whole explanation, which is low where all of it is made up.
 - logprob: the AV's mean log-probability of the claim's tokens, in nats.
 """
 
@@ -23,7 +24,7 @@ from nla_jax.evaluation.claims.parse import ENDS, claims_of
 from nla_jax.evaluation.claims.verdict import longest_run, words_of
 from nla_jax.parallel import sharding
 
-FEATURES = ("recurrence", "frequency", "deletion", "excess", "logprob")
+FEATURES = ("recurrence", "frequency", "deletion", "excess", "fve", "logprob")
 _RUN = 3  # words in a row by which two quotes are one
 
 
@@ -63,6 +64,18 @@ class Read(NamedTuple):
   text: str | None
 
 
+class Drawn(NamedTuple):
+  """Other explanations that claims are compared with.
+
+  Attributes:
+    before: of each position those of the tokens before it, the nearest first.
+    again: of each position further samples of its own.
+  """
+
+  before: list[list[str | None]]
+  again: list[list[str | None]]
+
+
 class Evidence(NamedTuple):
   """What speaks for the claims of one explanation.
 
@@ -77,33 +90,48 @@ class Evidence(NamedTuple):
   spread: np.ndarray
 
 
+def draw(nla: Any, reads: Sequence[Read], options: Options) -> Drawn:
+  """Draws the other explanations; what the read ones say plays no part.
+
+  Raises:
+    NLAError: there is no base model to read the positions before with.
+  """
+  return Drawn(_before(nla, reads, options), _again(nla, reads, options))
+
+
 def gather(
   nla: Any,
   reads: Sequence[Read],
+  drawn: Drawn,
   baseline: float,
-  options: Options = Options(),  # noqa: B008 - never changed
+  options: Options,
   claims: Sequence[Sequence[Claim]] | None = None,
 ) -> list[Evidence]:
   """The evidence of all claims of some explanations.
 
   Args:
-    nla: the pair; with a base model where positions before are asked for.
+    nla: the pair.
     reads: the explanations.
+    drawn: others of the same positions.
     baseline: variance that errors are measured against.
     options: how much is looked at.
     claims: of each explanation, where another reader found them; parsed here where None.
-
-  Raises:
-    NLAError: there is no base model to read the positions before with.
   """
   found = [claims_of(one.text) for one in reads] if claims is None else list(map(list, claims))
-  recurrence = _shares(found, _before(nla, reads, options))
-  frequency = _shares(found, _again(nla, reads, options))
-  deletion, excess, spread = _deletions(nla, reads, found, baseline, options)
-  logprob = _logprobs(nla, reads, found)
+  deletion, excess, fves, spread = _deletions(nla, reads, found, baseline, options)
+  columns = np.stack(
+    [
+      _shares(found, drawn.before),
+      _shares(found, drawn.again),
+      deletion,
+      excess,
+      fves,
+      _logprobs(nla, reads, found),
+    ],
+    axis=1,
+  )
 
   evidence, start = [], 0
-  columns = np.stack([recurrence, frequency, deletion, excess, logprob], axis=1)
   for several in found:
     end = start + len(several)
     evidence.append(Evidence(several, columns[start:end], spread[start:end]))
@@ -177,8 +205,8 @@ def _deletions(
   claims: Sequence[Sequence[Claim]],
   baseline: float,
   options: Options,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """[all claims] each: what the deletion costs, that less random deletions, and their SD."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """[all claims] each: what the deletion costs, that less random deletions, the whole text's FVE, and the SD."""
   # 1. Every text is read once: the whole, without each claim, and without random words.
   texts, targets, places = [], [], []
   for row, (one, several) in enumerate(zip(reads, claims)):
@@ -190,7 +218,7 @@ def _deletions(
       texts += written
       targets += [one.activation] * len(written)
   if not texts:
-    return np.zeros(0), np.zeros(0), np.zeros(0)
+    return (np.zeros(0),) * 4
 
   distinct = list(dict.fromkeys(texts))
   rebuilt = nla.reconstruct([text or None for text in distinct], batch=options.batch)
@@ -203,7 +231,8 @@ def _deletions(
     whole, gone, *others = (errors[start : start + n] / baseline).tolist()
     random = np.array(others) - whole
     excess = gone - whole - random.mean() if others else np.nan
-    found.append((gone - whole, excess, random.std(ddof=1) if len(others) > 1 else np.nan))
+    spread = random.std(ddof=1) if len(others) > 1 else np.nan
+    found.append((gone - whole, excess, 1 - whole, spread))
   return tuple(np.array(column, float) for column in zip(*found))
 
 

@@ -32,7 +32,7 @@ def fitted(informative, seed=0):
 
 def test_it_finds_the_feature_that_tells_true_from_false_and_is_calibrated():
   p, fold, truth, x, names = fitted(True)
-  assert calibration.auc_within(p, truth, fold) > 0.8
+  assert calibration.ranks(p, truth, fold).auc > 0.8
   assert calibration.calibration_error(p, truth) < 0.05
   weights = confidence.fit(x, truth, names).weights
   assert np.abs(weights).argmax() == 0 and weights[0] == pytest.approx(2, abs=0.4)
@@ -43,7 +43,7 @@ def test_it_is_at_chance_where_nothing_tells():
   found = []
   for seed in range(10):
     p, fold, truth, *_ = fitted(False, seed)
-    found.append(calibration.auc_within(p, truth, fold))
+    found.append(calibration.ranks(p, truth, fold).auc)
     # It says of every claim about what is true of all of them.
     assert p.mean() == pytest.approx(truth.mean(), abs=0.01) and p.std() < 0.05
   assert np.mean(found) == pytest.approx(0.5, abs=0.02)
@@ -55,8 +55,9 @@ def test_no_document_is_learned_and_tested():
   truth = np.random.default_rng(0).random(40)[groups] < 0.5
   x = np.eye(40)[groups]
   found, _ = confidence.held_out(x, truth, groups, [str(i) for i in range(40)])
-  assert calibration.auc(found, truth) < 0.6
-  assert calibration.auc(confidence.fit(x, truth, ["a"] * 40).of_columns(x), truth) > 0.95
+  assert calibration.ranks(found, truth).auc < 0.6
+  learned = confidence.fit(x, truth, ["a"] * 40).of_columns(x)
+  assert calibration.ranks(learned, truth).auc > 0.95
 
 
 def test_a_missing_value_counts_as_the_average():
@@ -98,13 +99,20 @@ def test_what_is_no_model_is_refused_in_a_line(tmp_path):
 
 
 def test_auc_by_hand():
-  assert calibration.auc(np.array([1, 2, 3]), np.array([0, 0, 1])) == 1
-  assert calibration.auc(np.array([1, 2, 2]), np.array([0, 0, 1])) == 0.75
-  assert np.isnan(calibration.auc(np.array([1.0]), np.array([1])))
+  assert calibration.ranks([1, 2, 3], [0, 0, 1]).auc == 1
+  assert calibration.ranks([1, 2, 2], [0, 0, 1]).auc == 0.75
+  assert np.isnan(calibration.ranks([1.0], [1]).auc)
   # A kind that decides is no knowledge within the kind.
-  scores, truth = np.array([1, 1, 2, 2]), np.array([0, 0, 1, 1])
-  assert np.isnan(calibration.auc_within(scores, truth, ["a", "a", "b", "b"]))
-  assert calibration.auc_within(np.array([1, 2, 8, 9]), np.array([0, 1, 0, 1]), list("aabb")) == 1
+  assert np.isnan(calibration.ranks([1, 1, 2, 2], [0, 0, 1, 1], list("aabb")).auc)
+  assert calibration.ranks([1, 2, 8, 9], [0, 1, 0, 1], list("aabb")).auc == 1
+  # Groups change the interval, never the number.
+  random = np.random.default_rng(0)
+  scores, truth = random.normal(size=200), random.random(200) < 0.5
+  one, many = (
+    calibration.ranks(scores, truth),
+    calibration.ranks(scores, truth, None, np.arange(200) % 9),
+  )
+  assert many.won.shape == (9, 9) and many.auc == pytest.approx(one.auc)
 
 
 def test_reliability_has_bins_of_as_many_claims():
@@ -115,9 +123,23 @@ def test_reliability_has_bins_of_as_many_claims():
 
 
 def test_an_interval_draws_whole_groups():
+  # Of each of 20 groups 50 claims are the same one.
+  random = np.random.default_rng(0)
   groups = np.repeat(np.arange(20), 50)
-  values = np.random.default_rng(0).normal(size=20)[groups]
-  low, high = calibration.interval(lambda rows: float(values[rows].mean()), groups)
-  # Rows of a group are one draw: the interval is that of 20 numbers, not of 1000.
-  assert 0.5 < high - low < 1.2
-  assert calibration.interval(lambda rows: 0.0, groups[:300]) is None
+  scores, truth = random.normal(size=20)[groups], (random.random(20) < 0.5)[groups]
+  low, high = calibration.auc_interval(calibration.ranks(scores, truth, None, groups))
+  assert 0.3 < high - low < 0.8
+  alone = calibration.auc_interval(calibration.ranks(scores, truth, None, np.arange(1000)))
+  assert alone[1] - alone[0] < 0.1
+  assert (
+    calibration.auc_interval(calibration.ranks(scores[:300], truth[:300], None, groups[:300]))
+    is None
+  )
+
+
+def test_a_difference_of_aucs_is_paired():
+  _, values, truth, groups = drawn(True)
+  good, noise = (calibration.ranks(values[:, j], truth, None, groups) for j in (0, 1))
+  low, high = calibration.auc_interval(good, noise)
+  assert low < good.auc - noise.auc < high and low > 0.2
+  assert calibration.auc_interval(good, good) == (0.0, 0.0)
