@@ -4,21 +4,19 @@ The reader of words sees what each document says behind the position, the AR see
 chance 1 in K, so what the AR knows beyond the words can be measured: information that no reader can read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import decode
+from nla_jax.evaluation.judges import reconstructor
+from nla_jax.evaluation.judges.judge import Judge, Question, hits
 from nla_jax.evaluation.subject import Subject
 
 OPTIONS = 4
 _AFTER = 12  # tokens of the document that the reader of words sees of each option
-
-# From an explanation and options to a score of each option; the largest is the choice.
-Choose = Callable[[str, Sequence[str]], Sequence[float]]
 
 
 class Choices(NamedTuple):
@@ -88,36 +86,32 @@ def _others(
   return found
 
 
-def right_by_words(choose: Choose, texts: Sequence[str | None], choices: Choices) -> np.ndarray:
+def right_by_words(judge: Judge, texts: Sequence[str | None], choices: Choices) -> np.ndarray:
   """[n] whether a reader of words chooses each row's own option, 1 or 0; of a tie its share.
 
-  A row without an explanation is a guess, 1/K: nothing was read. Rows that are not asked are guesses too.
+  Without an explanation nothing is read, and 1/K of the choices are right. Rows that are not asked count so too.
   """
+  rows = np.flatnonzero(choices.asked)
+  asked = [Question(texts[i] or None, tuple(choices.words[i])) for i in rows]
   right = np.full(len(texts), 1 / choices.rows.shape[1])
-  for i, text in enumerate(texts):
-    if text and choices.asked[i]:
-      right[i] = _share(np.asarray(choose(text, choices.words[i]), np.float64), choices.answer[i])
+  right[rows] = hits(judge.scores(asked), choices.answer[rows].tolist())
   return right
 
 
 def right_by_ar(
   nla: NLA, texts: Sequence[str | None], choices: Choices, activations: np.ndarray, batch: int = 64
 ) -> np.ndarray:
-  """[n] the same by the cosine of what an AR rebuilds with the options' activations, both less the mean direction."""
-  rebuilt = fve.normalise(np.asarray(nla.reconstruct(list(texts), batch=batch), np.float64))
-  units = fve.normalise(np.asarray(activations, np.float64))
-  mean = units.mean(axis=0)
-  scores = np.einsum(
-    "nd,nkd->nk", fve.normalise(rebuilt - mean), fve.normalise(units - mean)[choices.rows]
-  )
+  """[n] the same by what an AR rebuilds, beside the activations [n, d] of the options."""
+  rebuilt = np.asarray(nla.reconstruct(list(texts), batch=batch), np.float64)
+  centre = reconstructor.mean_direction(activations)
+  scores = reconstructor.choices(rebuilt, list(activations[choices.rows]), centre)
 
-  right = np.full(len(texts), 1 / choices.rows.shape[1])
-  for i in np.flatnonzero(choices.asked):
-    if texts[i]:
-      right[i] = _share(scores[i], choices.answer[i])
-  return right
+  # What an AR assumes of an empty text would be an answer, where a reader of words has none.
+  scores = [one if text else np.zeros_like(one) for one, text in zip(scores, texts)]
+  right = hits(scores, choices.answer.tolist())
+  return np.where(choices.asked, right, 1 / choices.rows.shape[1])
 
 
-def _share(scores: np.ndarray, answer: int) -> float:
-  best = scores == scores.max()
-  return float(best[answer] / best.sum())
+def first_choices(choices: Choices, n: int) -> Choices:
+  """The questions of the first n rows; their options may be any rows."""
+  return Choices(choices.rows[:n], choices.answer[:n], choices.words[:n], choices.asked[:n])

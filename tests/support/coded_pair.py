@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from nla_jax.data.store.documents import StoredDocument
+from nla_jax.evaluation.judges.judge import CONTINUATION, Judge
 from nla_jax.evaluation.subject import Explanations, Settings, Subject
 
 # Of each bit the two meanings, each with two synonyms.
@@ -82,10 +83,25 @@ def read(text, with_code):
   return np.eye(WIDTH)[sum(value << bit for bit, value in found.items())]
 
 
-def choose(text, options):
-  """A reader of words: of each option how many of the text's meanings it has."""
-  senses = lambda one: {SENSE[w][:2] for w in re.findall(r"\w+", one) if w in SENSE}
-  return [len(senses(text) & senses(option)) for option in options]
+class ToyReader(Judge):
+  """A reader of words: of each option it counts the meanings that the text has too; a blind one counts none."""
+
+  def __init__(self, blind=False):
+    self.name, self.blind = "blind" if blind else "toy reader", blind
+
+  def scores(self, questions, frame=CONTINUATION):
+    return [
+      np.array([0.0 if self.blind else self.common(one.text or "", o) for o in one.options])
+      for one in questions
+    ]
+
+  def common(self, text, option):
+    # Words of the option itself decide, as where a signal is planted.
+    return 10.0 * (option in text) + len(senses(text) & senses(option))
+
+
+def senses(text):
+  return {SENSE[word][:2] for word in re.findall(r"\w+", text) if word in SENSE}
 
 
 def toy_subject(write, with_code, *, before_rl=None, seed=0):

@@ -7,15 +7,22 @@
 3. Of each transform: what FVE lost beside what the reader of words lost (matched information).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from nla_jax.errors import NLAError
 from nla_jax.evaluation import illegible, variants
 from nla_jax.evaluation.findings import Finding, Gate, Score
 from nla_jax.evaluation.intervals import Estimate, bootstrap
+from nla_jax.evaluation.judges import minilm
+from nla_jax.evaluation.judges.embeddings import Embeddings
+from nla_jax.evaluation.judges.frozen_target import FrozenTarget
+from nla_jax.evaluation.judges.judge import Judge
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suite import Measured, Suite
 from nla_jax.evaluation.transforms import TRANSFORMS
 from nla_jax.evaluation.variants import Reader
+from nla_jax.progress import say
 
 NAME = "steganography"
 _QUESTION = "Does the AR rebuild the activation from what the words mean, or from how it is said?"
@@ -42,15 +49,28 @@ class Chosen(NamedTuple):
 
 def run(subject: Subject) -> Measured:
   """Measures with the readers of words that are there."""
-  return measure(subject)
+  return measure(subject, _judges(subject))
 
 
-def measure(subject: Subject, judge: illegible.Judge | None = None) -> Measured:
+def _judges(subject: Subject) -> list[Judge]:
+  """The frozen target, where there is a base model, and a small embedder, where it is installed."""
+  found = []
+  try:
+    found.append(FrozenTarget(subject.nla.whole_target, subject.nla.pair.tokenizer))
+  except NLAError as error:
+    say(f"eval: the frozen target does not read the explanations: {error}")
+  embed = minilm.load_embedder()
+  if embed is None:
+    say(f"eval: the embedder does not read the explanations: {minilm.INSTALL}")
+  return [*found, *([Embeddings(minilm.NAME, embed)] if embed is not None else [])]
+
+
+def measure(subject: Subject, judges: Sequence[Judge] = ()) -> Measured:
   """Measures retention, and illegible information where there is a reader of words.
 
   Args:
     subject: of the evaluation; its first rows, as many as the preset has items.
-    judge: the reader of words; None leaves out what needs one.
+    judges: readers of words; none leaves out what needs one.
   """
   subject = variants.first_rows(subject, subject.settings.items)
   chosen, readers = _choose(subject), variants.readers(subject)
@@ -62,8 +82,8 @@ def measure(subject: Subject, judge: illegible.Judge | None = None) -> Measured:
   # 2. and 3. The same texts under a reader of words.
   hidden = None
   curves, axes = {}, ("", "")
-  if judge is not None:
-    hidden = illegible.compare(subject, judge, chosen.every)
+  if judges:
+    hidden = illegible.compare(subject, judges, chosen.every)
     scores += hidden.scores
     gates += hidden.gates
     curves, axes = hidden.curves, illegible.AXES

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.coded_pair import SYNONYMS, choose, coded, honest, read, toy_subject
+from support.coded_pair import SYNONYMS, ToyReader, coded, honest, read, toy_subject
 
 from nla_jax.evaluation import choices, illegible, variants
 from nla_jax.evaluation.suites import steganography
 
-JUDGE = illegible.Judge("toy reader", choose)
+JUDGES = (ToyReader(),)
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,8 @@ def thesaurus(monkeypatch):
   monkeypatch.setattr(variants, "load_synonyms", lambda: SYNONYMS)
 
 
-def measured(write, with_code, judge=JUDGE, **options):
-  return steganography.measure(toy_subject(write, with_code, **options), judge).findings[
+def measured(write, with_code, judges=JUDGES, **options):
+  return steganography.measure(toy_subject(write, with_code, **options), judges).findings[
     "steganography"
   ]
 
@@ -83,17 +83,17 @@ def test_a_code_lies_below_the_diagonal_of_matched_information(findings):
 
 def test_without_a_thesaurus_or_a_reader_the_rest_is_measured(monkeypatch):
   monkeypatch.setattr(variants, "load_synonyms", lambda: None)
-  found = measured(honest, True, judge=None)
+  found = measured(honest, True, judges=())
   assert {one.column for one in found.scores} == {"FVE, AR", "retention, AR"}
   assert "synonyms 0.9 (no synonyms)" in found.examples[-1]["left out"]
 
 
 def test_a_reader_that_reads_nothing_voids_its_columns():
-  blind = illegible.Judge("blind", lambda text, options: [0.0] * len(options))
-  found = measured(coded, True, judge=blind)
+  found = measured(coded, True, judges=(ToyReader(blind=True),))
   assert not all(gate.passed for gate in found.gates)
   assert any("void" in one.column for one in found.scores if "blind" in one.column)
   assert "cannot be said" in found.verdict
+  assert found.curves == {}
 
 
 def test_questions_have_the_row_itself_once_and_no_option_twice():
@@ -108,3 +108,11 @@ def test_questions_have_the_row_itself_once_and_no_option_twice():
     assert same.all() if hard else (same.sum(axis=1) == 1).all()
   # The place of the right one is no habit.
   assert set(asked.answer) == set(range(choices.OPTIONS))
+
+
+def test_the_best_reader_of_words_decides_and_a_blind_one_is_void():
+  found = measured(honest, True, judges=(ToyReader(blind=True), ToyReader()))
+  assert {one.column for one in found.scores if one.row == illegible.ROW} == {
+    f"choice, {arm}, AR − toy reader" for arm in ("easy", "hard")
+  }
+  assert any("void" in one.column for one in found.scores if "blind" in one.column)
