@@ -112,9 +112,9 @@ def test_whitening_takes_out_what_all_texts_share():
 def test_an_embedder_with_a_reference_hears_what_a_common_letter_drowns():
   texts = ["h" * n + 2 * c for n in (10, 90) for c in "abcdefg"]
   deaf, hearing = Embeddings("", of_letters), Embeddings("", of_letters, texts)
-  options = ("h" * 60 + "b", "h" * 10 + "ccc")
-  assert deaf.choose("h" * 60 + "c", options) == 0
-  assert hearing.choose("h" * 60 + "c", options) == 1
+  options = ("h" * 60 + "bb", "h" * 10 + "cc")
+  assert deaf.choose("h" * 60 + "cc", options) == 0
+  assert hearing.choose("h" * 60 + "cc", options) == 1
 
 
 # Judges that are trained
