@@ -11,7 +11,7 @@ from nla_jax.evaluation.judges.judge import CONTINUATION, Frame, Judge, Question
 from nla_jax.reading.complete import Target
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # [n] texts to [n, d]
-_FLOOR = 0.1  # of the mean variance, added to all: directions that a few texts do not show are not blown up
+_FLOOR = 0.1  # of the median variance, added to all: directions that a few texts do not show are not blown up
 _MOST_TOKENS = 256  # of a text that the target embeds
 
 
@@ -55,12 +55,14 @@ class Embeddings(Judge):
 def whitening(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """The mean [d] of embeddings [n, d], and the symmetric matrix [d, d] that makes their covariance the identity.
 
-  The covariance is shrunk: a tenth of the mean variance is added to every direction.
+  The covariance is shrunk: a tenth of the median variance is added to every direction.
   """
   mean = embeddings.mean(axis=0)
   centred = embeddings - mean
   values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
-  values = np.maximum(values, 0.0) + _FLOOR * max(values.mean(), 1e-12)
+  # The median of those that vary at all: a model's residuals have directions that outweigh the mean of all others.
+  varying = values[values > 1e-9 * max(values.max(), 1e-12)]
+  values = np.maximum(values, 0.0) + _FLOOR * (np.median(varying) if len(varying) else 1.0)
   return mean, (vectors / np.sqrt(values)) @ vectors.T
 
 

