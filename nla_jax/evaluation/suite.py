@@ -19,7 +19,13 @@ from nla_jax.evaluation.subject import Subject
 ALWAYS = "reconstruction"  # what every control is compared with
 _PACKAGE = "nla_jax.evaluation.suites"
 # Suites that answer a question, one a line, in the order of the report.
-QUESTIONS: tuple[str, ...] = ("steganography",)
+# fmt: off
+QUESTIONS: tuple[str, ...] = (
+  "steganography",
+  "confabulation",
+  "writing",
+)
+# fmt: on
 
 
 class LeftOutError(NLAError):

@@ -51,6 +51,15 @@ def first_rows(subject: Subject, n: int) -> Subject:
   return few
 
 
+def texts_by_row(subject: Subject) -> dict[str, list[str | None]]:
+  """Texts of the subject's rows by row of a suite's table; those that would have to be sampled first are left out."""
+  found = {"explanation": subject.sampled.texts}
+  for row, name in (("greedy", "greedy"), ("before_rl", "sampled_before_rl")):
+    if name in subject.__dict__:
+      found[row] = getattr(subject, name).texts
+  return found if subject.teacher_texts is None else {**found, "teacher": subject.teacher_texts}
+
+
 def readers(subject: Subject) -> list[Reader]:
   """The AR that is evaluated, and one that never read the AV's words, where there is one."""
   # Before RL the evaluated AR is such a one itself.

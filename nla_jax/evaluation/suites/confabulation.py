@@ -37,7 +37,8 @@ def run(subject: Subject) -> Measured:
     raise LeftOutError(
       "the explanations hold no claims that the document can judge; give claims by a provider"
     )
-  scores, sources = [], _sources(subject)
+  shuffled = [subject.sampled.texts[i] for i in subject.other_rows]
+  scores, sources = [], {**variants.texts_by_row(subject), "shuffled": shuffled}
   for row, texts in sources.items():
     # Another row's explanation is luck already: its chance is that of the explanations.
     by_luck = sources["explanation"] if row == "shuffled" else texts
@@ -72,18 +73,6 @@ def explanations(subject: Subject) -> int:
   """Counts the explanations: of the positions before, and further samples."""
   options = Options()
   return min(subject.n, subject.settings.items) * (options.positions + options.samples)
-
-
-def _sources(subject: Subject) -> dict[str, list[str | None]]:
-  """Texts by row of the table; those that would have to be sampled first are left out."""
-  texts = subject.sampled.texts
-  found = {"explanation": texts}
-  for row, name in (("greedy", "greedy"), ("before_rl", "sampled_before_rl")):
-    if name in subject.__dict__:
-      found[row] = getattr(subject, name).texts
-  if subject.teacher_texts is not None:
-    found["teacher"] = subject.teacher_texts
-  return {**found, "shuffled": [texts[i] for i in subject.other_rows]}
 
 
 def _drawn(subject: Subject) -> tuple[Options, evidence.Drawn]:

@@ -161,8 +161,8 @@ def _identity(subject: Subject, reader: Reader) -> Gate:
 def _verdict(scores: list[Score], chosen: Chosen) -> str:
   """The sentence that follows from the intervals of the evaluated AR."""
   kept = {one.row: one for one in scores if one.column == "retention, AR"}
-  if HEADLINE not in kept:
-    return "The words add nothing to what the AR assumes without them, or no transform applies: nothing can be kept."
+  if HEADLINE not in kept or kept[HEADLINE].ci95 is None:
+    return "The words add nothing for certain to what the AR assumes without them, so there is nothing to keep."
   least = min((kept[name] for name in chosen.preserving), key=lambda one: one.value)
   mean = kept[HEADLINE]
 
