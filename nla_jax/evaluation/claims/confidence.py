@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nla_jax import files
+from nla_jax import files, quantities
 from nla_jax.autoencoder.explanation import Claim
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.claims.evidence import FEATURES
 
 FORMAT = "nla_jax claim confidence 1"
+EXAMPLE = "confidence model"  # key of the example of a finding that holds the fitted model
 FOLDS = 5
 _RIDGE = 1.0  # on weights of standardised columns: of few claims they stay small
 _STEPS = 50
@@ -80,11 +81,26 @@ def from_json(found: Any) -> Model:
 
 
 def load(path: str | os.PathLike) -> Model:
-  """The model in a file. Raises NLAError where there is none."""
+  """The model in a file: what `Model.save` wrote, or an evaluation's metrics.json with the suite `confabulation`.
+
+  Raises:
+    NLAError: there is no such file, or no model in it.
+  """
   found = files.read_json(files.here(path))
   if found is None:
-    raise NLAError(f"{os.fspath(path)}: there is no such file; expected one that Model.save wrote")
-  return from_json(found)
+    raise NLAError(
+      f"{os.fspath(path)}: there is no such file; expected one that Model.save wrote, or metrics.json"
+    )
+  kept = in_metrics(found)
+  return from_json(found if kept is None else kept)
+
+
+def in_metrics(metrics: Any) -> Any:
+  """The model among the findings in metrics.json, as JSON; None where there is none."""
+  suites = metrics.get(quantities.SUITES) if isinstance(metrics, dict) else None
+  finding = suites.get("confabulation") if isinstance(suites, dict) else None
+  examples = finding.get("examples", ()) if isinstance(finding, dict) else ()
+  return next((one[EXAMPLE] for one in examples if isinstance(one, dict) and EXAMPLE in one), None)
 
 
 def column_names(claims: Sequence[Claim]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import variants
 from nla_jax.evaluation.claims import evidence, trust
+from nla_jax.evaluation.claims.confidence import EXAMPLE
 from nla_jax.evaluation.claims.evidence import Options, Read
 from nla_jax.evaluation.claims.precision import Verdicts, precision_scores, verdicts
 from nla_jax.evaluation.claims.verdict import Context, contexts_of
@@ -18,7 +19,6 @@ from nla_jax.evaluation.suite import LeftOutError, Measured, Suite
 from nla_jax.progress import say
 
 NAME = "confabulation"
-MODEL = "confidence model"  # the example that holds the fitted model, see `model_of`
 _QUESTION = "Which claims of the explanations are true, and can one know without the document?"
 _SKYLINE = 0.8  # precision that the teacher's own text must have, or the parser does not fit it
 _EXAMPLES = 8
@@ -148,7 +148,7 @@ def _examples(
     if known.probabilities is not None:
       one["confidence"] = round(float(known.probabilities[i]), 3)
     examples.append(one)
-  return [*examples, *([{MODEL: known.model.to_json()}] if known.model is not None else [])]
+  return [*examples, *([{EXAMPLE: known.model.to_json()}] if known.model is not None else [])]
 
 
 SUITE = Suite(run, explanations)

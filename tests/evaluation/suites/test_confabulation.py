@@ -9,6 +9,7 @@ from nla_jax.evaluation import variants
 from nla_jax.evaluation.claims import confidence, trust
 from nla_jax.evaluation.claims.precision import verdicts
 from nla_jax.evaluation.claims.verdict import contexts_of
+from nla_jax.evaluation.findings import to_json
 from nla_jax.evaluation.suites import confabulation
 
 
@@ -27,8 +28,8 @@ def cell(finding, row, column):
 
 
 def model_of(finding):
-  (found,) = [one[confabulation.MODEL] for one in finding.examples if confabulation.MODEL in one]
-  return confidence.from_json(found)
+  metrics = {"suites": {"confabulation": to_json(finding)}}
+  return confidence.from_json(confidence.in_metrics(metrics))
 
 
 def test_precision_stands_beside_luck_the_teacher_and_another_rows_claims(findings):
