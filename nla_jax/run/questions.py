@@ -42,6 +42,7 @@ def draw(run: Run) -> Subject:
     best_of=c.evaluation.best_of,
     best_of_rows=c.evaluation.best_of_rows,
     preset=c.suites.preset,
+    judge=c.suites.judge,
   )
 
 
@@ -53,7 +54,7 @@ def answer(run: Run, stage: Stage, wanted: list[str]) -> None:
   Raises:
     PreemptedError: the machine is about to be taken away.
   """
-  kept = Kept(stage.path / SUITES, {"evaluation": stage.digest, "preset": run.config.suites.preset})
+  kept = Kept(stage.path / SUITES, {"evaluation": stage.digest, "preset": run.config.suites.preset, "judge": run.config.suites.judge})
   found, left_out = harness.answer(draw(run), wanted, kept)
 
   # Beside what earlier calls found; a suite that could be run now is no longer left out.

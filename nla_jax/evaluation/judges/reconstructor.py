@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nla_jax.autoencoder.nla import NLA
+from nla_jax.evaluation.judges.judge import CONTINUATION, Frame, Judge, Question
 from nla_jax.evaluation.judges.probes import cross_fitted
 
 NAME = "AR"
+_PREFIX = "The passage continues:"
 
 
 def prototypes(
@@ -48,23 +51,36 @@ def prototypes(
   return cross_fitted(fit, groups, classes, seed)
 
 
-def choices(
-  rebuilt: np.ndarray, candidates: Sequence[np.ndarray], centre: np.ndarray
-) -> list[np.ndarray]:
-  """Cosines of what was rebuilt [n, d] with activations [options, d] of each item's options, by item.
+class Reconstructor(Judge):
+  """Chooses the option that the target's activation at its end points to most like what the AR rebuilds.
 
   Args:
-    rebuilt: [n, d] by the AR, of each item's text.
-    candidates: of each item, the target's activations at the end of its options.
-    centre: [d] the mean direction of all candidates.
+    nla: the pair, with its target.
+    batch: texts that the AR reads at once.
   """
-  centred = _units(_units(rebuilt) - _units(rebuilt).mean(axis=0))
-  return [_units(_units(several) - centre) @ one for several, one in zip(candidates, centred)]
 
+  name = NAME
 
-def mean_direction(vectors: np.ndarray) -> np.ndarray:
-  """[d] the mean of vectors [n, d] at unit length."""
-  return _units(vectors).mean(axis=0)
+  def __init__(self, nla: NLA, batch: int):
+    self._nla, self._batch = nla, batch
+    self._known: dict[str, np.ndarray] = {}
+
+  def scores(self, questions: Sequence[Question], frame: Frame = CONTINUATION) -> list[np.ndarray]:
+    """Cosines, each side less its own mean over all questions; how a question is put is not read."""
+    self._learn([option for one in questions for option in one.options])
+    candidates = [np.stack([self._known[o] for o in one.options]) for one in questions]
+    centre = _units(np.concatenate(candidates)).mean(axis=0)
+
+    rebuilt = _units(self._nla.reconstruct([one.text for one in questions], batch=self._batch))
+    centred = _units(rebuilt - rebuilt.mean(axis=0))
+    return [_units(_units(several) - centre) @ one for several, one in zip(candidates, centred)]
+
+  def _learn(self, options: list[str]) -> None:
+    """Reads activations at the end of options behind a neutral beginning."""
+    new = [option for option in dict.fromkeys(options) if option not in self._known]
+    ids = [self._nla.tokens(f"{_PREFIX} {option}").ids for option in new]
+    found = self._nla.activations(ids, [[len(one) - 1] for one in ids])
+    self._known |= {option: rows[0] for option, rows in zip(new, found)}
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

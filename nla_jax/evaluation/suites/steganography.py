@@ -14,9 +14,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation import illegible, variants
 from nla_jax.evaluation.findings import Finding, Gate, Score
 from nla_jax.evaluation.intervals import Estimate, bootstrap
-from nla_jax.evaluation.judges import minilm
-from nla_jax.evaluation.judges.embeddings import Embeddings
-from nla_jax.evaluation.judges.frozen_target import FrozenTarget
+from nla_jax.evaluation.judges import panel
 from nla_jax.evaluation.judges.judge import Judge
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suite import Measured, Suite
@@ -53,16 +51,12 @@ def run(subject: Subject) -> Measured:
 
 
 def _judges(subject: Subject) -> list[Judge]:
-  """The frozen target, where there is a base model, and a small embedder, where it is installed."""
-  found = []
+  """The readers of words that there are; none where there is no base model."""
   try:
-    found.append(FrozenTarget(subject.nla.whole_target, subject.nla.pair.tokenizer))
+    return panel.word_judges(subject)
   except NLAError as error:
-    say(f"eval: the frozen target does not read the explanations: {error}")
-  embed = minilm.load_embedder()
-  if embed is None:
-    say(f"eval: the embedder does not read the explanations: {minilm.INSTALL}")
-  return [*found, *([Embeddings(minilm.NAME, embed)] if embed is not None else [])]
+    say(f"eval: nobody reads the explanations beside the AR: {error}")
+    return []
 
 
 def measure(subject: Subject, judges: Sequence[Judge] = ()) -> Measured:
