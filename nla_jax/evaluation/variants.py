@@ -138,13 +138,18 @@ def retention(subject: Subject, names: list[str], reader: Reader) -> Estimate | 
   return retention_of(subject, after, reader)
 
 
-def retention_of(subject: Subject, after: np.ndarray, reader: Reader) -> Estimate | None:
-  """The same of any errors [n] after a change, of the subject's rows."""
+def retention_of(
+  subject: Subject, after: np.ndarray, reader: Reader, rows: np.ndarray | None = None
+) -> Estimate | None:
+  """The same of any errors [n] after a change, of the subject's rows; `rows` [n] says which of them count."""
+  rows = np.ones(subject.n, bool) if rows is None else rows
+  if not rows.any():
+    return None
   empty, settings = empty_errors(subject, reader), subject.settings
   return bootstrap_ratio(
-    empty - after,
-    empty - plain_errors(subject, reader),
-    subject.groups,
+    (empty - after)[rows],
+    (empty - plain_errors(subject, reader))[rows],
+    subject.groups[rows],
     samples=settings.bootstrap_samples,
     seed=settings.seed,
   )

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nla_jax.errors import NLAError
-from nla_jax.evaluation import illegible, variants
+from nla_jax.evaluation import illegible, provided, variants
 from nla_jax.evaluation.findings import Finding, Gate, Score
 from nla_jax.evaluation.intervals import Estimate, bootstrap
 from nla_jax.evaluation.judges import panel
 from nla_jax.evaluation.judges.judge import Judge
+from nla_jax.evaluation.judges.language_model import Asks
+from nla_jax.evaluation.judges.provider import Client, read_provider
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suite import Measured, Suite
 from nla_jax.evaluation.transforms import TRANSFORMS
@@ -46,8 +48,9 @@ class Chosen(NamedTuple):
 
 
 def run(subject: Subject) -> Measured:
-  """Measures with the readers of words that are there."""
-  return measure(subject, _judges(subject))
+  """Measures with the readers of words that are there, and with a provider where the settings name one."""
+  name = subject.settings.judge
+  return measure(subject, _judges(subject), Client(read_provider(name)) if name else None)
 
 
 def _judges(subject: Subject) -> list[Judge]:
@@ -59,12 +62,13 @@ def _judges(subject: Subject) -> list[Judge]:
     return []
 
 
-def measure(subject: Subject, judges: Sequence[Judge] = ()) -> Measured:
+def measure(subject: Subject, judges: Sequence[Judge] = (), client: Asks | None = None) -> Measured:
   """Measures retention, and illegible information where there is a reader of words.
 
   Args:
     subject: of the evaluation; its first rows, as many as the preset has items.
     judges: readers of words; none leaves out what needs one.
+    client: a language model that rewrites explanations; None leaves the paper's transforms out.
   """
   subject = variants.first_rows(subject, subject.settings.items)
   chosen, readers = _choose(subject), variants.readers(subject)
@@ -72,6 +76,9 @@ def measure(subject: Subject, judges: Sequence[Judge] = ()) -> Measured:
   # 1. Every transform under every AR.
   scores = [one for reader in readers for one in _scores(subject, chosen, reader)]
   gates = [_identity(subject, readers[0])]
+  if client is not None:
+    more_scores, more_gates = provided.retained(subject, client)
+    scores, gates = scores + more_scores, gates + more_gates
 
   # 2. and 3. The same texts under a reader of words.
   hidden = None

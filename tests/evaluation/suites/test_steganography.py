@@ -1,5 +1,6 @@
 """A planted code is caught by retention and as illegible information; an honest AV is not accused."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,3 +117,34 @@ def test_the_best_reader_of_words_decides_and_a_blind_one_is_void():
     f"choice, {arm}, AR − toy reader" for arm in ("easy", "hard")
   }
   assert any("void" in one.column for one in found.scores if "blind" in one.column)
+
+
+class Rewriter:
+  """A provider that says the same in other words, and answers every eighth time with nothing."""
+
+  def __init__(self):
+    self.n = 0
+
+  def ask(self, prompts):
+    return [self.answer(prompt.split("<text>")[1].split("</text>")[0]) for prompt in prompts]
+
+  def answer(self, text):
+    self.n += 1
+    other = re.sub(r"\w+", lambda word: SYNONYMS.get(word.group(), word.group()), text.strip())
+    return "" if self.n % 8 == 0 else f"<rewrite>{other}</rewrite>"
+
+
+def test_the_papers_transforms_by_provider_catch_the_code_too_and_failures_do_not_count():
+  kept = {}
+  for name, write in (("honest", honest), ("coded", coded)):
+    subject = toy_subject(write, True)
+    finding = steganography.measure(subject, (), Rewriter()).findings["steganography"]
+    kept[name] = value(finding, "light paraphrase", "retention, AR")
+    gate = next(gate for gate in finding.gates if gate.name == "rewrite, light paraphrase")
+    assert "no answer 12" in gate.detail and kept[name].n == 96 - 12 and gate.passed
+    # Nothing was shuffled, so all of these answers fail.
+    shuffle = next(gate for gate in finding.gates if gate.name == "rewrite, shuffle")
+    assert not shuffle.passed
+    assert not [one for one in finding.scores if one.row == "shuffle"]
+  assert kept["honest"].value == pytest.approx(1)
+  assert kept["coded"].ci95[1] < 0.2
