@@ -1,11 +1,11 @@
 """The claims of an explanation: exactly in the readout format, and of prose what can be checked without a reader.
 
 Readout: each item of `Next:` and `About:` is a claim, and so is the quote of `Ends:`. Prose: each quote, number and
-name is one; themes of prose need a reader of words (`from_provider`), which fills the same schema.
+name is one; themes of prose need a reader of words (`extract`), which fills the same schema.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nla_jax.autoencoder.explanation import Claim
@@ -87,18 +87,3 @@ def from_provider(text: str, rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
     span = (start, start + len(words))
     found.append(Claim(i, words, span, row.get("field") or "sentence", level, **judged))
   return found
-
-
-def claims_by(
-  extract: Callable[[str], Sequence[Mapping[str, Any]]], texts: Sequence[str | None]
-) -> tuple[list[list[Claim]], int]:
-  """The claims of texts by a provider's `claims(text)`, and of how many texts its answer was not usable."""
-  found, failed = [], 0
-  for text in texts:
-    try:
-      found.append(from_provider(text, extract(text)) if text else [])
-    except (NLAError, AttributeError, TypeError):
-      # One answer that invents words must not cost the others.
-      found.append([])
-      failed += 1
-  return found, failed

@@ -11,9 +11,12 @@ from nla_jax.evaluation import variants
 from nla_jax.evaluation.claims import evidence, trust
 from nla_jax.evaluation.claims.confidence import EXAMPLE
 from nla_jax.evaluation.claims.evidence import Options, Read
+from nla_jax.evaluation.claims.extract import claims_by
 from nla_jax.evaluation.claims.precision import Verdicts, precision_scores, verdicts
 from nla_jax.evaluation.claims.verdict import Context, contexts_of
 from nla_jax.evaluation.findings import Finding, Gate, Score
+from nla_jax.evaluation.judges.language_model import Asks
+from nla_jax.evaluation.judges.provider import Client, read_provider
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suite import LeftOutError, Measured, Suite
 from nla_jax.progress import say
@@ -45,6 +48,10 @@ def run(subject: Subject) -> Measured:
     mine, lucky = verdicts(texts, contexts), verdicts(by_luck, others)
     scores += precision_scores(row, mine, lucky, subject.groups, **fixed)
   gates = _gates(scores)
+  if subject.settings.judge:
+    client = Client(read_provider(subject.settings.judge))
+    more_scores, more_gates = _by_provider(subject, client, contexts)
+    scores, gates = scores + more_scores, gates + more_gates
 
   # 2. and 3. What the pair itself gives away.
   options, drawn = _drawn(subject)
@@ -73,6 +80,21 @@ def explanations(subject: Subject) -> int:
   """Counts the explanations: of the positions before, and further samples."""
   options = Options()
   return min(subject.n, subject.settings.items) * (options.positions + options.samples)
+
+
+def _by_provider(
+  subject: Subject, client: Asks, contexts: list[Context]
+) -> tuple[list[Score], list[Gate]]:
+  """Precision of the claims that a language model finds, judged by it; what the parser finds stands beside it."""
+  texts = subject.sampled.texts
+  claims, failed = claims_by(client, texts, [one.text for one in contexts])
+  found = verdicts(texts, contexts, claims)
+  spoken = sum(bool(text) for text in texts)
+  gate = Gate("claims by provider", failed <= 0.1 * spoken, f"{failed} of {spoken} answers failed")
+  if not found.claims:
+    return [], [gate]
+  fixed = {"samples": subject.settings.bootstrap_samples, "seed": subject.seed}
+  return precision_scores("by provider", found, None, subject.groups, **fixed), [gate]
 
 
 def _drawn(subject: Subject) -> tuple[Options, evidence.Drawn]:

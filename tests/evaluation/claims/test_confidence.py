@@ -40,13 +40,16 @@ def test_it_finds_the_feature_that_tells_true_from_false_and_is_calibrated():
 
 
 def test_it_is_at_chance_where_nothing_tells():
-  found = []
+  found, spread = [], []
   for seed in range(10):
     p, fold, truth, *_ = fitted(False, seed)
     found.append(calibration.ranks(p, truth, fold).auc)
-    # It says of every claim about what is true of all of them.
-    assert p.mean() == pytest.approx(truth.mean(), abs=0.01) and p.std() < 0.05
+    assert p.mean() == pytest.approx(truth.mean(), abs=0.01)
+    spread.append(p.std())
   assert np.mean(found) == pytest.approx(0.5, abs=0.02)
+  # It says of every claim about what is true of all of them: seven columns of noise, fitted on 960 claims, move a
+  # probability by sqrt(7 / 960 / 0.24) · 0.24 = 0.04.
+  assert np.mean(spread) == pytest.approx(0.04, abs=0.01)
 
 
 def test_no_document_is_learned_and_tested():

@@ -1,9 +1,12 @@
 """Claims are read exactly from the readout format, from prose where they can be checked, and from a provider."""
 
+import json
+
 import pytest
 
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.claims.parse import claims_by, claims_of, from_provider
+from nla_jax.evaluation.claims.extract import claims_by
+from nla_jax.evaluation.claims.parse import claims_of, from_provider
 
 READOUT = 'Next: the, ,, World\n\nAbout: Economy, theory\n\nEnds: "growth of "the" States"'
 PROSE = "- The text, about the Hanse League, says “so it goes in 1999” at 12:30.\nIt is Paris."
@@ -63,5 +66,25 @@ def test_a_providers_invented_claim_is_refused_and_counted():
   ):
     with pytest.raises(NLAError, match=said):
       from_provider("A novel", [row])
-  found, failed = claims_by(lambda text: [{"text": "a play", "level": "theme"}], ["A novel", None])
-  assert (found, failed) == ([[], []], 1)
+
+
+def test_a_language_model_judges_the_claims_of_prose_and_its_failures_are_counted():
+  row = {"text": "novel", "level": "theme", "verdict": False, "related": True}
+  answers = [
+    f"<answer>{json.dumps([row])}</answer>",
+    '<answer>[{"text": "a play"}]</answer>',
+    "No.",
+    "[1]",
+  ]
+  asked = []
+
+  class Recorded:
+    def ask(self, prompts):
+      asked.extend(prompts)
+      return answers
+
+  texts = ["A novel {text}", None, "A novel", "A novel", "A novel"]
+  found, failed = claims_by(Recorded(), texts, ["It is a poem."] * 5)
+  assert [len(one) for one in found] == [1, 0, 0, 0, 0] and failed == 3
+  assert (found[0][0].verdict, found[0][0].related) == (False, True)
+  assert len(asked) == 4 and "It is a poem." in asked[0] and "A novel {text}" in asked[0]

@@ -1,5 +1,7 @@
 """Claims of a pair that knows something can be trusted by their evidence; those of a liar cannot."""
 
+import json
+
 import numpy as np
 import pytest
 from support.claiming_pair import INVENTED, claiming_subject
@@ -133,3 +135,18 @@ def test_texts_without_claims_leave_the_suite_out():
   subject.sampled.texts[:] = ["it is calm"] * subject.n
   with pytest.raises(NLAError, match="hold no claims"):
     measured(subject)
+
+
+def test_claims_by_provider_are_a_row_of_their_own():
+  subject = claiming_subject(False)
+
+  class Recorded:
+    def ask(self, prompts):
+      row = {"text": "About", "level": "theme", "verdict": True}
+      return [json.dumps([row])] * (len(prompts) - 20) + ["no list"] * 20
+
+  contexts = contexts_of(subject)
+  scores, (gate,) = confabulation._by_provider(subject, Recorded(), contexts)
+  cells = {one.column: one for one in scores}
+  assert (cells["precision, all"].value, cells["precision, all"].n) == (1, 100)
+  assert not gate.passed and "20 of 120" in gate.detail
