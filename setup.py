@@ -36,6 +36,7 @@ setup(
   packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
+    "nla_jax.evaluation.items": ["*.yaml"],
     "nla_jax.evaluation.judges": ["*.yaml"],
     "nla_jax.evaluation.report": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],

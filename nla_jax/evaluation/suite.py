@@ -19,7 +19,11 @@ from nla_jax.evaluation.subject import Subject
 ALWAYS = "reconstruction"  # what every control is compared with
 _PACKAGE = "nla_jax.evaluation.suites"
 # Suites that answer a question, one a line, in the order of the report.
-QUESTIONS: tuple[str, ...] = ("suffix_prediction",)
+QUESTIONS: tuple[str, ...] = (
+  "suffix_prediction",
+  "classification",
+  "user_modelling",
+)
 
 
 class LeftOutError(NLAError):
