@@ -37,6 +37,7 @@ setup(
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
     "nla_jax.evaluation.claims": ["*.yaml"],
+    "nla_jax.evaluation.items": ["*.yaml"],
     "nla_jax.evaluation.judges": ["*.yaml"],
     "nla_jax.evaluation.transforms": ["*.yaml"],
     "nla_jax.evaluation.report": ["templates/*"],

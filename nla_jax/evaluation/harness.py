@@ -20,7 +20,14 @@ from nla_jax.evaluation import breakdowns, findings, intervals
 from nla_jax.evaluation.findings import Finding
 from nla_jax.evaluation.kept import Kept, made_from
 from nla_jax.evaluation.subject import Subject, draw_subject
-from nla_jax.evaluation.suite import QUESTIONS, LeftOutError, Measured, load_suite, suite_names
+from nla_jax.evaluation.suite import (
+  ALWAYS,
+  QUESTIONS,
+  LeftOutError,
+  Measured,
+  load_suite,
+  suite_names,
+)
 from nla_jax.parallel import distributed
 from nla_jax.progress import Progress, say
 from nla_jax.quantities import Found
@@ -143,6 +150,8 @@ def _run(
   chosen = {name: load_suite(name) for name in names}
   held = {name: kept.read(name) for name in names if kept and name in QUESTIONS}
   total = sum(suite.explanations(subject) for name, suite in chosen.items() if not held.get(name))
+  if ALWAYS not in chosen:
+    total += load_suite(ALWAYS).explanations(subject)  # whoever asks first has them drawn
   progress = Progress("eval", total, "explanation")
 
   def advance(done: int) -> None:

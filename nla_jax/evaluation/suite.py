@@ -22,6 +22,8 @@ _PACKAGE = "nla_jax.evaluation.suites"
 # fmt: off
 QUESTIONS: tuple[str, ...] = (
   "suffix_prediction",
+  "classification",
+  "user_modelling",
   "steganography",
   "confabulation",
   "writing",

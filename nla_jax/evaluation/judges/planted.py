@@ -14,6 +14,7 @@ from nla_jax.evaluation.findings import Gate
 from nla_jax.evaluation.judges.judge import CONTINUATION, Frame, Judge, Question, hits
 
 ITEMS = 40  # of a test, half of them with a signal
+_FEWEST = 4  # with a signal: fewer decide nothing
 _SHARE = 0.5  # of the way from chance to all that must be found
 
 
@@ -37,6 +38,8 @@ class Planted(NamedTuple):
     """Whether half of the way to all was found with the signal, and chance alone without it."""
     spread = 3 * np.sqrt(self.chance * (1 - self.chance) / max(self.n, 1))
     asked = self.chance + _SHARE * (1 - self.chance)
+    if self.n < _FEWEST:
+      return False
     return self.found >= asked and self.without <= self.chance + spread
 
   def gate(self, judge: str) -> Gate:

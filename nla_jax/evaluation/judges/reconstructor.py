@@ -34,21 +34,39 @@ def prototypes(
     classes: how many there are.
     seed: of the folds.
   """
-  rebuilt, activations = _units(rebuilt), _units(activations)
+  rebuilt = np.asarray(rebuilt)
 
   def fit(fitted: np.ndarray):
-    # Each side by its own mean: what the AR gives is shorter and lies elsewhere than what it was trained on.
-    centre = activations[fitted].mean(axis=0)
-    means = [
-      activations[fitted][labels[fitted] == one].mean(axis=0) - centre
-      if (labels[fitted] == one).any()
-      else np.zeros_like(centre)
-      for one in range(classes)
-    ]
-    own = rebuilt[fitted].mean(axis=0)
-    return lambda held: _units(rebuilt[held] - own) @ _units(np.stack(means)).T
+    known, own = activations[fitted], _units(rebuilt[fitted]).mean(axis=0)
+    return lambda held: nearest_class(rebuilt[held], known, labels[fitted], classes, own)
 
   return cross_fitted(fit, groups, classes, seed)
+
+
+def nearest_class(
+  rebuilt: np.ndarray,
+  activations: np.ndarray,
+  labels: np.ndarray,
+  classes: int,
+  own: np.ndarray | None = None,
+) -> np.ndarray:
+  """[n, classes] cosines of what was rebuilt [n, d] with the mean direction of each class.
+
+  Args:
+    rebuilt: by the AR.
+    activations: [m, d] of other items.
+    labels: [m] their classes.
+    classes: how many there are; one without an item has cosine 0.
+    own: [d] the mean direction of what is rebuilt, taken out; that of `rebuilt` where None.
+  """
+  rebuilt, activations = _units(rebuilt), _units(activations)
+  # Each side by its own mean: what the AR gives lies elsewhere than what it was trained on.
+  own = rebuilt.mean(axis=0) if own is None else own
+  centre = activations.mean(axis=0)
+  means = np.zeros((classes, activations.shape[1]))
+  for one in np.unique(labels):
+    means[one] = activations[labels == one].mean(axis=0) - centre
+  return _units(rebuilt - own) @ _units(means).T
 
 
 class Reconstructor(Judge):
