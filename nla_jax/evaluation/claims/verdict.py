@@ -9,6 +9,7 @@ Only claims about the context are tested: a word that is verbatim there need not
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -107,19 +108,33 @@ def _judge(claim: Claim, context: Context) -> Judged:
 
 def _judge_quote(claim: Claim, context: Context) -> tuple[bool, bool]:
   """Whether a quote is true, and whether it is at least about the article."""
-  quote, said = words_of(claim.text), words_of(context.text)
+  quote = words_of(claim.text)
   if claim.field == ENDS:
     # By characters too: a text may end within a word, and a quote may hold none.
-    end = claim.text.casefold().strip()
+    end, said = claim.text.casefold().strip(), words_of(context.text)[-_TAIL:]
     verbatim = bool(end) and context.text.casefold().rstrip().endswith(end)
     verbatim = verbatim or (bool(quote) and said[-len(quote) :] == quote)
-    said = said[-_TAIL:]
+    true = verbatim or longest_run(quote, said) >= RUN
   else:
-    verbatim = 0 < len(quote) == longest_run(quote, said)
+    true = bool(quote) and _has_run(quote, context.text, min(RUN, len(quote)))
+  return true, bool(quote) and _has_run(quote, context.article, min(2, len(quote)))
 
-  enough = min(2, max(len(quote), 1))
-  related = longest_run(quote, words_of(context.article)) >= enough
-  return verbatim or longest_run(quote, said) >= RUN, related
+
+def _has_run(words: Sequence[str], text: str, n: int) -> bool:
+  """Says whether a text has some n of the words in a row."""
+  return not _runs(text, n).isdisjoint(zip(*(words[i:] for i in range(n))))
+
+
+# An article is asked about once for each of its claims.
+@functools.lru_cache(maxsize=64)
+def _runs(text: str, n: int) -> frozenset[tuple[str, ...]]:
+  said = words_of(text)
+  return frozenset(zip(*(said[i:] for i in range(n))))
+
+
+@functools.lru_cache(maxsize=64)
+def _small(text: str) -> str:
+  return text.casefold()
 
 
 def _with(claim: Claim, verdict: bool | None, related: bool) -> Claim:
@@ -136,10 +151,13 @@ def words_of(text: str) -> list[str]:
 
 def has_word(text: str, word: str) -> bool:
   """Says whether a text has a word, or words in a row, as whole words and in whatever capitals."""
-  word = word.casefold().strip()
+  word, small = word.casefold().strip(), _small(text)
+  # Most words are not there, and a plain search says so at once.
+  if not word or word not in small:
+    return False
   begin = r"(?<!\w)" if word[:1].isalnum() else ""
   end = r"(?!\w)" if word[-1:].isalnum() else ""
-  return bool(word) and re.search(f"{begin}{re.escape(word)}{end}", text.casefold()) is not None
+  return re.search(f"{begin}{re.escape(word)}{end}", small) is not None
 
 
 def longest_run(a: Sequence[str], b: Sequence[str]) -> int:
