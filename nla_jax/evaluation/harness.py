@@ -6,6 +6,7 @@ suite, stands in `nla_jax.quantities`.
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,20 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import in_context
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import breakdowns, intervals
+from nla_jax.evaluation import breakdowns, findings, intervals
+from nla_jax.evaluation.findings import Finding
+from nla_jax.evaluation.kept import Kept, made_from
 from nla_jax.evaluation.subject import Subject, draw_subject
-from nla_jax.evaluation.suite import Measured, load_suites
+from nla_jax.evaluation.suite import (
+  ALWAYS,
+  QUESTIONS,
+  LeftOutError,
+  Measured,
+  load_suite,
+  suite_names,
+)
 from nla_jax.parallel import distributed
-from nla_jax.progress import Progress
+from nla_jax.progress import Progress, say
 from nla_jax.quantities import Found
 
 _CONTEXT = 80  # tokens shown before an example's position
@@ -57,6 +67,8 @@ def evaluate(
   *,
   texts: dict[int, str] | None = None,
   before_rl: NLA | None = None,
+  suites: Sequence[str] | None = None,
+  keep: str | Path | None = None,
   **settings,
 ) -> Report:
   """Evaluates a pair on held-out activations.
@@ -67,32 +79,79 @@ def evaluate(
       that need a training activation are left out).
     texts: the teacher's text by store row; without it, the teacher's-text FVE and retrieval are left out.
     before_rl: the pair before RL, to see what RL added; or None.
-    settings: of `nla_jax.evaluation.subject.Settings`: rows, seed, batch and more.
+    suites: names of suites that run beside `reconstruction`; those of `nla_jax.quantities.TABLE` where None.
+    keep: a folder in which answers to questions are kept, so that an evaluation that was stopped goes on; or None.
+    settings: of `nla_jax.evaluation.subject.Settings`: rows, seed, batch, preset and more.
 
   Raises:
-    NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
-    PreemptedError: the machine is about to be taken away; an evaluation begins anew.
+    NLAError: the store is of another width or layer than the pair, or has no split `held_out`; or there is no such
+      suite or preset.
+    PreemptedError: the machine is about to be taken away; an evaluation begins anew, but for what is in `keep`.
   """
-  return measure(draw_subject(nla, store, texts=texts, before_rl=before_rl, **settings))
+  suite_names(suites)  # before anything is read
+  subject = draw_subject(nla, store, texts=texts, before_rl=before_rl, **settings)
+  return measure(subject, suites, kept=Kept(Path(keep), made_from(subject)) if keep else None)
 
 
 def measure(
-  subject: Subject, suites: Sequence[str] | None = None, *, bootstrap_samples: int | None = None
+  subject: Subject,
+  suites: Sequence[str] | None = None,
+  *,
+  bootstrap_samples: int | None = None,
+  kept: Kept | None = None,
 ) -> Report:
-  """Measures a subject: 1. suites are loaded, 2. each runs, 3. what they found becomes metrics and examples.
+  """Measures a subject: suites are loaded, each runs, and what they found becomes metrics and examples.
 
   Args:
     subject: of `draw_subject`.
     suites: names of suites; `reconstruction` runs in any case, and all of the table where None.
     bootstrap_samples: of the intervals; the subject's where None.
+    kept: findings that are there already, and where new ones go; or None.
 
   Raises:
     NLAError: there is no suite of that name.
     PreemptedError: the machine is about to be taken away.
   """
-  # 1. Before the first explanation, so that a wrong name costs nothing.
-  chosen = load_suites(suites)
-  total = sum(suite.explanations(subject) for suite in chosen)
+  measured, left_out = _run(subject, suite_names(suites), kept)
+
+  # The uncertainty of quantities comes last: their suites answer per row and know nothing of groups.
+  found = _join(measured)
+  metrics = _metrics(subject, found, bootstrap_samples or subject.settings.bootstrap_samples)
+  if left_out:
+    metrics[quantities.LEFT_OUT] = left_out
+  return Report(metrics, subject.rows, _details(subject, found))
+
+
+def answer(
+  subject: Subject, names: Sequence[str], kept: Kept | None = None
+) -> tuple[dict[str, Finding], dict[str, str]]:
+  """Runs suites that answer questions, and no other.
+
+  Args:
+    subject: of `draw_subject`.
+    names: of `suite.QUESTIONS`.
+    kept: findings that are there already, and where new ones go; or None.
+
+  Returns:
+    The findings by suite, and why suites were left out.
+
+  Raises:
+    PreemptedError: the machine is about to be taken away.
+  """
+  measured, left_out = _run(subject, names, kept)
+  return _join(measured).findings, left_out
+
+
+def _run(
+  subject: Subject, names: Sequence[str], kept: Kept | None
+) -> tuple[list[Measured], dict[str, str]]:
+  """What each suite measured, and why some were left out."""
+  # All are loaded before the first explanation, so that a broken one costs nothing.
+  chosen = {name: load_suite(name) for name in names}
+  held = {name: kept.read(name) for name in names if kept and name in QUESTIONS}
+  total = sum(suite.explanations(subject) for name, suite in chosen.items() if not held.get(name))
+  if ALWAYS not in chosen:
+    total += load_suite(ALWAYS).explanations(subject)  # whoever asks first has them drawn
   progress = Progress("eval", total, "explanation")
 
   def advance(done: int) -> None:
@@ -101,30 +160,39 @@ def measure(
     if distributed.preempted():
       raise distributed.PreemptedError("eval stopped; it begins anew")
 
-  # 2. The subject keeps what one suite computed for the next, so a control costs little beside the round trip.
+  # The subject keeps what one suite computed for the next, so a control costs little beside the round trip.
   subject = dataclasses.replace(subject, on_explained=advance)
-  measured = [suite.run(subject) for suite in chosen]
+  measured, left_out = [], {}
+  for name, suite in chosen.items():
+    if held.get(name):
+      measured.append(Measured({}, findings={name: held[name]}))
+      continue
+    try:
+      measured.append(suite.run(subject))
+    except LeftOutError as reason:
+      left_out[name] = str(reason)
+      say(f"eval: the suite {name} is left out: {reason}")
+      continue
+    if kept and name in measured[-1].findings:
+      kept.write(name, measured[-1].findings[name])
   progress.close()
-
-  # 3. The uncertainty comes last: suites answer per row and know nothing of groups.
-  found = _join(measured)
-  metrics = _metrics(subject, found, bootstrap_samples or subject.settings.bootstrap_samples)
-  return Report(metrics, subject.rows, _details(subject, found))
+  return measured, left_out
 
 
 def _join(measured: Sequence[Measured]) -> Measured:
   """What all suites found, errors in the table's order."""
-  errors, numbers, texts, by_n = {}, {}, {}, {}
+  errors, numbers, texts, by_n, answers = {}, {}, {}, {}, {}
   for one in measured:
     errors |= one.errors
     numbers |= one.numbers
     texts |= one.texts
     by_n |= one.by_n
+    answers |= one.findings
 
   # Suites may run in any order; files and tables must not depend on it.
   order = list(quantities.QUANTITIES)
   ordered = {key: errors[key] for key in sorted(errors, key=order.index)}
-  return Measured(ordered, numbers, texts, by_n)
+  return Measured(ordered, numbers, texts, by_n, answers)
 
 
 def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
@@ -146,6 +214,7 @@ def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
     quantities.BY_SOURCE: breakdowns.by_source(subject, rows, found.errors),
     quantities.BY_POSITION: breakdowns.by_position(subject.words_before, rows, found.errors),
     quantities.BY_N: breakdowns.by_n(rows, found.by_n),
+    quantities.SUITES: {name: findings.to_json(one) for name, one in found.findings.items()},
   }
   return metrics | {name: part for name, part in parts.items() if part}
 
@@ -214,6 +283,8 @@ def table(metrics: dict[str, Any]) -> str:
   for one in quantities.measured(metrics, "loss", "number"):
     unit = one.quantity.unit if one.quantity.unit != "share" else "of 1"
     lines.append(f"  {one.quantity.name:43s} {one.value:6.3f} {unit}".rstrip())
+  for name, finding in findings.read_all(metrics.get(quantities.SUITES)).items():
+    lines += findings.lines(name, finding)
   return "\n".join(lines)
 
 

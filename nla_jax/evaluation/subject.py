@@ -20,6 +20,7 @@ from nla_jax.progress import say
 
 _TRAINING_ROWS = 50_000  # most training activations that controls look at
 _TRAINING_SPLITS = ("av_sft", "ar_sft", "rl")
+PRESETS = {"quick": 50, "standard": 250, "full": 1000}  # items of a suite that answers a question
 
 
 class Explanations(NamedTuple):
@@ -45,6 +46,11 @@ class Settings:
     bootstrap_samples: of the intervals, which resample document groups.
     best_of: most explanations drawn of an activation, of which the AR keeps the best; 0 or 1 leaves that out.
     best_of_rows: rows on which it is measured, since it samples `best_of` times as much.
+    preset: of suites that answer a question, a key of `PRESETS`: how many items they look at.
+    judge: of these suites, a file that describes a language model by provider; "" for none.
+
+  Raises:
+    NLAError: there is no such preset.
   """
 
   rows: int = 500
@@ -53,6 +59,17 @@ class Settings:
   bootstrap_samples: int = 2000
   best_of: int = 0
   best_of_rows: int = 96
+  preset: str = "standard"
+  judge: str = ""
+
+  def __post_init__(self):
+    if self.preset not in PRESETS:
+      raise NLAError(f"there is no preset {self.preset!r} of suites; expected {', '.join(PRESETS)}")
+
+  @property
+  def items(self) -> int:
+    """Items of a suite that answers a question."""
+    return PRESETS[self.preset]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +125,11 @@ class Subject:
   def n_constant(self) -> int:
     """Number of explanations sampled of a vector that is the same for every row."""
     return min(self.n, self.batch)
+
+  @functools.cached_property
+  def kept(self) -> dict[Any, Any]:
+    """What one suite computed for another, by keys of their own."""
+    return {}
 
   @functools.cached_property
   def groups(self) -> np.ndarray:

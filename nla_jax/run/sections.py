@@ -21,6 +21,7 @@ SECTIONS = {
 FREE = {
   "name": "only shown, in reports and model cards",
   "preset": "the keys that it sets are compared themselves",
+  "suites": "asked for beside the evaluation; each finding says what it was made from",
   "kernel": "the same log-probabilities, up to rounding, by another program",
   "mesh": "the same numbers, up to rounding, on other devices: a run may continue on another slice",
   "checkpoint_every": "how much a stopped run repeats",

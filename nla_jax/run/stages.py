@@ -25,12 +25,12 @@ from nla_jax.interop.pairs.export import export_pair
 from nla_jax.parallel import distributed
 from nla_jax.parallel.mesh import mesh_of
 from nla_jax.progress import say
-from nla_jax.run import report
+from nla_jax.run import questions, report
 from nla_jax.run.asking import answering
 from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
-from nla_jax.run.stage import write_json
+from nla_jax.run.stage import Stage, write_json
 from nla_jax.run.training_stages import rl, sft
 from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, REPORT, ROWS, STAGES, STORE, TEXTS
 
@@ -73,26 +73,19 @@ def teach(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-  """Measures the pair on held-out activations, beside controls, and writes the report."""
+  """Measures the pair on held-out activations, beside controls, and writes the report; then what suites were named."""
+  wanted = questions.names(run.config)  # a wrong name costs nothing
   stage = run.open("eval")
-  if stage.done:
-    return
-  c = run.config
-  result = harness.evaluate(
-    load_run(run.workdir, run=run),
-    run.store,
-    texts=run.texts,
-    before_rl=load_run(run.workdir, run=run, stage="sft"),
-    rows=c.evaluation.rows,
-    seed=c.seed,
-    batch=c.evaluation.batch,
-    bootstrap_samples=c.evaluation.bootstrap,
-    best_of=c.evaluation.best_of,
-    best_of_rows=c.evaluation.best_of_rows,
-  )
+  if not stage.done:
+    _evaluate(run, stage)
+  if wanted:
+    questions.answer(run, stage, wanted)
 
+
+def _evaluate(run: Run, stage: Stage) -> None:
+  result = harness.measure(questions.draw(run))
   write_json(stage.path / METRICS, result.metrics)
-  write_json(stage.path / EXAMPLES, result.examples(c.evaluation.examples))
+  write_json(stage.path / EXAMPLES, result.examples(run.config.evaluation.examples))
   write_json(stage.path / ROWS, result.per_row())
   # Closed when all is written: an evaluation that was stopped before begins anew.
   stage.finish(rows=len(result.rows))

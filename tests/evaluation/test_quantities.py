@@ -8,7 +8,7 @@ import pytest
 
 import nla_jax
 from nla_jax import quantities
-from nla_jax.evaluation.suite import Suite, load_suites
+from nla_jax.evaluation.suite import QUESTIONS, Suite, load_suites
 
 PACKAGE = Path(nla_jax.__file__).parent
 
@@ -19,15 +19,17 @@ def test_keys_are_unique_and_every_quantity_has_words():
     assert one.label and one.sentence.endswith(".") and one.kind in quantities.SECTIONS
 
 
-def test_every_suite_of_the_table_is_a_module_and_every_module_is_in_the_table():
+def test_every_suite_of_a_table_is_a_module_and_every_module_is_in_one_table():
   folder = PACKAGE / "evaluation" / "suites"
   modules = {
     ".".join(path.relative_to(folder).with_suffix("").parts)
     for path in folder.rglob("*.py")
     if path.name != "__init__.py"
   }
-  assert modules == set(quantities.suites())
-  assert all(isinstance(suite, Suite) for suite in load_suites())
+  assert modules == {*quantities.suites(), *QUESTIONS}
+  assert not set(quantities.suites()) & set(QUESTIONS)
+  every = (*quantities.suites(), *QUESTIONS)
+  assert all(isinstance(suite, Suite) for suite in load_suites(every))
 
 
 def test_a_suite_names_the_keys_that_the_table_says_it_measures():

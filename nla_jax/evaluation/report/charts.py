@@ -200,8 +200,8 @@ def _runs(points: Points) -> list[tuple[float, float, float, float]]:
   return [(*part.mean(axis=0), part[:, 1].min(), part[:, 1].max()) for part in parts]
 
 
-def lines(series: dict[str, Points], label: str) -> Markup:
-  """One panel of curves over steps: the name of each series and its (step, value) points, sorted by step."""
+def lines(series: dict[str, Points], label: str, x_label: str = "step", y_label="") -> Markup:
+  """One panel of curves: the name of each series and its (x, y) points, sorted by x, which is a step by default."""
   # The range of what is drawn, with some room; a curve that does not move gets room too.
   runs = {name: _runs(points) for name, points in series.items()}
   everything = np.array([run for name in runs for run in runs[name]])
@@ -209,10 +209,12 @@ def lines(series: dict[str, Points], label: str) -> Markup:
   flat = high / 2 - low / 2 < 1e-9 * max(abs(low), abs(high))
   pad = 0.06 * (high - low) if not flat else 0.05 * abs(high) or 0.5
   axes = _Axes(
-    (everything[:, 0].min(), everything[:, 0].max()), (low - pad, high + pad), (44, 10, 290, 140)
+    (everything[:, 0].min(), everything[:, 0].max()),
+    (low - pad, high + pad),
+    (44, 26 if y_label else 10, 290, 140),
   )
 
-  parts = axes.grid(x_label="step")
+  parts = axes.grid(x_label, y_label)
   for i, (name, run) in enumerate(runs.items()):
     places = [(axes.x(x), axes.y(mean)) for x, mean, _, _ in run]
 
@@ -221,12 +223,12 @@ def lines(series: dict[str, Points], label: str) -> Markup:
       edge = [(axes.x(r[0]), axes.y(r[3])) for r in run] + [
         (axes.x(r[0]), axes.y(r[2])) for r in reversed(run)
       ]
-      parts.append(_path(edge, class_=f"band s{i + 1}"))
+      parts.append(_path(edge, class_=f"band s{i % 8 + 1}"))
     if len(run) > 1:
-      parts.append(_path(places, class_=f"line s{i + 1}"))
+      parts.append(_path(places, class_=f"line s{i % 8 + 1}"))
     # Few points are measured steps, which a line alone would not show.
     if len(run) <= 30:
-      parts += [_tag("circle", cx=x, cy=y, r=2.5, class_=f"point s{i + 1}") for x, y in places]
+      parts += [_tag("circle", cx=x, cy=y, r=2.5, class_=f"point s{i % 8 + 1}") for x, y in places]
   return _svg(300, 178, label, parts)
 
 

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from nla_jax import files, quantities
 from nla_jax.bucket import Place, place
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.report import charts, parts, sections, verdict
+from nla_jax.evaluation.report import answers, charts, parts, sections, verdict
 from nla_jax.evaluation.report.charts import number
 from nla_jax.evaluation.report.guard import Sections, drawn
 from nla_jax.quantities import Found
@@ -169,6 +169,8 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     "texts_json": json.dumps([(one.key, one.text) for one in quantities.TABLE if one.text]),
     **page.made("The results", _NO_RESULTS, _results, metrics, rows),
     **_breakdowns(page, metrics),
+    "answers": page.made("The suites", [], answers.answers, metrics),
+    "left_out": page.made("What was left out", [], answers.left_out, metrics),
     # Last, when all of them have been made.
     "failures": page.failures,
   }

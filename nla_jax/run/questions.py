@@ -1,0 +1,72 @@
+"""Suites that answer a question about a run's pair: beside its evaluation, and as often as others are asked for."""
+
+from ml_collections import ConfigDict
+
+from nla_jax import files, quantities
+from nla_jax.evaluation import findings, harness
+from nla_jax.evaluation.kept import Kept
+from nla_jax.evaluation.subject import Settings, Subject, draw_subject
+from nla_jax.evaluation.suite import QUESTIONS, suite_names
+from nla_jax.progress import say
+from nla_jax.run import report
+from nla_jax.run.load import load_run
+from nla_jax.run.run import Run
+from nla_jax.run.stage import Stage, write_json
+from nla_jax.workdir import METRICS, SUITES
+
+
+def names(config: ConfigDict) -> list[str]:
+  """The suites that the config names, but for those that every evaluation runs.
+
+  Raises:
+    NLAError: there is no suite of that name, or no such preset.
+  """
+  wanted = [name.strip() for name in config.suites.names.split(",") if name.strip()]
+  Settings(preset=config.suites.preset)  # refuses what is none
+  suite_names(wanted)
+  return [name for name in QUESTIONS if name in wanted]
+
+
+def draw(run: Run) -> Subject:
+  """What the run's evaluation looks at."""
+  c = run.config
+  return draw_subject(
+    load_run(run.workdir, run=run),
+    run.store,
+    texts=run.texts,
+    before_rl=load_run(run.workdir, run=run, stage="sft"),
+    rows=c.evaluation.rows,
+    seed=c.seed,
+    batch=c.evaluation.batch,
+    bootstrap_samples=c.evaluation.bootstrap,
+    best_of=c.evaluation.best_of,
+    best_of_rows=c.evaluation.best_of_rows,
+    preset=c.suites.preset,
+    judge=c.suites.judge,
+  )
+
+
+def answer(run: Run, stage: Stage, wanted: list[str]) -> None:
+  """Runs suites on a finished evaluation, and adds what they found to its numbers and to the report.
+
+  What is finished is kept, so that a run that was stopped goes on with the suite that it had begun.
+
+  Raises:
+    PreemptedError: the machine is about to be taken away.
+  """
+  kept = Kept(stage.path / SUITES, {"evaluation": stage.digest, "preset": run.config.suites.preset, "judge": run.config.suites.judge})
+  found, left_out = harness.answer(draw(run), wanted, kept)
+
+  # Beside what earlier calls found; a suite that could be run now is no longer left out.
+  metrics = files.read_json(stage.path / METRICS)
+  held = metrics.get(quantities.SUITES, {}) | {
+    name: findings.to_json(one) for name, one in found.items()
+  }
+  missing = {**metrics.get(quantities.LEFT_OUT, {}), **left_out}
+  metrics[quantities.SUITES] = {name: held[name] for name in QUESTIONS if name in held}
+  metrics[quantities.LEFT_OUT] = {name: why for name, why in missing.items() if name not in found}
+  write_json(stage.path / METRICS, metrics)
+
+  for name, finding in found.items():
+    say("\n".join(findings.lines(name, finding)))
+  report.write_run_report(run)
