@@ -23,6 +23,8 @@ QUESTIONS: tuple[str, ...] = (
   "suffix_prediction",
   "classification",
   "user_modelling",
+  "hints",
+  "sandbagging",
 )
 
 
