@@ -63,6 +63,21 @@ class Checkpoints:
     self._manager.close()
 
 
+def newest_arrays(folder: Path) -> dict[str, Any] | None:
+  """The arrays of the newest whole checkpoint in a folder, as nested dicts; None where there is none.
+
+  For who does not go on training: shapes and layout are those that were saved.
+  """
+  if not folder.exists():
+    return None
+  with ocp.CheckpointManager(folder.absolute()) as manager:
+    step = manager.latest_step()
+  if step is None:
+    return None
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(folder.absolute() / str(step) / "state")
+
+
 def save_params(folder: Path, params: Any) -> None:
   """Writes a finished model's parameters, those that were trained; replaces what is there."""
   params, _ = split(params)
