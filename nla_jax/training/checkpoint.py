@@ -15,7 +15,12 @@ from nla_jax.bucket import BucketPath, Place
 from nla_jax.errors import NLAError
 from nla_jax.models.lora import split
 from nla_jax.parallel import distributed, sharding
-from nla_jax.training.bucket_checkpoint import BucketCheckpoints, load_nested, save_tree
+from nla_jax.training.bucket_checkpoint import (
+  BucketCheckpoints,
+  load_nested,
+  newest_nested,
+  save_tree,
+)
 
 
 class Checkpoints:
@@ -72,6 +77,23 @@ def checkpoints_in(folder: Place, keep: int = 2) -> Checkpoints | BucketCheckpoi
   """The checkpoints of a stage, on a disk or in a bucket; arguments as of `Checkpoints`."""
   kind = BucketCheckpoints if isinstance(folder, BucketPath) else Checkpoints
   return kind(folder, keep)
+
+
+def newest_arrays(folder: Place) -> dict[str, Any] | None:
+  """The arrays of the newest whole checkpoint in a folder, as nested dicts; None where there is none.
+
+  For who does not go on training: shapes and layout are those that were saved.
+  """
+  if isinstance(folder, BucketPath):
+    return newest_nested(folder, sharding.parameter_shardings)
+  if not folder.exists():
+    return None
+  with ocp.CheckpointManager(folder.absolute()) as manager:
+    step = manager.latest_step()
+  if step is None:
+    return None
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(folder.absolute() / str(step) / "state")
 
 
 def save_params(folder: Place, params: Any) -> None:
