@@ -55,7 +55,9 @@ def main(arguments: list[str]) -> int:
   while first:
     names, texts = zip(*first, strict=True)
     for name, reading in zip(names, nla.read(list(texts), options.positions, **drawn), strict=True):
-      weighed = reading if model is None else with_confidence(nla, reading, model, seed=options.seed)
+      weighed = (
+        reading if model is None else with_confidence(nla, reading, model, seed=options.seed)
+      )
       _show(name, weighed, options)
     first = list(itertools.islice(inputs, _TOGETHER))
   if not options.json:
