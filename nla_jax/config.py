@@ -113,6 +113,7 @@ def default_config() -> ConfigDict:
       "rl": 0.5,
       "next_tokens": 6,  # target's predictions kept a position, for the readout teacher; 0 stops above block K
       "batch_tokens": 2048,  # tokens of a forward in extraction
+      "rows": "float32",  # how activations are kept: float32 | bfloat16 | int8 (see data/store/rounding.py)
       "shard_rows": 2048,
       "chunk_rows": 128,
     }

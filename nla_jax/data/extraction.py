@@ -14,6 +14,7 @@ from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.data.left_out import notes
 from nla_jax.data.positions import SPLITS
 from nla_jax.data.selection import Selection, select
+from nla_jax.data.store import rounding
 from nla_jax.data.store.writer import ArraySpecs, StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.models import target
@@ -72,6 +73,8 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
       f"config.layer={config.layer}: {config.model} has blocks 0..{architecture.n_layers - 1}"
     )
 
+  rounding.check(data.rows, architecture.d_model)
+
   # 1. The corpus.
   say("extract: reading and tokenising the corpus")
   corpus = select(config, pretrained.tokenizer, files.below(path, "tokens"))
@@ -80,7 +83,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
     say(f"extract: {note}")
 
   # 2. The store.
-  arrays = _arrays(architecture.d_model, data.next_tokens)
+  arrays = _arrays(architecture.d_model, data.rows, data.next_tokens)
   writer = _open_store(path, arrays, corpus, config, pretrained)
 
   # 3. The shards. What is above block K is loaded only where the teacher asks for next tokens.
@@ -113,10 +116,10 @@ def _facts(corpus: Selection, said: list[str]) -> dict:
   }
 
 
-def _arrays(d_model: int, next_tokens: int) -> ArraySpecs:
+def _arrays(d_model: int, kept_as: str, next_tokens: int) -> ArraySpecs:
   """The arrays of the store, and the shape and dtype of a row of each."""
   arrays = {
-    "activations": ((d_model,), "float32"),
+    **rounding.array_specs(kept_as, d_model),
     "document": ((), "int32"),
     "position": ((), "int32"),
     "norm": ((), "float32"),
@@ -192,8 +195,12 @@ def _compute_shard(
   """
   rows = np.array(shard)
   columns = {
-    name: np.empty((len(rows), *row_shape), dtype) for name, (row_shape, dtype) in arrays.items()
+    name: np.empty((len(rows), *row_shape), dtype)
+    for name, (row_shape, dtype) in arrays.items()
+    if name != rounding.SCALES
   }
+  # As the target gives them; they are rounded when all are there.
+  columns["activations"] = columns["activations"].astype(np.float32)
   columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
 
   for batch in _batches(corpus, rows, config.data):
@@ -215,7 +222,7 @@ def _compute_shard(
       "(--config.compute=float32) or choose another layer"
     )
   columns["norm"] = np.linalg.norm(columns["activations"], axis=1).astype(np.float32)
-  return columns
+  return columns | rounding.rounded(columns["activations"], config.data.rows)
 
 
 def _rows_by_split(corpus: Selection) -> dict[str, int]:

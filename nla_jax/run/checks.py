@@ -8,6 +8,7 @@ from nla_jax import files
 from nla_jax.autoencoder import chat
 from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.prompts import check_kept
+from nla_jax.data.store import rounding
 from nla_jax.data.teachers.model import read_prompt
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.load import load_pretrained
@@ -119,7 +120,8 @@ def check_export(config: ConfigDict) -> None:
 
 
 def check_layer(run: Run) -> None:
-  """The base model has the layer."""
+  """The base model has the layer, and its activations can be kept as they are to be."""
+  rounding.check(run.config.data.rows, run.pretrained.architecture.d_model)
   layer, layers = run.config.layer, run.pretrained.architecture.n_layers
   if not 0 <= layer < layers:
     raise NLAError(f"config.layer={layer}: {run.config.model} has blocks 0..{layers - 1}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import ml_dtypes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tensorstore as ts
 
+from nla_jax.data.store import layout
 from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
 from nla_jax.data.store.store import Store
 from nla_jax.data.store.writer import StoreWriter
@@ -87,7 +90,9 @@ def test_rows_come_back_bit_for_bit_in_the_order_asked_for(tmp_path, dtype):
   assert len(store) == ROWS and store.d == WIDTH and store.manifest["mean"] == [1.0]
   wanted = np.array([999, 0, 300, 300, 511, 512, 7])
   for name, value in rows.items():
-    assert store.read(name, wanted).dtype == value.dtype
+    # Activations come back as float32, however they are kept.
+    expected = np.float32 if name == "activations" else value.dtype
+    assert store.read(name, wanted).dtype == expected
     np.testing.assert_array_equal(store.read(name, wanted), value[wanted])
     np.testing.assert_array_equal(store.read(name, slice(250, 260)), value[250:260])
     np.testing.assert_array_equal(store.read(name, slice(None, None, 7)), value[::7])
@@ -190,6 +195,27 @@ def test_sigkill_leaves_only_whole_recorded_shards(tmp_path):
   store = Store(str(folder))
   store.verify()
   np.testing.assert_array_equal(store.read("activations", np.arange(64) * 512)[:, 5], np.arange(64))
+
+
+def test_a_store_of_a_hundred_million_rows_counts_right_to_its_last_row(tmp_path):
+  """Sparse: its first and its last shard alone are written."""
+  n, shard = 100_000_003, 16384
+  arrays = {"activations": ((2,), "int8"), "row": ((), "int32")}
+  writer = StoreWriter(str(tmp_path), arrays, n, shard, 64)
+  last = writer.n_shards - 1
+  assert writer.n_shards == 6104 and writer.shard_range(last) == range(last * shard, n)
+  for i in (0, last):
+    rows = np.array(writer.shard_range(i), np.int32)
+    columns = {"activations": np.ones((len(rows), 2), np.int8), "row": rows}
+    writer.write_shard(i, columns)
+
+  again = StoreWriter(str(tmp_path), arrays, n, shard, 64)
+  assert again.done == {0, last}
+  with pytest.raises(NLAError, match=r"lacks 6102 of 6104 shards \(first: 1\)"):
+    again.finish()
+  layout_of = json.loads((tmp_path / layout.LAYOUT).read_text())
+  found = ts.open(layout.array_spec(str(tmp_path), layout_of, "row"), open=True).result()
+  assert int(found[n - 1].read().result()) == n - 1 and found.shape == (n,)
 
 
 def test_a_lock_left_by_a_dead_process_does_not_stop_the_next(tmp_path):

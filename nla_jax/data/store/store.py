@@ -22,7 +22,7 @@ import numpy as np
 import tensorstore as ts
 
 from nla_jax import files
-from nla_jax.data.store import layout
+from nla_jax.data.store import layout, rounding
 from nla_jax.data.store.documents import Documents
 from nla_jax.errors import NLAError
 
@@ -72,6 +72,8 @@ class Store:
   def read(self, name: str, rows: np.ndarray | slice | Sequence[int]) -> np.ndarray:
     """Returns rows of one array, in the order asked for, repeats allowed: [len(rows), …] in the array's dtype.
 
+    Activations are float32, however they are kept.
+
     Raises:
       NLAError: no such array or row, or a damaged file (its shard and name are given).
     """
@@ -80,22 +82,31 @@ class Store:
         f"the store {self.path} has no array {name!r}; it has {', '.join(self._arrays)}"
       )
 
+    rows = self._asked(rows)
+    found = self._fetch(name, rows)
+    if name != "activations":
+      return found
+    scales = self._fetch(rounding.SCALES, rows) if rounding.SCALES in self._arrays else None
+    return rounding.restored(found, scales)
+
+  def _asked(self, rows: np.ndarray | slice | Sequence[int]) -> np.ndarray | slice:
+    """Rows to fetch. Raises NLAError where one is beyond the store."""
     # A run of rows is read as one range: no index of every row is made.
     if isinstance(rows, slice):
       start, stop, step = rows.indices(len(self))
       if step == 1:
-        return self._fetch(name, slice(start, max(start, stop)))
+        return slice(start, max(start, stop))
       rows = np.arange(start, stop, step)
 
     rows = np.asarray(rows, np.int64)
     if not rows.size:
-      return self._fetch(name, slice(0, 0))
+      return slice(0, 0)
     if rows.min() < 0 or rows.max() >= len(self):
       raise NLAError(
         f"rows {rows.min()} to {rows.max()} were asked of the store {self.path}, which has rows 0 to "
         f"{len(self) - 1}"
       )
-    return self._fetch(name, rows)
+    return rows
 
   @functools.cached_property
   def documents(self) -> Documents:
