@@ -1,12 +1,22 @@
-"""Under a real SLURM a job that is told to stop saves, is queued again, and ends with an undisturbed job's numbers."""
+"""Under a real SLURM a job that is told to stop saves, is queued again, and ends with an undisturbed job's numbers.
 
+The job that is stopped has its workdir in a bucket, where there is a server for one: its nodes share no disk.
+"""
+
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from support.run_process import SHORT, curve, evaluation, lines
+from support.bucket_servers import BUCKET, s3_server
+from support.run_process import SHORT
 from support.slurm import cluster, command, missing, state, until
+
+from nla_jax import files
+from nla_jax.bucket import Place, place
+from nla_jax.json_lines import read_lines
+from nla_jax.workdir import CURVE, METRICS
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [*SHORT, "--config.mesh.data=2"]
@@ -18,34 +28,55 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def bucket():
+  """The variables of a bucket's server; none where there is no server to start."""
+  if importlib.util.find_spec("moto") is None:
+    yield {}
+    return
+  with s3_server() as variables, pytest.MonkeyPatch.context() as patch:
+    for name, value in variables.items():
+      patch.setenv(name, value)
+    yield variables
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, bucket):
   with cluster(tmp_path_factory.mktemp("slurm")) as found:
-    yield found | {"JAX_PLATFORMS": "cpu"}
+    yield found | bucket | {"JAX_PLATFORMS": "cpu"}
 
 
-def submit(workdir: Path, environment: dict[str, str]) -> str:
-  """The number of the job that the launcher queues for a run of two tasks on two nodes."""
+def submit(workdir: Place, environment: dict[str, str], folder: Path) -> str:
+  """The number of the job that the launcher queues for a run of two tasks on two nodes; its log lies in `folder`."""
   options = ["--nodes=2", "--gpus=1", "--time=00:30:00", "--"]
   run = [f"--config={ROOT}/configs/tiny.py", f"--workdir={workdir}", "--heartbeat=20", *OPTIONS]
   words = ["bash", str(ROOT / "launch" / "slurm.sh"), *options, *run]
   done = subprocess.run(
-    words, env=environment, cwd=workdir.parent, capture_output=True, text=True, timeout=120
+    words, env=environment, cwd=folder, capture_output=True, text=True, timeout=120
   )
   found = re.search(r"Submitted batch job (\d+)", done.stdout)
   assert found, done.stdout + done.stderr
   return found[1]
 
 
-def said(workdir: Path, job: str) -> str:
-  return (workdir.parent / f"nla-{job}.log").read_text()[-4000:]
+def said(folder: Path, job: str) -> str:
+  return (folder / f"nla-{job}.log").read_text()[-4000:]
 
 
-def stop_in(stage: str, least: int, workdir: Path, job: str, environment: dict[str, str]) -> None:
+def curve(folder: Place) -> list[dict]:
+  return [
+    {key: value for key, value in line.items() if not key.startswith("seconds")}
+    for line in read_lines(folder / CURVE)
+  ]
+
+
+def stop_in(
+  stage: str, least: int, workdir: Place, job: str, environment: dict[str, str], folder: Path
+) -> None:
   """Sends the job's tasks SIGTERM once a curve has so many lines; returns when the job is queued or runs again."""
 
   def reached() -> bool:
-    assert state(job, environment) in ("PENDING", "RUNNING", "COMPLETING"), said(workdir, job)
-    return lines(workdir / stage / "metrics.jsonl") >= least
+    assert state(job, environment) in ("PENDING", "RUNNING", "COMPLETING"), said(folder, job)
+    return len(curve(workdir / stage)) >= least
 
   until(reached, f"{stage} is at step {least}", 60 * MINUTES)
   command(["scancel", "--signal=TERM", job], environment)
@@ -56,29 +87,31 @@ def ended(job: str, environment: dict[str, str]) -> bool:
   return state(job, environment) not in ("PENDING", "RUNNING", "COMPLETING")
 
 
-def test_a_job_stopped_in_sft_and_in_rl_goes_on_by_itself(environment, tmp_path):
-  stopped, alone = tmp_path / "stopped", tmp_path / "alone"
+def test_a_job_stopped_in_sft_and_in_rl_goes_on_by_itself(environment, bucket, tmp_path):
+  stopped = place(f"s3://{BUCKET}/stopped") if bucket else tmp_path / "stopped"
+  alone = tmp_path / "alone"
 
   # 1. Stopped twice; each time the launcher's own job puts itself into the queue again.
-  job = submit(stopped, environment)
-  stop_in("sft/av", 3, stopped, job, environment)
-  stop_in("rl", 2, stopped, job, environment)
+  job = submit(stopped, environment, tmp_path)
+  stop_in("sft/av", 3, stopped, job, environment, tmp_path)
+  stop_in("rl", 2, stopped, job, environment, tmp_path)
   until(lambda: ended(job, environment), "the job has ended", 60 * MINUTES)
-  assert state(job, environment) == "COMPLETED", said(stopped, job)
+  assert state(job, environment) == "COMPLETED", said(tmp_path, job)
   log = (tmp_path / f"nla-{job}.log").read_text()
-  assert "sft av stopped after" in log and "rl stopped after" in log, said(stopped, job)
+  assert "sft av stopped after" in log and "rl stopped after" in log, said(tmp_path, job)
 
   # 2. The same job, left alone.
-  job = submit(alone, environment)
+  job = submit(alone, environment, tmp_path)
   until(lambda: ended(job, environment), "the undisturbed job has ended", 60 * MINUTES)
-  assert state(job, environment) == "COMPLETED", said(alone, job)
+  assert state(job, environment) == "COMPLETED", said(tmp_path, job)
   for stage in ("sft/ar", "sft/av", "rl"):
     assert curve(stopped / stage) == curve(alone / stage)
-  assert evaluation(stopped) == evaluation(alone)
+  found = [files.read_json(workdir / "eval" / METRICS) for workdir in (stopped, alone)]
+  assert found[0] == found[1]
 
 
 def test_a_job_that_a_person_cancels_is_not_queued_again(environment, tmp_path):
-  job = submit(tmp_path / "cancelled", environment)
+  job = submit(tmp_path / "cancelled", environment, tmp_path)
   log = tmp_path / f"nla-{job}.log"
   until(lambda: log.exists() and "extract" in log.read_text(), "the run has begun", 60 * MINUTES)
   command(["scancel", job], environment)
