@@ -236,6 +236,7 @@ def test_the_options_of_the_recipe_work_together(uninterrupted, shared, nla):
   )
 
 
+@pytest.mark.long
 def test_adapters_stopped_on_four_devices_go_on_on_one(uninterrupted, shared, nla):
   """As whole models do, in accumulated batches; the base is not saved, but read again in its layout on the devices."""
   options = [
