@@ -54,6 +54,7 @@ def curve(folder: Place) -> list[dict]:
   ]
 
 
+@pytest.mark.long
 def test_a_run_in_a_bucket_killed_in_every_stage_equals_a_run_on_a_disk(
   in_bucket, on_disk, tmp_path, capsys
 ):
@@ -97,9 +98,12 @@ def test_a_run_in_a_bucket_killed_in_every_stage_equals_a_run_on_a_disk(
   # 3. What it is for: the page, the export, the pair, and no step done twice.
   assert b"</html>" in files.read_bytes(in_bucket / "report.html")
   for role in ("av", "ar"):
-    assert files.read_bytes(in_bucket / "hf" / role / "nla_meta.yaml") == files.read_bytes(
-      on_disk / "hf" / role / "nla_meta.yaml"
-    )
+    for name in ("model.safetensors", "tokenizer.json"):
+      found, expected = (
+        files.read_bytes(workdir / "hf" / role / name) for workdir in (in_bucket, on_disk)
+      )
+      assert found == expected, (role, name)
+    assert (in_bucket / "hf" / role / "nla_meta.yaml").is_file()
   vectors = np.random.default_rng(0).normal(size=(2, 64))
   texts = [
     [one.answer for one in nla_jax.load(str(workdir)).explain(vectors, seed=1)]
