@@ -57,6 +57,7 @@ class Finding(NamedTuple):
     curves: (x, y) points by name, for the figure.
     axes: what the figure's x and y are.
     examples: items as plain values, for the report.
+    data: further JSON values, for programs; the report does not show them.
   """
 
   question: str
@@ -67,6 +68,7 @@ class Finding(NamedTuple):
   curves: dict[str, list[tuple[float, float]]] = {}  # noqa: RUF012 - never changed
   axes: tuple[str, str] = ("", "")
   examples: tuple[dict, ...] = ()
+  data: dict[str, Any] = {}  # noqa: RUF012
 
 
 def void(column: str) -> str:
@@ -119,6 +121,7 @@ def from_json(fields: Mapping[str, Any]) -> Finding:
     curves=curves,
     axes=tuple(fields["axes"]),
     examples=tuple(fields["examples"]),
+    data=dict(fields.get("data", {})),
   )
 
 

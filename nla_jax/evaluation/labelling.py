@@ -184,7 +184,10 @@ def _column(judge: Judge, read: Read, texts: Readings) -> Column:
 def _planted(judge: Judge, read: Read, carriers: Sequence[str | None], subject: Subject) -> Gate:
   task = read.task
   options = [task.classes] * len(carriers)
-  found = planted.planted_choices(judge, carriers, options, subject.seed, task.frame)
+  words = dict(zip(task.classes, task.signals or task.classes))
+  found = planted.planted_choices(
+    judge, carriers, options, subject.seed, task.frame, words.__getitem__
+  )
   return found.gate(f"{read.name}, {judge.name}")
 
 
@@ -217,7 +220,8 @@ def _by_ar(read: Read, subject: Subject):
 def _planted_trained(
   name: str, score, read: Read, carriers: Sequence[str | None], subject: Subject
 ) -> Gate:
-  found = planted.planted_labels(score, carriers, read.task.classes, subject.seed)
+  words = read.task.signals or read.task.classes
+  found = planted.planted_labels(score, carriers, words, subject.seed)
   return found.gate(f"{read.name}, {name}")
 
 

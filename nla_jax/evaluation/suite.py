@@ -24,6 +24,8 @@ QUESTIONS: tuple[str, ...] = (
   "suffix_prediction",
   "classification",
   "user_modelling",
+  "hints",
+  "sandbagging",
   "steganography",
   "confabulation",
   "writing",

@@ -5,6 +5,7 @@ its AV says of a held-out row what a test wants it to say.
 """
 
 import functools
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,7 +114,8 @@ class SpeakingNLA:
 
   def tokens(self, what):
     text = what if isinstance(what, str) else " ".join(one["content"] for one in what)
-    return SimpleNamespace(ids=self.tokenizer.encode(text))
+    ends = [found.end() for found in re.finditer(r"\S+", text)]
+    return SimpleNamespace(ids=self.tokenizer.encode(text), ends=ends)
 
   def activations(self, texts, positions):
     """The bag of words up to each position, and which words they were, for the AV."""

@@ -16,7 +16,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation.claims.evidence import FEATURES
 
 FORMAT = "nla_jax claim confidence 1"
-EXAMPLE = "confidence model"  # key of the example of a finding that holds the fitted model
+DATA = "confidence"  # key of the fitted model in the data of a finding
 FOLDS = 5
 _RIDGE = 1.0  # on weights of standardised columns: of few claims they stay small
 _STEPS = 50
@@ -96,11 +96,11 @@ def load(path: str | os.PathLike) -> Model:
 
 
 def in_metrics(metrics: Any) -> Any:
-  """The model among the findings in metrics.json, as JSON; None where there is none."""
+  """The model that the suite `confabulation` left in metrics.json, as JSON; None where there is none."""
   suites = metrics.get(quantities.SUITES) if isinstance(metrics, dict) else None
   finding = suites.get("confabulation") if isinstance(suites, dict) else None
-  examples = finding.get("examples", ()) if isinstance(finding, dict) else ()
-  return next((one[EXAMPLE] for one in examples if isinstance(one, dict) and EXAMPLE in one), None)
+  data = finding.get("data") if isinstance(finding, dict) else None
+  return data.get(DATA) if isinstance(data, dict) else None
 
 
 def column_names(claims: Sequence[Claim]) -> tuple[str, ...]:

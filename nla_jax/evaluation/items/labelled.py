@@ -41,12 +41,14 @@ class Task(NamedTuple):
     classes: what may be true.
     frame: how it is put to a judge that reads language.
     items: the texts, in random order.
+    signals: of each class, words that say it beyond doubt; the classes themselves where there are none.
   """
 
   name: str
   classes: tuple[str, ...]
   frame: Frame
   items: tuple[Item, ...]
+  signals: tuple[str, ...] = ()
 
   @property
   def labels(self) -> np.ndarray:

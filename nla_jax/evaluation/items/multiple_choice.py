@@ -1,4 +1,4 @@
-"""Multiple-choice questions: transcripts with a mark whose meaning is never stated, and questions asked with ill intent."""
+"""Multiple-choice questions: transcripts with a mark whose meaning is never stated, and questions of who means harm."""
 
 import functools
 from importlib import resources

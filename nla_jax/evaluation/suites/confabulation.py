@@ -9,7 +9,7 @@
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import variants
 from nla_jax.evaluation.claims import evidence, trust
-from nla_jax.evaluation.claims.confidence import EXAMPLE
+from nla_jax.evaluation.claims.confidence import DATA
 from nla_jax.evaluation.claims.evidence import Options, Read
 from nla_jax.evaluation.claims.extract import claims_by
 from nla_jax.evaluation.claims.precision import Verdicts, precision_scores, verdicts
@@ -72,6 +72,7 @@ def run(subject: Subject) -> Measured:
     curves if known.curve else {},
     ("confidence", "share of claims that are true"),
     tuple(_examples(subject, found, known, contexts)),
+    {} if known.model is None else {DATA: known.model.to_json()},
   )
   return Measured({}, findings={NAME: finding})
 
@@ -159,7 +160,7 @@ def _value(one: Score) -> float:
 def _examples(
   subject: Subject, found: Verdicts, known: trust.Trust, contexts: list[Context]
 ) -> list[dict]:
-  """Claims with what was said of them, and the fitted model."""
+  """Claims with what was said of them."""
   examples = []
   for i, (row, claim) in enumerate(zip(found.row.tolist(), found.claims)):
     if row >= _EXAMPLES:
@@ -170,7 +171,7 @@ def _examples(
     if known.probabilities is not None:
       one["confidence"] = round(float(known.probabilities[i]), 3)
     examples.append(one)
-  return [*examples, *([{EXAMPLE: known.model.to_json()}] if known.model is not None else [])]
+  return examples
 
 
 SUITE = Suite(run, explanations)
