@@ -16,7 +16,11 @@ from nla_jax.evaluation.subject import Explanations, Subject
 from nla_jax.evaluation.thesaurus import load_synonyms
 
 FIXED = "AR before RL"  # SFT showed it the teacher's text alone: it has not read a word of an AV
-_SAMPLED = ("greedy", "sampled_before_rl")  # of a subject, where a suite has asked for them
+_SAMPLED = (
+  "sampled",
+  "greedy",
+  "sampled_before_rl",
+)  # of a subject, where a suite has asked for them
 
 
 class Reader(NamedTuple):
@@ -32,23 +36,27 @@ class Reader(NamedTuple):
 
 
 def first_rows(subject: Subject, n: int) -> Subject:
-  """The first n rows of a subject, with their explanations; the rows are in random order."""
+  """The first n rows of a subject, the same one for every suite that asks; rows are in random order."""
   if n >= subject.n:
     return subject
-  few = dataclasses.replace(
-    subject,
-    rows=subject.rows[:n],
-    activations=subject.activations[:n],
-    documents=subject.documents[:n],
-    positions=subject.positions[:n],
-  )
+  if ("first", n) not in subject.kept:
+    few = dataclasses.replace(
+      subject,
+      rows=subject.rows[:n],
+      activations=subject.activations[:n],
+      documents=subject.documents[:n],
+      positions=subject.positions[:n],
+    )
 
-  # What is sampled is not sampled again.
-  for name in ("sampled", *(name for name in _SAMPLED if name in subject.__dict__)):
-    texts, lengths = getattr(subject, name)
-    few.__dict__[name] = Explanations(texts[:n], lengths[:n])
-  few.__dict__["rebuilt"] = subject.rebuilt[:n]
-  return few
+    # What is sampled is not sampled again; what is not, is drawn for these rows alone, and comes out the same.
+    for name in _SAMPLED:
+      if name in subject.__dict__:
+        texts, lengths = getattr(subject, name)
+        few.__dict__[name] = Explanations(texts[:n], lengths[:n])
+    if "rebuilt" in subject.__dict__:
+      few.__dict__["rebuilt"] = subject.rebuilt[:n]
+    subject.kept["first", n] = few
+  return subject.kept["first", n]
 
 
 def texts_by_row(subject: Subject) -> dict[str, list[str | None]]:

@@ -92,6 +92,11 @@ def load(path: str | os.PathLike) -> Model:
       f"{os.fspath(path)}: there is no such file; expected one that Model.save wrote, or metrics.json"
     )
   kept = in_metrics(found)
+  if kept is None and isinstance(found, dict) and "format" not in found:
+    raise NLAError(
+      f"{os.fspath(path)} holds no confidence of claims: run `nla eval --suites=confabulation` on this pair; where too few "
+      "claims are true or false none is fitted, and the report says so"
+    )
   return from_json(found if kept is None else kept)
 
 
