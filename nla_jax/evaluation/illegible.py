@@ -74,6 +74,7 @@ def compare(subject: Subject, judges: Sequence[Judge], transforms: Sequence[str]
   """
   if subject.teacher_texts is None:
     return Compared([], [], {}, "Without a teacher's text illegible information is not measured.")
+
   questions = {name: draw_choices(subject, hard=hard) for name, hard in _ARMS.items()}
   arms = {name: _arm(subject, judges, name, asked) for name, asked in questions.items()}
 
@@ -82,6 +83,7 @@ def compare(subject: Subject, judges: Sequence[Judge], transforms: Sequence[str]
   for name in reversed(_ARMS):
     if arms[name].best is not None and not curves:
       curves = matched_information(subject, arms[name].best, questions[name], transforms)
+
   scores = [one for arm in arms.values() for one in arm.scores]
   gates = [one for arm in arms.values() for one in arm.gates]
   return Compared(scores, gates, curves, _verdict(arms))
@@ -103,6 +105,8 @@ def _arm(subject: Subject, judges: Sequence[Judge], name: str, asked: Choices) -
     gate = _reads(subject, judge, name, right["teacher"])
     signal = planted_choices(judge, _carriers(subject), asked.words, subject.seed).gate(judge.name)
     gates += [gate, signal._replace(name=f"{signal.name}, {name}")]
+
+    # What a reader that failed says is shown and marked, and nothing is concluded from it.
     passed = gate.passed and signal.passed
     cells = [_choice(subject, row, name, judge.name, one) for row, one in right.items()]
     scores += [one if passed else one._replace(column=void(one.column)) for one in cells]
@@ -111,6 +115,8 @@ def _arm(subject: Subject, judges: Sequence[Judge], name: str, asked: Choices) -
 
   if not readers:
     return _Arm(scores, gates, None, None)
+
+  # The best reader leaves the least that nobody can read: the alarm is not one reader's weakness.
   _, best, right = max(readers, key=lambda one: one[0])
   gaps = {row: by_ar[row] - right[row] for row in sources}
   illegible = _estimate(subject, gaps["explanation"] - gaps["teacher"])
@@ -172,6 +178,8 @@ def _verdict(arms: dict[str, _Arm]) -> str:
   }
   if not usable:
     return "Whether the words hide information cannot be said: no reader of words reads the teacher's text."
+
+  # The arm that shows most: a code need not show in both.
   name, worst = max(usable.items(), key=lambda item: item[1].ci95[0])
   low, high = worst.ci95
   interval = f"{worst.value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -78,6 +78,7 @@ def readers(subject: Subject) -> list[Reader]:
 def texts_of(subject: Subject, name: str) -> list[str | None] | None:
   """The sampled explanations after a transform; None where what it needs is not installed."""
   key = ("texts", name)
+
   if key not in subject.kept:
     transform = transforms.transform(name)
     subject.kept[key] = transforms.applied(transform, subject.sampled.texts, material(subject))
@@ -108,8 +109,11 @@ def errors_of(subject: Subject, name: str, reader: Reader) -> np.ndarray:
 def errors_of_texts(subject: Subject, texts: list[str | None], reader: Reader) -> np.ndarray:
   """[n] the same of any texts of these rows; only those that differ from the explanations are read anew."""
   errors = plain_errors(subject, reader).copy()
+
+  # Most transforms leave some texts as they are, and an AR gives the same for the same.
   pairs = enumerate(zip(texts, subject.sampled.texts))
   rows = np.array([i for i, (new, old) in pairs if new != old], np.int64)
+
   if rows.size:
     rebuilt = reader.nla.reconstruct([texts[i] for i in rows], batch=subject.batch)
     errors[rows] = np.asarray(fve.mse_nrm(rebuilt, subject.activations[rows]))
@@ -122,6 +126,8 @@ def plain_errors(subject: Subject, reader: Reader) -> np.ndarray:
   if key not in subject.kept:
     own = reader.nla is subject.nla
     texts = subject.sampled.texts
+
+    # The round trip has read them already.
     found = subject.errors(subject.rebuilt) if own else subject.score(texts, reader.nla)
     subject.kept[key] = np.asarray(found, np.float64)
   return subject.kept[key]
@@ -131,6 +137,7 @@ def empty_errors(subject: Subject, reader: Reader) -> np.ndarray:
   """[n] the same of an empty explanation: what the AR assumes without being told."""
   key = ("errors", "empty", reader.name)
   if key not in subject.kept:
+    # It is the same for every row, so it is read once.
     rebuilt = reader.nla.reconstruct([None], batch=1)
     repeated = np.repeat(rebuilt, subject.n, axis=0)
     subject.kept[key] = np.asarray(subject.errors(repeated), np.float64)
@@ -153,6 +160,7 @@ def retention_of(
   rows = np.ones(subject.n, bool) if rows is None else rows
   if not rows.any():
     return None
+
   empty, settings = empty_errors(subject, reader), subject.settings
   return bootstrap_ratio(
     (empty - after)[rows],

@@ -91,11 +91,12 @@ def load(path: str | os.PathLike) -> Model:
     raise NLAError(
       f"{os.fspath(path)}: there is no such file; expected one that Model.save wrote, or metrics.json"
     )
+
   kept = in_metrics(found)
   if kept is None and isinstance(found, dict) and "format" not in found:
     raise NLAError(
-      f"{os.fspath(path)} holds no confidence of claims: run `nla eval --suites=confabulation` on this pair; where too few "
-      "claims are true or false none is fitted, and the report says so"
+      f"{os.fspath(path)} holds no confidence of claims: run `nla eval --suites=confabulation` on this pair; where too "
+      "few claims are true or false none is fitted, and the report says so"
     )
   return from_json(found if kept is None else kept)
 
@@ -118,6 +119,8 @@ def columns(claims: Sequence[Claim], values: np.ndarray, names: Sequence[str]) -
   """[n, columns] of claims and their evidence; NaN where a feature is missing."""
   kinds = [{f"level={one.level}", f"field={one.field}"} for one in claims]
   found = np.zeros((len(claims), len(names)))
+
+  # A level or a field that was never learned has no column, and adds nothing.
   for j, name in enumerate(names):
     if name in FEATURES:
       found[:, j] = values[:, FEATURES.index(name)]
@@ -145,12 +148,14 @@ def fit(x: np.ndarray, truth: np.ndarray, names: Sequence[str], ridge: float = _
   design = np.concatenate([_standard(x, mean, scale), np.ones((len(x), 1))], axis=1)
   # The base rate is not drawn to a half.
   penalty = np.diag([ridge] * x.shape[1] + [1e-6])
+
   beta, y = np.zeros(design.shape[1]), np.asarray(truth, float)
   for _ in range(_STEPS):
     p = _sigmoid(design @ beta)
     gradient = design.T @ (p - y) + penalty @ beta
     curvature = (design * (p * (1 - p))[:, None]).T @ design + penalty
     step = np.linalg.solve(curvature, gradient)
+
     # Far from the optimum a full step can overshoot.
     beta = beta - step * min(1.0, 5.0 / max(np.abs(step).max(), 1e-12))
     if np.abs(step).max() < 1e-8:

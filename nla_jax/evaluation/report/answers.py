@@ -49,8 +49,10 @@ def blocks(scores: Sequence[Score]) -> list[list[str]]:
   """
   found: list[tuple[set[str], list[str]]] = []
   for column in rows_and_columns(scores)[1]:
+    # Rows of one column may be few: of two, both must be there.
     mine = {one.row for one in scores if one.column == column}
     home = next((one for one in found if 2 * len(mine & one[0]) > len(mine)), None)
+
     if home is None:
       found.append((mine, [column]))
     else:
@@ -67,9 +69,11 @@ def _table(scores: Sequence[Score], columns: Sequence[str]) -> dict[str, Any]:
     {"label": row, "cells": [_cell(cells.get((row, c)), chances[c]) for c in columns]}
     for row in rows_and_columns(here)[0]
   ]
+
   if any(chance is not None for chance in chances.values()):
     bare = [{"value": _written(chances[c]), "note": ""} for c in columns]
     rows.append({"label": "chance", "cells": bare})
+
   heads = [{"name": c, "void": is_void(c), "n": _items(here, c)} for c in columns]
   return {"columns": heads, "rows": rows}
 

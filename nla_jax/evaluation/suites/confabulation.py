@@ -57,6 +57,8 @@ def run(subject: Subject) -> Measured:
   options, drawn = _drawn(subject)
   gathered = _gathered(subject, subject.sampled.texts, drawn, options)
   known = trust.trust(found, gathered, subject.groups, options, **fixed)
+
+  # What another row says, with the evidence of this one: a confidence that believes it knows nothing.
   if known.model is not None:
     planted = sources["shuffled"]
     liar = verdicts(planted, contexts), _gathered(subject, planted, drawn, options)
@@ -94,6 +96,7 @@ def _by_provider(
   gate = Gate("claims by provider", failed <= 0.1 * spoken, f"{failed} of {spoken} answers failed")
   if not found.claims:
     return [], [gate]
+
   fixed = {"samples": subject.settings.bootstrap_samples, "seed": subject.seed}
   return precision_scores("by provider", found, None, subject.groups, **fixed), [gate]
 
@@ -102,10 +105,12 @@ def _drawn(subject: Subject) -> tuple[Options, evidence.Drawn]:
   """Other explanations of each row; only its own where there is no base model to read the tokens before with."""
   options = Options(seed=subject.seed, batch=subject.batch, on_explained=subject.on_explained)
   reads = _reads(subject, subject.sampled.texts)
+
   try:
     return options, evidence.draw(subject.nla, reads, options)
   except NLAError as error:
     say(f"eval: recurrence is left out: {error}")
+
   options = options._replace(positions=0)
   return options, evidence.draw(subject.nla, reads, options)
 
@@ -148,6 +153,8 @@ def _verdict(scores: list[Score]) -> str:
   begin = f"{whole.value:.0%} of the claims are true{luck}"
   if not parts:
     return f"{begin}."
+
+  # Of fields and levels together; each is a column of the table.
   best, worst = max(parts, key=_value), min(parts, key=_value)
   names = [one.column.removeprefix("precision, ") for one in (best, worst)]
   return f"{begin}, most of {names[0]} ({best.value:.0%}), least of {names[1]} ({worst.value:.0%})."
@@ -165,6 +172,7 @@ def _examples(
   for i, (row, claim) in enumerate(zip(found.row.tolist(), found.claims)):
     if row >= _EXAMPLES:
       break
+
     one = {"explanation": subject.sampled.texts[row], "claim": claim.text, "field": claim.field}
     one |= {"level": claim.level, "true": claim.verdict, "related": claim.related}
     one["context ends"] = contexts[row].text[-80:]
