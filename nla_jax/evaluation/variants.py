@@ -60,11 +60,15 @@ def first_rows(subject: Subject, n: int) -> Subject:
 
 
 def texts_by_row(subject: Subject) -> dict[str, list[str | None]]:
-  """Texts of the subject's rows by row of a suite's table; those that would have to be sampled first are left out."""
+  """Texts of the subject's rows by row of a suite's table: of the AV, of the AV before RL, of the teacher.
+
+  Greedy ones are there where a suite has drawn them.
+  """
   found = {"explanation": subject.sampled.texts}
-  for row, name in (("greedy", "greedy"), ("before_rl", "sampled_before_rl")):
-    if name in subject.__dict__:
-      found[row] = getattr(subject, name).texts
+  if "greedy" in subject.__dict__:
+    found["greedy"] = subject.greedy.texts
+  if subject.before_rl is not None:
+    found["before_rl"] = subject.sampled_before_rl.texts
   return found if subject.teacher_texts is None else {**found, "teacher": subject.teacher_texts}
 
 

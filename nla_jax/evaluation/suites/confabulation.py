@@ -80,9 +80,9 @@ def run(subject: Subject) -> Measured:
 
 
 def explanations(subject: Subject) -> int:
-  """Counts the explanations: of the positions before, and further samples."""
-  options = Options()
-  return min(subject.n, subject.settings.items) * (options.positions + options.samples)
+  """Counts the explanations: of the positions before, further samples, and those of the AV before RL."""
+  options, before_rl = Options(), subject.before_rl is not None
+  return min(subject.n, subject.settings.items) * (options.positions + options.samples + before_rl)
 
 
 def _by_provider(

@@ -1,5 +1,6 @@
 """Claims of a pair that knows something can be trusted by their evidence; those of a liar cannot."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -128,6 +129,14 @@ def test_the_preset_sets_how_many_rows_are_looked_at(findings):
   found = measured(subject)
   assert cell(found, "explanation", "precision, all").n == 50 * 6
   assert confabulation.explanations(subject) == 50 * 18
+
+
+def test_the_av_before_rl_is_a_row_of_its_own():
+  subject = claiming_subject(False, preset="quick")
+  liar = claiming_subject(True).nla
+  found = measured(dataclasses.replace(subject, before_rl=liar))
+  before, now = (cell(found, row, "precision, all") for row in ("before_rl", "explanation"))
+  assert before.ci95[1] < 0.5 < now.ci95[0]
 
 
 def test_texts_without_claims_leave_the_suite_out():
