@@ -83,6 +83,19 @@ def test_another_rows_claims_planted_at_a_row_are_not_believed(findings):
   assert gate.passed
 
 
+def test_another_pairs_steady_liar_is_trusted_less_than_the_honest_one_and_still_too_much(findings):
+  # Why a confidence is of the pair that it was fitted on.
+  model, trusted = model_of(findings[False]), {}
+  for liar in (False, True):
+    subject = claiming_subject(liar, preset="quick")
+    few = variants.first_rows(subject, 50)
+    options, drawn = confabulation._drawn(few)
+    gathered = confabulation._gathered(few, few.sampled.texts, drawn, options)
+    trusted[liar] = np.mean([model.probability(e.claims, e.values).mean() for e in gathered])
+  true = cell(findings[True], "explanation", "precision, all").value
+  assert true + 0.1 < trusted[True] < trusted[False] - 0.1
+
+
 def test_a_confidence_that_believes_a_planted_liar_fails_its_gate():
   # A model that trusts everything.
   one = confidence.fit(np.zeros((4, 1)), np.ones(4), ["field=About"])
