@@ -5,6 +5,31 @@ import math
 
 
 @dataclasses.dataclass(frozen=True)
+class Claim:
+  """One thing that an explanation says.
+
+  Attributes:
+    id: its number in the explanation, from 0.
+    text: its words.
+    span: (start, end), its characters in the explanation.
+    field: the label of its line ("Next", "About", "Ends"); of prose what it is: "quote", "name", "number", "sentence".
+    level: `theme`, `entity` or `detail`.
+    verdict: whether the context supports it; None where nobody judged.
+    related: whether a false claim is about something that the document holds; None where nobody judged.
+    confidence: the probability that it is true, by a calibrated model of claims; None without one.
+  """
+
+  id: int
+  text: str
+  span: tuple[int, int]
+  field: str
+  level: str
+  verdict: bool | None = None
+  related: bool | None = None
+  confidence: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
   """One explanation of one activation.
 
@@ -15,6 +40,7 @@ class Explanation:
     fve: 1 − mse_nrm / baseline variance; None where the baseline is not known, or without a text.
     answer: all that the AV wrote, with the tags.
     reason: why there is no text; None where there is one.
+    claims: what the text claims, where a model of claims has looked at it; see `evaluation.claims`.
   """
 
   text: str | None
@@ -23,6 +49,7 @@ class Explanation:
   fve: float | None
   answer: str = ""
   reason: str | None = None
+  claims: tuple[Claim, ...] = ()
 
   @property
   def error(self) -> float:

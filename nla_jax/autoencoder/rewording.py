@@ -49,22 +49,30 @@ def shuffle_words(texts: Sequence[str | None], seed: int) -> list[str | None]:
   return shuffled
 
 
-def substitute_words(texts: Sequence[str | None], synonyms: Mapping[str, str]) -> Substituted:
-  """Texts with every word of at least four letters replaced that has a synonym; capitals stay.
+def substitute_words(
+  texts: Sequence[str | None], synonyms: Mapping[str, str], *, rate: float = 1.0, seed: int = 0
+) -> Substituted:
+  """Texts with words of at least four letters replaced that have a synonym; capitals stay.
 
   Args:
     texts: explanations; None stays None.
     synonyms: {word: another}, in small letters.
+    rate: share of these words that is replaced; every one by default.
+    seed: of their choice; that of a text depends on its place among the texts, and on no other text.
   """
   counts = [0, 0]  # words, replaced words
 
-  def others(words: list[str]) -> list[str]:
-    new = [_synonym(word, synonyms) for word in words]
+  def others(words: list[str], generator: np.random.Generator) -> list[str]:
+    drawn = generator.random(len(words)) < rate
+    new = [_synonym(word, synonyms) if now else word for word, now in zip(words, drawn)]
     counts[0] += len(words)
     counts[1] += sum(one != word for one, word in zip(new, words))
     return new
 
-  written = [text and _rewrite(text, others) for text in texts]
+  written = []
+  for i, text in enumerate(texts):
+    generator = np.random.default_rng((seed, i))
+    written.append(text and _rewrite(text, lambda words, draw=generator: others(words, draw)))
   return Substituted(written, counts[1] / max(counts[0], 1))
 
 

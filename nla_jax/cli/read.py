@@ -15,6 +15,8 @@ from nla_jax.cli.command_line import Parser
 from nla_jax.conversation import positions
 from nla_jax.data.corpora.read import read_corpus
 from nla_jax.errors import NLAError
+from nla_jax.evaluation.claims import confidence
+from nla_jax.evaluation.claims.attach import with_confidence
 from nla_jax.loading import load
 from nla_jax.parallel import process
 from nla_jax.reading import form
@@ -39,11 +41,12 @@ def main(arguments: list[str]) -> int:
     if getattr(options, name) < 1:
       flag = f"--{name.replace('_', '-')}"
       raise NLAError(f"{flag}={getattr(options, name)}: at least one explanation has to be drawn")
+  model = confidence.load(options.claims) if options.claims else None
   inputs = _inputs(options)
   first = list(itertools.islice(inputs, _TOGETHER))
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
-  process.keep_compiled_programs(compiled_cache())
+  process.keep_compiled_programs(compiled_cache(), every=True)
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
 
   # 3. What is read, so many inputs together that they fill batches.
@@ -52,7 +55,10 @@ def main(arguments: list[str]) -> int:
   while first:
     names, texts = zip(*first, strict=True)
     for name, reading in zip(names, nla.read(list(texts), options.positions, **drawn), strict=True):
-      _show(name, reading, options)
+      weighed = (
+        reading if model is None else with_confidence(nla, reading, model, seed=options.seed)
+      )
+      _show(name, weighed, options)
     first = list(itertools.islice(inputs, _TOGETHER))
   if not options.json:
     print(form.CAUTION)
@@ -96,6 +102,12 @@ def _define(parser: Parser) -> None:
   )
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
   parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
+  parser.add_argument(
+    "--claims",
+    metavar="FILE",
+    help="metrics.json of this pair's evaluation with the suite confabulation: how far each claim can be trusted; "
+    "takes twenty times as long",
+  )
   parser.add_argument("--json", action="store_true", help="one JSON object an input")
 
 

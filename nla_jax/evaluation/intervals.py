@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nla_jax.autoencoder.fve import fve_per_activation, retention
+from nla_jax.autoencoder.fve import fve_per_activation
 from nla_jax.errors import NLAError
 
 # Bootstrap draws are made this many at a time, so memory stays at _CHUNK x groups x 8 bytes.
@@ -182,8 +182,7 @@ def paired_retention(
 ) -> Estimate | None:
   """Estimates the FVE of `after` as a share of that of `before`, errors [n] of the same rows.
 
-  The same groups are drawn for both. There is no interval where a draw has nothing to keep (or the t interval of few
-  groups reaches that): shares of an FVE near zero are of any size.
+  The same groups are drawn for both; see `bootstrap_ratio`.
 
   Returns:
     The estimate; None where `before` has no FVE above zero.
@@ -191,27 +190,56 @@ def paired_retention(
   Raises:
     NLAError: the two have not the same rows; and as `bootstrap`.
   """
-  after, before = np.asarray(after, np.float64), np.asarray(before, np.float64)
-  # It checks all that a paired FVE needs.
-  gap = paired_bootstrap(after, before, groups, baseline, samples=samples, seed=seed)
-  share = retention(after, before, baseline)
-  if share is None or gap.ci95 is None:
-    return None if share is None else Estimate(value=share, ci95=None, n=gap.n)
+  _check_baseline(baseline)
+  kept, whole = (baseline - np.asarray(one, np.float64) for one in (after, before))
+  return bootstrap_ratio(kept, whole, groups, samples=samples, seed=seed)
 
-  sizes, lost, had = _by_group(np.asarray(groups), after, before)
+
+def bootstrap_ratio(
+  above: Any, below: Any, groups: Any, *, samples: int = 2000, seed: int = 0
+) -> Estimate | None:
+  """Estimates the ratio of two sums over the same rows, with whole groups drawn for both.
+
+  There is no interval where a draw has nothing below (or the t interval of few groups reaches that): ratios to
+  something near zero are of any size.
+
+  Args:
+    above: [n] the part of each row in the numerator.
+    below: [n] likewise in the denominator.
+    groups: [n], the document or page of each row.
+    samples: bootstrap draws.
+    seed: of the draws.
+
+  Returns:
+    The estimate; None where the denominator is not above zero.
+
+  Raises:
+    NLAError: the two have not the same rows; and as `bootstrap_mean`.
+  """
+  above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
+  if above.shape != below.shape:
+    raise NLAError(
+      f"a paired comparison needs the same rows on both sides, got {above.shape} and {below.shape}"
+    )
+  # It checks rows, groups and values.
+  n = bootstrap_mean(above - below, groups, samples=1, seed=seed).n
+  if below.sum() <= 0:
+    return None
+
+  value = float(above.sum() / below.sum())
+  sizes, kept, whole = _by_group(np.asarray(groups), above, below)
+  if len(sizes) < 2:
+    return Estimate(value=value, ci95=None, n=n)
   if len(sizes) < FEW_GROUPS:
-    kept, whole = sizes * baseline - lost, sizes * baseline - had
     surely = t_interval(whole, sizes)[0] > 0
-    return Estimate(value=share, ci95=t_interval(kept, whole) if surely else None, n=gap.n)
+    return Estimate(value=value, ci95=t_interval(kept, whole) if surely else None, n=n)
 
-  shares = []
+  ratios = []
   for draws in _draws(len(sizes), samples, seed):
-    rows = draws @ sizes
-    kept, whole = rows * baseline - draws @ lost, rows * baseline - draws @ had
-    if (whole <= 0).any():
-      return Estimate(value=share, ci95=None, n=gap.n)
-    shares.append(kept / whole)
-  return Estimate(value=share, ci95=_percentiles(np.concatenate(shares)), n=gap.n)
+    if (draws @ whole <= 0).any():
+      return Estimate(value=value, ci95=None, n=n)
+    ratios.append((draws @ kept) / (draws @ whole))
+  return Estimate(value=value, ci95=_percentiles(np.concatenate(ratios)), n=n)
 
 
 def _check_baseline(baseline: float) -> None:

@@ -127,6 +127,11 @@ class Subject:
     return min(self.n, self.batch)
 
   @functools.cached_property
+  def kept(self) -> dict[Any, Any]:
+    """What one suite computed for another, by keys of their own."""
+    return {}
+
+  @functools.cached_property
   def groups(self) -> np.ndarray:
     """[n] the document group of each row."""
     return np.array([one.group for one in self.documents])

@@ -19,13 +19,18 @@ from nla_jax.evaluation.subject import Subject
 ALWAYS = "reconstruction"  # what every control is compared with
 _PACKAGE = "nla_jax.evaluation.suites"
 # Suites that answer a question, one a line, in the order of the report.
+# fmt: off
 QUESTIONS: tuple[str, ...] = (
   "suffix_prediction",
   "classification",
   "user_modelling",
   "hints",
   "sandbagging",
+  "steganography",
+  "confabulation",
+  "writing",
 )
+# fmt: on
 
 
 class LeftOutError(NLAError):

@@ -4,7 +4,7 @@ import html as escaping
 import shutil
 import textwrap
 
-from nla_jax.autoencoder.explanation import Explanation
+from nla_jax.autoencoder.explanation import Claim, Explanation
 from nla_jax.conversation.tokens import CONTENT
 
 LOW = 0.5  # an FVE below says less than it leaves out
@@ -42,6 +42,12 @@ def score(explanation: Explanation) -> str:
   return f"FVE {explanation.fve:.2f}{low}"
 
 
+def claim(one: Claim) -> str:
+  """A claim with how far it can be trusted."""
+  trusted = "" if one.confidence is None else f" {one.confidence:.0%}"
+  return f"{one.text!r} ({one.field}){trusted}"
+
+
 def _heading(reading, i: int) -> str:
   tokens, position = reading.tokens, reading.positions[i]
   before = tokens.text[: tokens.starts[position]]
@@ -57,6 +63,8 @@ def _samples(reading, i: int) -> list[str]:
     words = f"(no explanation: {one.reason})" if one.text is None else one.text
     found += [line for line in words.splitlines() if line.strip()]
     found.append(f"  {score(one)}")
+    if one.claims:
+      found.append(f"  claims: {', '.join(map(claim, one.claims))}")
   return found
 
 
@@ -116,11 +124,28 @@ def _colour(fve: float | None) -> str:
   return f"color:inherit;background:rgba({hue},{strength});border-radius:.2em"
 
 
+def _text(one: Explanation) -> str:
+  """The words of an explanation, each claim underlined as far as it can be trusted."""
+  if one.text is None:
+    return escaping.escape(f"({one.reason})")
+  parts, last = [], 0
+  for said in sorted(one.claims, key=lambda said: said.span):
+    start, end = said.span
+    if said.confidence is None or start < last:
+      continue
+    parts.append(escaping.escape(one.text[last:start]))
+    strong = f"text-decoration:underline;text-decoration-thickness:{1 + 3 * said.confidence:.1f}px"
+    title = f"{said.confidence:.0%} likely to be true"
+    parts.append(f'<span style="{strong}" title="{title}">{escaping.escape(said.text)}</span>')
+    last = end
+  return "".join([*parts, escaping.escape(one.text[last:])])
+
+
 def _row(reading, i: int) -> str:
   position = reading.positions[i]
   word = escaping.escape(reading.word(i)) or "·"
   samples = "".join(
-    f'<div style="white-space:pre-wrap;margin-bottom:.4em">{escaping.escape(one.text or f"({one.reason})")}'
+    f'<div style="white-space:pre-wrap;margin-bottom:.4em">{_text(one)}'
     f'<br><small style="opacity:.7">{escaping.escape(score(one))}</small></div>'
     for one in reading.samples[i]
   )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nla_jax import files
-from nla_jax.autoencoder.explanation import Explanation
+from nla_jax.autoencoder.explanation import Claim, Explanation
 from nla_jax.conversation.tokens import Tokens
 from nla_jax.errors import NLAError
 from nla_jax.reading import form
@@ -93,7 +93,7 @@ class Reading:
       "norm": self.norms[i],
       "agreement": self.agreement(i),
       "shared_words": self.shared_words(i),
-      "samples": [dataclasses.asdict(one) for one in self.samples[i]],
+      "samples": [_sample(one) for one in self.samples[i]],
     }
 
   @classmethod
@@ -106,7 +106,7 @@ class Reading:
       return cls(
         tokens=Tokens(**found["tokens"]),
         positions=[row["position"] for row in rows],
-        samples=[[Explanation(**one) for one in row["samples"]] for row in rows],
+        samples=[[_explanation(one) for one in row["samples"]] for row in rows],
         norms=[row["norm"] for row in rows],
         **{name: found[name] for name in ("model", "layer", "baseline", "best_of")},
       )
@@ -138,7 +138,7 @@ class Reading:
     for i, row in enumerate(self.to_json()["positions"]):
       shared = {key: value for key, value in row.items() if key not in ("samples", "shared_words")}
       for number, one in enumerate(self.samples[i]):
-        rows.append(shared | {"sample": number} | dataclasses.asdict(one))
+        rows.append(shared | {"sample": number} | _sample(one))
     return pandas.DataFrame(rows)
 
   def __str__(self) -> str:
@@ -146,6 +146,19 @@ class Reading:
 
   def _repr_html_(self) -> str:
     return form.html(self)
+
+
+def _sample(one: Explanation) -> dict[str, Any]:
+  found = dataclasses.asdict(one)
+  # Most readings have no model of claims, and their files stay as they were.
+  if not found["claims"]:
+    del found["claims"]
+  return found
+
+
+def _explanation(found: dict[str, Any]) -> Explanation:
+  claims = tuple(Claim(**{**one, "span": tuple(one["span"])}) for one in found.get("claims", ()))
+  return Explanation(**{**found, "claims": claims})
 
 
 def _words(text: str) -> set[str]:

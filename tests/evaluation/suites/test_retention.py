@@ -3,8 +3,7 @@
 import pytest
 from support.known_pair import KnownNLA, write_store
 
-from nla_jax.evaluation import harness
-from nla_jax.evaluation.suites import retention
+from nla_jax.evaluation import harness, variants
 
 MORE = "1234 5678"  # words that name no activation
 
@@ -16,7 +15,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def thesaurus(monkeypatch):
-  return lambda table: monkeypatch.setattr(retention, "load_synonyms", lambda: table)
+  return lambda table: monkeypatch.setattr(variants, "load_synonyms", lambda: table)
 
 
 def measured(store, nla, before):
