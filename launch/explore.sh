@@ -9,8 +9,6 @@ set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-BOX="$CHECKOUT/packages/nla_smollm2"
-
 pair=""
 if [[ $# -gt 0 && "$1" != -* ]]; then
   pair="$1"
@@ -21,16 +19,15 @@ for argument in "$@"; do
     --nla | --nla=*) pair="named" ;;  # `nla serve` reads it itself
   esac
 done
-if [[ -z "$pair" && ! -f "$BOX/pyproject.toml" ]]; then
-  echo "no pair is named and this checkout has no packages/nla_smollm2: bash launch/explore.sh PAIR, such as" \
+if [[ -z "$pair" ]] && ! box_is_here; then
+  echo "no pair is named and this checkout holds none in packages/nla_smollm2: bash launch/explore.sh PAIR, such as" \
     "runs/smollm2_135m after bash launch/local.sh" >&2
   exit 2
 fi
 
-prepare_environment demo serve
+prepare_environment read serve
 if [[ -z "$pair" ]]; then
-  "$VENV/bin/python" -c "import nla_smollm2" 2>/dev/null ||
-    "$VENV/bin/python" -m pip install --quiet --no-input --no-deps -e "$BOX"
+  prepare_box
   pair="package:nla_smollm2"
 fi
 if [[ "$pair" == "named" ]]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Several GPU nodes under SLURM: one process a GPU, joined by jax.distributed from SLURM's own variables. SIGTERM comes
 # two minutes before the limit; the run saves, ends with status 75, and the job is queued again. The workdir must be seen
-# by all nodes.
+# by all nodes: a shared disk, or gs://… or s3://…
 #   bash launch/slurm.sh --nodes=2 --gpus=8 [--time=24:00:00] [--partition=NAME] [--dry-run] -- --config=… --workdir=…
 # Run `bash launch/gpu_node.sh` once on a node first (or set up .venv with the extra gpu): the job only uses it.
 set -euo pipefail

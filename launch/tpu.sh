@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A TPU VM or a whole pod slice (all of its workers) with gcloud: makes the slice where it is missing, copies the checkout,
 # sets up the environment on every worker and runs. A slice that was preempted is made again and the run goes on; the
-# workdir must be seen by all workers (a mounted bucket or NFS).
-#   bash launch/tpu.sh --name=nla --zone=us-east5-a --type=v5p-64 [--spot=yes] [--dry-run] -- --config=… --workdir=/gcs/…
+# workdir must be seen by all workers: gs://…, or NFS.
+#   bash launch/tpu.sh --name=nla --zone=us-east5-a --type=v5p-64 [--spot=yes] [--dry-run] -- --config=… --workdir=gs://…
 set -euo pipefail
 
 here="$(dirname "${BASH_SOURCE[0]}")"

@@ -15,7 +15,15 @@ from nla_jax.progress import say
 from nla_jax.workdir import read_config
 
 # Keys that name files and folders of this machine, or may; the corpus may name several.
-_PATHS = ("model", "model_adapter", "init", "corpus", "teacher.path")
+_PATHS = (
+  "model",
+  "model_adapter",
+  "init",
+  "corpus",
+  "teacher.path",
+  "teacher.model",
+  "teacher.prompt",
+)
 
 # Keys of version 0.1 and what they are called now. The old names work in 0.2, with a warning, and not after it.
 RENAMED = {"parts": "accumulate", "ar_gold": "ar_teacher"}
@@ -113,12 +121,30 @@ def default_config() -> ConfigDict:
   # What the AV's first words are learned from.
   c.teacher = ConfigDict(
     {
-      "provider": "readout",  # readout | file
+      "provider": "readout",  # readout | file | local | openai | anthropic
       "path": "",  # of the file provider: .parquet or .jsonl
+      # Of the language models: local is any that config.model could name, read here; the others are asked.
+      "model": "",
+      "prompt": "",  # a file with {text} in it; empty is the package's own
+      "context_tokens": 512,  # that are shown, the last before the position
+      "answer_tokens": 300,
+      "temperature": 0.7,
       "next_tokens": 4,  # readout: how many predictions are named
       "topic_words": 3,
       "last_words": 4,
       "max_tokens": 48,  # of one explanation; readout leaves features out to stay within it
+    }
+  )
+
+  # How models of others are asked, by teachers and judges. The keys are OPENAI_API_KEY and ANTHROPIC_API_KEY.
+  c.api = ConfigDict(
+    {
+      "url": "",  # of another server with the same interface, such as http://127.0.0.1:8000/v1
+      "ceiling": 10.0,  # US dollars that a workdir may cost in all
+      "price": (),  # US dollars a million tokens (input, output), where genai-prices does not know the model
+      "parallel": 8,  # requests at once
+      "batch": False,  # by the batch endpoint: half the price, within a day
+      "poll_seconds": 30.0,
     }
   )
 

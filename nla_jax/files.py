@@ -10,13 +10,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (numpy learns the name "bfloat16" from it)
 import tensorstore as ts
 
+from nla_jax import bucket
 from nla_jax.errors import NLAError, first_line
 
 AnyPath = str | os.PathLike
@@ -91,7 +92,7 @@ def _absolute(path: str) -> str:
 def spec_of(path: AnyPath, child: str = "") -> dict | str:
   """The KvStore spec of `child` inside the folder `path`."""
   folder = below(path, child)
-  return folder if "://" in folder else {"driver": "file", "path": folder}
+  return bucket.spec(folder) if bucket.is_url(folder) else {"driver": "file", "path": folder}
 
 
 @contextlib.contextmanager
@@ -100,7 +101,7 @@ def writing(path: AnyPath) -> Iterator[None]:
   try:
     yield
   except _REFUSED as error:
-    reason = _reason(error)
+    reason = bucket.reason(error)
     # A full disk is the one case that a person can mend without another folder.
     if _NO_ROOM.search(reason):
       raise NLAError(
@@ -111,13 +112,6 @@ def writing(path: AnyPath) -> Iterator[None]:
     raise NLAError(
       f"cannot write {path} ({reason}); make it writable or give another folder"
     ) from error
-
-
-def _reason(error: Exception) -> str:
-  first = first_line(error)
-
-  # What follows is the store's spec, which is longer than the message.
-  return first.split(" [tensorstore_spec=")[0]
 
 
 def open_files(path: AnyPath) -> ts.KvStore:
@@ -145,8 +139,8 @@ def _open(path: AnyPath, spec: dict | str) -> ts.KvStore:
 def _open_file(path: AnyPath) -> ts.KvStore:
   """A store whose empty key is the file `path` itself."""
   path = here(path)
-  if "://" in path:
-    return _open(path, path)
+  if bucket.is_url(path):
+    return _open(path, bucket.spec(path))
 
   return _open(path, {"driver": "file", "path": _absolute(path)})
 
@@ -160,7 +154,7 @@ def read_bytes(path: AnyPath) -> bytes | None:
   try:
     found = _open_file(path).read("").result()
   except _REFUSED as error:
-    raise NLAError(f"cannot read {path} ({_reason(error)}); make it readable") from error
+    raise NLAError(f"cannot read {path} ({bucket.reason(error)}); make it readable") from error
   return found.value if found.state == "value" else None
 
 
@@ -241,48 +235,3 @@ def whole_directory(directory: Path, mark: str) -> Iterator[Path]:
     ) from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-
-
-class JsonLines:
-  """A local file of JSON lines that grows while a stage runs.
-
-  A KvStore cannot append, so this is an ordinary file: every line is handed to the system at once, and a crash can cost
-  the last line, which `read_lines` leaves out.
-  """
-
-  def __init__(self, path: AnyPath, keep: Callable[[dict], bool] = lambda line: True):
-    """Opens the file to append to it, without those lines already there that `keep` refuses.
-
-    Raises:
-      NLAError: there is no room, or the place cannot be written to.
-    """
-    self._path = os.fspath(path)
-    kept = [json.dumps(line) + "\n" for line in read_lines(path) if keep(line)]
-
-    # Written whole first: a crash here leaves either the old lines or those that are kept.
-    write_text(path, "".join(kept))
-    self._file = open(path, "a")  # noqa: SIM115 - open as long as the stage runs
-
-  def write(self, line: dict) -> None:
-    """Appends one line. Raises NLAError where there is no room."""
-    with writing(self._path):
-      self._file.write(json.dumps(line) + "\n")
-      # Whoever watches the curve sees the step now, and a killed process loses nothing.
-      self._file.flush()
-
-  def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
-
-
-def read_lines(path: AnyPath) -> list[dict]:
-  """The lines of a `JsonLines` file up to the first that a crash cut off; none where there is no file."""
-  text = (read_bytes(path) or b"").decode(errors="replace")
-  lines = []
-  for line in text.splitlines():
-    try:
-      lines.append(json.loads(line))
-    except (ValueError, RecursionError):
-      break  # nothing after it can be trusted to follow it
-
-  return lines

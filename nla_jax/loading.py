@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 from nla_jax import files, workdir
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.bucket import place
 from nla_jax.errors import NLAError
 from nla_jax.interop.pairs.load import load_directories
 from nla_jax.run.load import load_run
@@ -52,7 +52,7 @@ def load(
   )
   if path is None:
     raise NLAError("path=None: expected a folder, package:NAME or a hub id")
-  folder = Path(files.here(path))
+  folder = place(files.here(path))
   # A language model's folder has a config.json too, but none of a run's keys. A workdir is known before its stages are
   # done, so that what is missing is said by name.
   config = folder / workdir.CONFIG

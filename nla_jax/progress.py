@@ -4,17 +4,21 @@ Where the output is no terminal, plain lines take the bar's place. Curves are JS
 """
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from nla_jax.files import JsonLines, read_lines
+from nla_jax import bucket
+from nla_jax.bucket import Place
+from nla_jax.json_lines import JsonLines, read_lines
 from nla_jax.parallel import distributed
 from nla_jax.workdir import CURVE
 
 LINE_SECONDS = 15.0
+_BOARD = "tensorboard"
 
 
 def say(text: str) -> None:
@@ -86,7 +90,7 @@ def track(items: Iterable, name: str, unit: str, total: int | None = None) -> It
 class StepLines:
   """A file of JSON lines, one or more a step, which a resumed run continues. Only the first process writes."""
 
-  def __init__(self, path: Path, resume_step: int = 0):
+  def __init__(self, path: Place, resume_step: int = 0):
     """Drops the lines of steps from `resume_step` on: the run that wrote them was stopped, and they come again."""
     self._lines = None
     if distributed.is_first():
@@ -97,6 +101,11 @@ class StepLines:
     if self._lines is not None:
       self._lines.write({"step": step, **values})
 
+  def sync(self) -> None:
+    """Returns when all lines are where they belong."""
+    if self._lines is not None:
+      self._lines.sync()
+
   def close(self) -> None:
     """Closes the file."""
     if self._lines is not None:
@@ -106,15 +115,23 @@ class StepLines:
 class MetricsLog:
   """Scalars by step: `metrics.jsonl` and, beside it, TensorBoard event files. Only the first process writes."""
 
-  def __init__(self, folder: Path, resume_step: int = 0):
+  def __init__(self, folder: Place, resume_step: int = 0):
     """Continues the curve in `folder` at `resume_step`; later steps that are there are dropped."""
     self._lines = StepLines(folder / CURVE, resume_step)
-    self._board = None
+    self._board = self._scratch = None
     if distributed.is_first():
       # Imported here: it imports torch where that is installed, which takes more than a second.
       from tensorboardX import SummaryWriter
 
-      self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+      self._board_folder = folder / _BOARD
+      self._board = SummaryWriter(str(self._written_to()), purge_step=resume_step)
+
+  def _written_to(self) -> Path:
+    """Where the event files are written: those of a bucket lie on this machine first."""
+    if isinstance(self._board_folder, Path):
+      return self._board_folder
+    self._scratch = tempfile.TemporaryDirectory(prefix="nla_jax")
+    return Path(self._scratch.name)
 
   def write(self, step: int, **values: float) -> None:
     """Appends one step's scalars."""
@@ -123,13 +140,23 @@ class MetricsLog:
       for key, value in values.items():
         self._board.add_scalar(key, float(value), step)
 
+  def sync(self) -> None:
+    """Returns when the curve is where it belongs."""
+    self._lines.sync()
+    if self._scratch is not None:
+      self._board.flush()
+      bucket.send(Path(self._scratch.name), self._board_folder)
+
   def close(self) -> None:
     """Closes the files."""
     self._lines.close()
     if self._board is not None:
       self._board.close()
+    if self._scratch is not None:
+      bucket.send(Path(self._scratch.name), self._board_folder)
+      self._scratch.cleanup()
 
 
-def read_metrics(folder: Path) -> list[dict]:
+def read_metrics(folder: Place) -> list[dict]:
   """The curve that a stage wrote to `folder`: a dict a step; none where there is no curve."""
   return read_lines(folder / CURVE)

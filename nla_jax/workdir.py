@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_jax import files
+from nla_jax.bucket import Place
 from nla_jax.errors import NLAError
 from nla_jax.version import VERSION
 
@@ -37,23 +38,24 @@ PROMPTS = "prompts.json"  # of SFT: the ids that it trains with, from its first 
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
 PARAMS, CHECKPOINTS = "params", "checkpoints"
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"
+JOURNAL = "journal.jsonl"  # of what a teacher that is a language model was asked
 SUITES = "suites"  # of the evaluation: a file for each suite that has answered its question
 CURVE, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
-def params_of(folder: Path, model: str) -> Path:
+def params_of(folder: Place, model: str) -> Place:
   """The folder of a finished model's parameters; `folder` is of the stage `sft` or `rl`, `model` is av or ar."""
   return folder / model / PARAMS
 
 
-def write_config(folder: Path, config: dict) -> None:
+def write_config(folder: Place, config: dict) -> None:
   """Writes a run's config.json: the config's keys, the workdir's format and the version that makes it."""
   # One file, so that there is no moment at which a workdir has a config and no format.
   header = {FORMAT_KEY: FORMAT, VERSION_KEY: VERSION}
   files.write_json(folder / CONFIG, {**config, **header})
 
 
-def read_config(file: Path) -> dict | None:
+def read_config(file: Place) -> dict | None:
   """The config in a workdir's config.json as plain values; None where there is no file.
 
   Raises:
@@ -74,7 +76,7 @@ def is_run_config(found: Any) -> bool:
   return isinstance(found, dict) and {"model", "layer", "rl", "teacher"} <= found.keys()
 
 
-def wrong_format(file: Path, found: dict) -> str | None:
+def wrong_format(file: Place, found: dict) -> str | None:
   """Why a config.json is not of a workdir with this layout, in a line that says what to do; None where it is.
 
   Args:

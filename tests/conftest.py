@@ -73,6 +73,17 @@ def pytest_terminal_summary(terminalreporter):
   terminalreporter.write_line(", ".join(found))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+  """Unloads what a file of tests compiled.
+
+  Each loaded program holds about ten memory maps. A worker that kept all of its programs reached the kernel's 65,530
+  (vm.max_map_count) at about 85 % of the suite, and the next program to be loaded ended it with a segmentation fault.
+  """
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny_architecture():
   """A Llama of 4 blocks, width 32, whose vocabulary spans two blocks of the sampler's draw."""

@@ -8,6 +8,7 @@ import pytest
 
 from nla_jax import files
 from nla_jax.errors import NLAError
+from nla_jax.json_lines import JsonLines, read_lines
 
 
 def test_what_was_written_is_read_back_and_folders_are_made(tmp_path):
@@ -54,15 +55,15 @@ def test_a_full_disk_says_what_to_do():
 
 def test_lines_go_on_after_a_crash_without_what_is_done_again(tmp_path):
   path = tmp_path / "lines.jsonl"
-  lines = files.JsonLines(path)
+  lines = JsonLines(path)
   for step in range(4):
     lines.write({"step": step})
   lines.close()
   with open(path, "a") as file:
     file.write('{"step": 4, "los')  # the crash
-  assert [line["step"] for line in files.read_lines(path)] == [0, 1, 2, 3]
+  assert [line["step"] for line in read_lines(path)] == [0, 1, 2, 3]
 
-  lines = files.JsonLines(path, keep=lambda line: line["step"] < 2)
+  lines = JsonLines(path, keep=lambda line: line["step"] < 2)
   lines.write({"step": 2})
   lines.close()
-  assert files.read_lines(path) == [{"step": 0}, {"step": 1}, {"step": 2}]
+  assert read_lines(path) == [{"step": 0}, {"step": 1}, {"step": 2}]

@@ -7,8 +7,9 @@ PACKAGE = Path(__file__).parents[1] / "nla_jax"
 # From the ground up; `docs/architecture.md` says what lives where. Rooms of one line may import each other.
 FLOORS = (
   "errors version",
-  "parallel",
-  "arrays files progress quantities workdir",
+  "bucket parallel",
+  "arrays files json_lines progress quantities workdir",
+  "providers",
   "kernels",
   "models",
   "decoding",

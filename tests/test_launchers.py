@@ -70,13 +70,17 @@ def test_what_is_missing_is_said(script, arguments, message):
   assert done.returncode == 2 and message in done.stderr, (done.stdout, done.stderr)
 
 
-def test_the_explorer_without_a_pair_says_how_to_name_one(tmp_path):
-  # A checkout without the pair in the box; nothing is installed before this is said.
+@pytest.mark.parametrize(
+  ("script", "said"), [("explore.sh", "explore.sh PAIR"), ("read.sh", "read.sh --nla=PAIR")]
+)
+def test_without_the_box_a_launcher_says_how_to_name_a_pair(tmp_path, script, said):
+  # A checkout whose package holds no weights; nothing is installed before this is said.
   shutil.copytree(LAUNCH, tmp_path / "launch")
+  (tmp_path / "packages" / "nla_smollm2" / "nla_smollm2").mkdir(parents=True)
   done = subprocess.run(
-    ["bash", str(tmp_path / "launch" / "explore.sh")], capture_output=True, text=True, timeout=60
+    ["bash", str(tmp_path / "launch" / script)], capture_output=True, text=True, timeout=60
   )
-  assert done.returncode == 2 and "bash launch/explore.sh PAIR" in done.stderr
+  assert done.returncode == 2 and f"bash launch/{said}" in done.stderr
   assert not (tmp_path / ".venv").exists()
 
 

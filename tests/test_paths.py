@@ -129,7 +129,7 @@ def test_a_folder_where_a_file_is_expected_is_said(tmp_path, capsys):
   assert "is a folder, and a file is expected" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("workdir", ["gs://bucket/run", "file.txt", "back\\slash"])
+@pytest.mark.parametrize("workdir", ["http://bucket/run", "file.txt", "back\\slash"])
 def test_a_workdir_that_is_no_folder_is_said_before_anything_is_made(
   workdir, tmp_path, monkeypatch, capsys
 ):
@@ -137,7 +137,7 @@ def test_a_workdir_that_is_no_folder_is_said_before_anything_is_made(
   (tmp_path / "file.txt").write_text("mine")
   assert main(["extract", TINY, f"--workdir={workdir}"]) == 2
   said = capsys.readouterr().err
-  assert re.search("give a folder|needs a folder of this machine|holds a backslash", said)
+  assert re.search("give a folder|holds a backslash", said)
   assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 

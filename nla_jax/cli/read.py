@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
   first = list(itertools.islice(inputs, _TOGETHER))
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
-  process.keep_compiled_programs(compiled_cache())
+  process.keep_compiled_programs(compiled_cache(), every=True)
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
 
   # 3. What is read, so many inputs together that they fill batches.
@@ -55,7 +55,9 @@ def main(arguments: list[str]) -> int:
   while first:
     names, texts = zip(*first, strict=True)
     for name, reading in zip(names, nla.read(list(texts), options.positions, **drawn), strict=True):
-      weighed = reading if model is None else with_confidence(nla, reading, model, seed=options.seed)
+      weighed = (
+        reading if model is None else with_confidence(nla, reading, model, seed=options.seed)
+      )
       _show(name, weighed, options)
     first = list(itertools.islice(inputs, _TOGETHER))
   if not options.json:

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     raise NLAError("there is no text to steer: give it as the last argument or on standard input")
 
   # 2. The pair, and what it does.
-  process.keep_compiled_programs(compiled_cache())
+  process.keep_compiled_programs(compiled_cache(), every=True)
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
   position = options.position
   found = nla.steer(text, position, edit=edit, strength=strengths, seed=options.seed, **how)

@@ -50,7 +50,7 @@ def write_explanations(
   table = sink.getvalue().to_pybytes()
 
   store = files.open_files(path)
-  with files.writing(store.url + TABLE):
+  with files.writing(files.below(path, TABLE)):
     # The old manifest goes first: it would vouch for the new table.
     store.write(layout.MANIFEST, None).result()
     store.write(TABLE, table).result()

@@ -286,14 +286,15 @@ def _row_axes(x) -> tuple[str | None, ...]:
 
 
 @functools.partial(jax.jit, static_argnames="length")
-def _enlarged(cache: Cache, length: int) -> Cache:
+def enlarged(cache: Cache, length: int) -> Cache:
+  """The cache with room for `length` tokens of each row; a program for each of its sizes."""
   return with_room(cache, length)
 
 
 def _grown(state: State, length: int) -> State:
   if state.cache.length == length:
     return state
-  return state._replace(cache=_enlarged(state.cache, length))
+  return state._replace(cache=enlarged(state.cache, length))
 
 
 @jax.jit

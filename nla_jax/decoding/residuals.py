@@ -3,7 +3,8 @@
 1. Texts are cut after the last token that is asked for: what follows it cannot change it.
 2. Texts of like length stand in one batch, padded on the right. Rows and lengths are rounded up to a few sizes.
 3. A batch that is longer than a chunk goes through in chunks that fill a cache. Attention then needs memory for a chunk
-   of queries, so memory grows with the length and not with its square.
+   of queries, so memory grows with the length and not with its square. The cache doubles when it is full, so that the
+   first chunks do not attend to room that is empty; each of its sizes is a program.
 4. Of a chunk's residuals the wanted rows are kept, on the host.
 """
 
@@ -24,8 +25,8 @@ from nla_jax.models.transformer import Transformer
 from nla_jax.parallel import sharding
 
 CHUNK = 256  # tokens of one forward, at most
-LENGTHS = (32, 128, CHUNK)  # of texts that are no longer than a chunk
-ROWS = (1, 8)  # of a batch
+LENGTHS = (32, 64, 128, 192, CHUNK)  # of texts that are no longer than a chunk
+ROWS = (1, 4)  # of a batch
 TOKENS = 8192  # of a batch of several rows, at most
 
 
@@ -84,14 +85,9 @@ def _batches(lengths: dict[int, int], chunk: int) -> Iterator[tuple[list[int], t
 
 
 def padded_length(length: int, chunk: int = CHUNK) -> int:
-  """The length that a text of `length` tokens is padded to: one of a few, then chunks times a power of two."""
+  """The length that a text of `length` tokens is padded to: one of a few, then whole chunks."""
   short = [one for one in LENGTHS if length <= one <= chunk]
-  if short:
-    return short[0]
-  padded = chunk
-  while padded < length:
-    padded *= 2
-  return padded
+  return short[0] if short else -(-length // chunk) * chunk
 
 
 def _padded(
@@ -118,8 +114,10 @@ def _forward(
     return
 
   below = architecture.lower(layer + 1)
-  cache = empty_cache(below, rows, length, loop.cache_dtype(dtype))
+  cache = empty_cache(below, rows, 2 * chunk, loop.cache_dtype(dtype))
   for start in range(0, int(valid.sum(axis=1).max()), chunk):
+    if start == cache.length:
+      cache = loop.enlarged(cache, 2 * cache.length)
     part = slice(start, start + chunk)
     given = sharding.shard_rows((tokens[:, part], valid[:, part]))
     hidden, cache = extend(params, *given, cache, model=model)

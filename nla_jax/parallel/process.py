@@ -31,15 +31,22 @@ def quiet_transformers() -> None:
     return
   os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # for processes that this one starts
 
-  # transformers reads the variable when it is imported, and importing nla_jax has done that.
+  # transformers reads the variable when it is imported, and something else may have done that.
   if "transformers" in sys.modules:
     sys.modules["transformers"].logging.set_verbosity_error()
 
 
-def keep_compiled_programs(folder: Path) -> None:
+def keep_compiled_programs(folder: Path, every: bool = False) -> None:
   """Lets jax keep compiled programs in `folder`, so that a run that continues does not compile again.
 
-  `JAX_COMPILATION_CACHE_DIR` wins if set: several runs on one machine may share a cache.
+  `JAX_COMPILATION_CACHE_DIR` and `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` win if set: several runs on one machine
+  may share a cache.
+
+  Args:
+    folder: of the cache.
+    every: programs that compile in less than a second too, for a process that lives for seconds.
   """
   folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder))
   jax.config.update("jax_compilation_cache_dir", folder)
+  if every and "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -5,18 +5,23 @@ import math
 from ml_collections import ConfigDict
 
 from nla_jax import files
+from nla_jax.autoencoder import chat
 from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.prompts import check_kept
+from nla_jax.data.teachers.model import read_prompt
 from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs.beforehand import check_beforehand
 from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
+from nla_jax.providers.find import PROVIDERS, known_price, open_provider
+from nla_jax.run.asking import LOCAL
 from nla_jax.run.run import Run
 from nla_jax.run.warm_start import initial_prompts
 from nla_jax.training.settings import check_settings
 from nla_jax.workdir import MANIFEST
 
-TEACHERS = ("readout", "file")
+TEACHERS = ("readout", "file", LOCAL, *PROVIDERS)
 
 
 def check(run: Run) -> None:
@@ -78,8 +83,28 @@ def check_teacher(config: ConfigDict) -> None:
       f"the readout teacher names {teacher.next_tokens} next tokens and extraction keeps "
       f"{config.data.next_tokens}; raise --config.data.next_tokens"
     )
+  if teacher.provider in (LOCAL, *PROVIDERS):
+    check_asked(config)
   if teacher.provider == "file":
     files.expect_file(teacher.path, "the teacher's file", "check --config.teacher.path")
+
+
+def check_asked(config: ConfigDict) -> None:
+  """The language model that teaches is there, what it is asked as well, and what it costs is known."""
+  teacher, api = config.teacher, config.api
+  read_prompt(teacher.prompt)
+  if teacher.provider == LOCAL:
+    if not teacher.model:
+      raise NLAError("config.teacher.provider=local: name the model with --config.teacher.model")
+    chat.chosen_template(load_pretrained(teacher.model, weights=False).tokenizer)
+    return
+  open_provider(teacher.provider, teacher.model, api.url)
+  known_price(teacher.provider, teacher.model, api.url, tuple(api.price), "--config.api.price")
+  if api.ceiling <= 0 or api.parallel < 1:
+    raise NLAError(
+      f"config.api.ceiling={api.ceiling} and config.api.parallel={api.parallel}: expected US dollars above 0 and at "
+      "least one request at once"
+    )
 
 
 def check_export(config: ConfigDict) -> None:

@@ -1,23 +1,26 @@
 """One run at a time in a workdir: a claim that ends with its process, on this host and on others.
 
 - On one host the claim is the system's lock on a file (`flock`): it is gone when its process is, however it ended.
-- Another host may not see that lock, and nobody can tell from there whether a process lives. So the holder also writes
-  a number that grows (`owner.json`), and who finds another host's number watches for a while whether it still grows.
-  No clocks are compared.
+- Another host may not see that lock, a bucket has none, and nobody can tell from there whether a process lives. So the
+  holder also writes a number that grows (`owner.json`), and who finds another host's number watches for a while whether
+  it still grows. No clocks are compared.
 """
 
 import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from nla_jax import files
+from nla_jax.bucket import Place
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
 from nla_jax.progress import say
@@ -45,7 +48,7 @@ class Owner:
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
+def claimed(workdir: Place) -> Iterator[None]:
   """Holds a workdir while a run writes there; the first process of a run holds it for all.
 
   Raises:
@@ -59,17 +62,25 @@ def claimed(workdir: Path) -> Iterator[None]:
       claim.release()
 
 
-def _first_claims(workdir: Path) -> "_Claim | None":
+def _first_claims(workdir: Place) -> "_Claim | None":
   return _Claim(workdir) if distributed.is_first() else None
+
+
+def _lock_of(workdir: Place) -> Path:
+  """The file whose lock is the claim on this host; a bucket has no locks, so it lies beside other passing files."""
+  if isinstance(workdir, Path):
+    return workdir / LOCK
+  name = hashlib.sha256(str(workdir).encode()).hexdigest()[:16]
+  return Path(tempfile.gettempdir()) / f"nla_jax_{name}.{LOCK}"
 
 
 class _Claim:
   """A held workdir; `release` gives it back."""
 
-  def __init__(self, workdir: Path):
+  def __init__(self, workdir: Place):
     workdir.mkdir(parents=True, exist_ok=True)
     self._workdir, self._file = workdir, workdir / OWNER
-    self._lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    self._lock = os.open(_lock_of(workdir), os.O_RDWR | os.O_CREAT, 0o666)
     try:
       # 1. Nobody on this host, nor on another where the file system knows locks.
       self._take_lock()

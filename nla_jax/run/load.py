@@ -1,9 +1,8 @@
 """The pair that a run trained."""
 
-from pathlib import Path
-
 from nla_jax import files, workdir
 from nla_jax.autoencoder.nla import NLA
+from nla_jax.bucket import Place, place
 from nla_jax.config import load_config
 from nla_jax.interop.pairs.load import load_target
 from nla_jax.run.run import Run
@@ -11,7 +10,7 @@ from nla_jax.training.checkpoint import load_params
 
 
 def load_run(
-  folder: Path, *, stage: str = "rl", run: Run | None = None, chat_template: str = ""
+  folder: Place, *, stage: str = "rl", run: Run | None = None, chat_template: str = ""
 ) -> NLA:
   """The pair that a stage of a run made.
 
@@ -24,7 +23,7 @@ def load_run(
   Raises:
     NLAError: the stage is not finished, or another version of nla_jax made the workdir.
   """
-  folder = Path(folder)
+  folder = place(folder)
   if run is None:
     run = Run(load_config(folder / workdir.CONFIG), folder)
     run.config.prompts.chat_template = chat_template or run.config.prompts.chat_template

@@ -54,7 +54,14 @@ def answer(run: Run, stage: Stage, wanted: list[str]) -> None:
   Raises:
     PreemptedError: the machine is about to be taken away.
   """
-  kept = Kept(stage.path / SUITES, {"evaluation": stage.digest, "preset": run.config.suites.preset, "judge": run.config.suites.judge})
+  kept = Kept(
+    stage.path / SUITES,
+    {
+      "evaluation": stage.digest,
+      "preset": run.config.suites.preset,
+      "judge": run.config.suites.judge,
+    },
+  )
   found, left_out = harness.answer(draw(run), wanted, kept)
 
   # Beside what earlier calls found; a suite that could be run now is no longer left out.

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -13,6 +12,8 @@ from nla_jax import files
 from nla_jax.autoencoder import prompts as prompts_lib
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
 from nla_jax.autoencoder.text import decode
+from nla_jax.bucket import SCHEMES, BucketPath, Place, is_url, place
+from nla_jax.bucket import check as check_bucket
 from nla_jax.config import at_home, default_config
 from nla_jax.data import explanations
 from nla_jax.data.store.store import Store
@@ -51,20 +52,21 @@ class Run:
 
   Attributes:
     config: see `nla_jax.config`.
-    workdir: the run's folder.
+    workdir: the run's folder, on this machine or in a bucket.
   """
 
   config: ConfigDict
-  workdir: Path
+  workdir: Place
 
   def __post_init__(self):
     folder = files.here(self.workdir)
-    # As a path it would be a folder here that is called "gs:".
-    if "://" in folder:
-      raise NLAError(f"the workdir {folder} is a URL; a run needs a folder of this machine")
-    self.workdir = Path(folder).absolute()
+    if is_url(folder) and not folder.startswith(SCHEMES):
+      raise NLAError(
+        f"the workdir {folder} is a URL of no bucket; give a folder of this machine, or one of {', '.join(SCHEMES)}"
+      )
+    self.workdir = place(folder).absolute()
 
-  def path(self, stage: str) -> Path:
+  def path(self, stage: str) -> Place:
     """The folder of a stage."""
     return self.workdir / FOLDERS[stage]
 
@@ -213,7 +215,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def begin(config: ConfigDict, workdir: str | Path) -> Iterator[Run]:
+def begin(config: ConfigDict, workdir: str | Place) -> Iterator[Run]:
   """A run that is at work: makes the workdir, holds it, keeps the config in it, and compiled programs.
 
   `~` in the workdir and in the config's paths is the home folder, and is kept so.
@@ -225,7 +227,9 @@ def begin(config: ConfigDict, workdir: str | Path) -> Iterator[Run]:
   # 1. What is refused before anything is written: a workdir of another layout.
   run = Run(config, workdir)
   at_home(config)
-  if run.workdir.exists() and not run.workdir.is_dir():
+  if isinstance(run.workdir, BucketPath):
+    distributed.together("use the bucket", lambda: check_bucket(run.workdir))
+  elif run.workdir.exists() and not run.workdir.is_dir():
     raise NLAError(f"the workdir {workdir} is a file; give a folder")
   read_config(run.workdir / CONFIG)
 
@@ -234,7 +238,10 @@ def begin(config: ConfigDict, workdir: str | Path) -> Iterator[Run]:
     adopt(config)
 
   # 2. The workdir is ours. Several processes compile something to agree on that, so the cache comes first.
-  process.keep_compiled_programs(run.workdir / COMPILED)
+  if not isinstance(
+    run.workdir, BucketPath
+  ):  # they are of this machine's kind, and read again and again
+    process.keep_compiled_programs(run.workdir / COMPILED)
   with claimed(run.workdir):
     if distributed.is_first():
       write_config(run.workdir, json.loads(config.to_json()))

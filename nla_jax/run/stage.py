@@ -10,10 +10,10 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from nla_jax import files
+from nla_jax.bucket import Place
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
 from nla_jax.workdir import MANIFEST, REQUEST, SECONDS
@@ -21,7 +21,7 @@ from nla_jax.workdir import MANIFEST, REQUEST, SECONDS
 _VERSIONS_OF = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
   """Writes a JSON file durably, by the first process alone: all processes of a run share the workdir.
 
   Raises:
@@ -46,7 +46,7 @@ class Stage:
     done: whether the stage is finished; its manifest then has this request.
   """
 
-  path: Path
+  path: Place
   request: dict
   done: bool
   _begun: float = 0.0
@@ -97,7 +97,7 @@ class Stage:
     return digest(self.request)
 
 
-def open_stage(path: Path, request: dict, defaults: dict | None = None) -> Stage:
+def open_stage(path: Place, request: dict, defaults: dict | None = None) -> Stage:
   """The stage at `path`, to be made from `request` or continued.
 
   Args:
@@ -142,7 +142,7 @@ def _completed(found: dict, defaults: dict) -> dict:
   }
 
 
-def closed_stage(path: Path, made_by: str) -> Stage:
+def closed_stage(path: Place, made_by: str) -> Stage:
   """A finished stage to read from. Raises NLAError saying which command makes it."""
   manifest = files.read_json(path / MANIFEST)
   if manifest is None:

@@ -6,12 +6,17 @@
 Each reads one config and one workdir, writes its own folder and closes it with a manifest; what is done is skipped.
 """
 
+import contextlib
 import json
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from nla_jax import files
+from nla_jax.bucket import Place, send
 from nla_jax.data import explanations, extraction
 from nla_jax.data.teachers import write
 from nla_jax.data.teachers.check import check_texts
@@ -21,6 +26,7 @@ from nla_jax.parallel import distributed
 from nla_jax.parallel.mesh import mesh_of
 from nla_jax.progress import say
 from nla_jax.run import questions, report
+from nla_jax.run.asking import answering
 from nla_jax.run.checks import check
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
@@ -47,12 +53,14 @@ def teach(run: Run) -> None:
     return
 
   store = run.store
-  texts = write.teach(store, run.pretrained.tokenizer, run.config.teacher)
+  with answering(run, stage.path) as asked:
+    found = write.teach(store, run.pretrained.tokenizer, run.config.teacher, asked)
   # Before the stage is closed, so that a corrected file is read again.
   if not run.config.init:
-    check_texts(dict(enumerate(texts)), run.pair(1.0), store)
+    check_texts(found, run.pair(1.0), store)
+  texts = list(found.values())
   if distributed.is_first():
-    explanations.write_explanations(str(run.workdir / TEXTS), np.arange(len(store)), texts)
+    explanations.write_explanations(str(run.workdir / TEXTS), np.array(list(found)), texts)
 
   # How long the texts are decides what an answer must hold.
   tokens = run.pretrained.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -91,10 +99,30 @@ def export(run: Run) -> None:
   if stage.done:
     return
 
+  with _local(stage.path) as folder:
+    _export_to(run, folder)
+  stage.finish()
+
+
+@contextlib.contextmanager
+def _local(folder: Place) -> Iterator[Path]:
+  """A folder of this machine to write into: itself, or what is sent to a bucket afterwards."""
+  if isinstance(folder, Path):
+    yield folder
+    return
+
+  with tempfile.TemporaryDirectory(prefix="nla_jax") as scratch:
+    yield Path(scratch)
+    if distributed.is_first():
+      with files.writing(folder):
+        send(Path(scratch), folder)
+
+
+def _export_to(run: Run, folder: Path) -> None:
   # The card quotes the numbers of the evaluation, with their intervals.
   export_pair(
     load_run(run.workdir, run=run),
-    stage.path,
+    folder,
     base=run.config.model,
     stage="rl",
     trained_on=run.config.corpus,
@@ -102,7 +130,6 @@ def export(run: Run) -> None:
     dtype=run.config.export_dtype,
     adapted_base=run.pretrained if run.config.export_form == "adapter" else None,
   )
-  stage.finish()
 
 
 FUNCTIONS = {

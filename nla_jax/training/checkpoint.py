@@ -1,4 +1,7 @@
-"""Orbax checkpoints: what a stopped stage needs to go on bit for bit, and the parameters that the next stage reads."""
+"""Checkpoints: what a stopped stage needs to go on bit for bit, and the parameters that the next stage reads.
+
+Orbax writes them on disks, `nla_jax.training.bucket_checkpoint` in buckets.
+"""
 
 import json
 import shutil
@@ -8,9 +11,16 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from nla_jax.bucket import BucketPath, Place
 from nla_jax.errors import NLAError
 from nla_jax.models.lora import split
 from nla_jax.parallel import distributed, sharding
+from nla_jax.training.bucket_checkpoint import (
+  BucketCheckpoints,
+  load_nested,
+  newest_nested,
+  save_tree,
+)
 
 
 class Checkpoints:
@@ -63,28 +73,59 @@ class Checkpoints:
     self._manager.close()
 
 
-def save_params(folder: Path, params: Any) -> None:
+def checkpoints_in(folder: Place, keep: int = 2) -> Checkpoints | BucketCheckpoints:
+  """The checkpoints of a stage, on a disk or in a bucket; arguments as of `Checkpoints`."""
+  kind = BucketCheckpoints if isinstance(folder, BucketPath) else Checkpoints
+  return kind(folder, keep)
+
+
+def newest_arrays(folder: Place) -> dict[str, Any] | None:
+  """The arrays of the newest whole checkpoint in a folder, as nested dicts; None where there is none.
+
+  For who does not go on training: shapes and layout are those that were saved.
+  """
+  if isinstance(folder, BucketPath):
+    return newest_nested(folder, sharding.parameter_shardings)
+  if not folder.exists():
+    return None
+  with ocp.CheckpointManager(folder.absolute()) as manager:
+    step = manager.latest_step()
+  if step is None:
+    return None
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(folder.absolute() / str(step) / "state")
+
+
+def save_params(folder: Place, params: Any) -> None:
   """Writes a finished model's parameters, those that were trained; replaces what is there."""
   params, _ = split(params)
+  if isinstance(folder, BucketPath):
+    save_tree(folder, params)
+    return
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(folder.absolute(), params, force=True)
 
 
-def drop_checkpoints(folder: Path) -> None:
+def drop_checkpoints(folder: Place) -> None:
   """Deletes the checkpoints of a stage that is done."""
   # All processes have closed their files before one deletes them, and none goes on before they are gone.
   distributed.wait(f"done with {folder}")
   if distributed.is_first():
-    shutil.rmtree(folder, ignore_errors=True)
+    if isinstance(folder, BucketPath):
+      folder.remove_all()
+    else:
+      shutil.rmtree(folder, ignore_errors=True)
   distributed.wait(f"dropped {folder}")
 
 
-def load_params(folder: Path) -> Any:
+def load_params(folder: Place) -> Any:
   """Parameters written by `save_params`, laid out on the mesh in context, or on the first device without one.
 
   Raises:
     NLAError: there are none in this folder.
   """
+  if isinstance(folder, BucketPath):
+    return load_nested(folder, sharding.parameter_shardings)
   if not folder.exists():
     raise NLAError(f"no parameters at {folder}")
   with ocp.StandardCheckpointer() as checkpointer:

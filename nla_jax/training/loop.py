@@ -15,12 +15,12 @@ its numbers are those of an uninterrupted run, bit for bit.
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from nla_jax.bucket import Place
 from nla_jax.parallel import distributed
-from nla_jax.progress import MetricsLog, Progress
-from nla_jax.training.checkpoint import Checkpoints, decode_loader, encode_loader
+from nla_jax.progress import MetricsLog, Progress, StepLines
+from nla_jax.training.checkpoint import checkpoints_in, decode_loader, encode_loader
 from nla_jax.training.optimizer import TrainState, check_guard
 from nla_jax.workdir import CHECKPOINTS
 
@@ -40,7 +40,7 @@ class Session:
   """
 
   name: str
-  folder: Path
+  folder: Place
   seed: int
   checkpoint_every: int
   guard_limit: int
@@ -60,8 +60,9 @@ class Loop:
   def __init__(self, session: Session, steps: int, streams: Sequence):
     self.session, self.steps, self.start = session, steps, 0
     self._streams = streams
-    self._checkpoints = Checkpoints(session.folder / CHECKPOINTS, session.keep)
+    self._checkpoints = checkpoints_in(session.folder / CHECKPOINTS, session.keep)
     self._log = self._progress = None
+    self._lines: list[StepLines] = []
     self._begun, self._earlier = time.time(), 0.0
 
   def restore(self, states: Any, **values: float) -> tuple[Any, dict[str, float]]:
@@ -84,6 +85,11 @@ class Loop:
     self._log = MetricsLog(self.session.folder, self.start)
     self._progress = Progress(self.session.name, self.steps, "step", self.start)
     return states, values
+
+  def lines(self, name: str) -> StepLines:
+    """A file of lines beside the curve, which goes on where the run does; closed with the loop."""
+    self._lines.append(StepLines(self.session.folder / name, self.start))
+    return self._lines[-1]
 
   def remaining(self) -> range:
     """The steps that are still to be done."""
@@ -115,6 +121,9 @@ class Loop:
     if (stop or done % self.session.checkpoint_every == 0) and done < self.steps:
       positions = [encode_loader(stream.get_state()) for stream in self._streams]
       saved = {"step": done, "seconds": self.seconds, **values, "loaders": positions}
+      # Before the checkpoint: a run that goes on from it does not write these lines again.
+      for log in (self._log, *self._lines):
+        log.sync()
       self._checkpoints.save(done, states, saved)
       self.session.note_progress()
 
@@ -130,7 +139,8 @@ class Loop:
     """Ends the run, with a last point of the curve where metrics are given."""
     if metrics:
       self._log.write(self.steps, **metrics, seconds=self.seconds)
-    self._log.close()
+    for log in (self._log, *self._lines):
+      log.close()
     self._progress.close()
     self._checkpoints.close()
 

@@ -141,7 +141,7 @@ def train(
   loop = Loop(session, settings.steps, streams)
   states, kept = loop.restore(states, kl_weight=settings.kl_weight, **lookout.nothing_kept)
   kl_weight = kept.pop("kl_weight")
-  samples = StepLines(session.folder / SAMPLES, loop.start)
+  samples = loop.lines(SAMPLES)
   alarms = CollapseAlarms()
 
   for step in loop.remaining():
@@ -165,7 +165,6 @@ def train(
     loop.end_step(step, states, kl_weight=kl_weight, **kept)
 
   states, kept, seen = lookout.look(settings.steps, states, kept)
-  samples.close()
   loop.close(**seen)
   return lookout.result(states, kept)
 

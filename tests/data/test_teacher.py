@@ -88,7 +88,7 @@ def store(tokenizer, tmp_path) -> Store:
 
 def test_each_row_is_told_its_own_context_and_predictions(store, tokenizer):
   settings = ConfigDict({**SETTINGS.to_dict(), "provider": "readout"})
-  texts = teach(store, tokenizer, settings)
+  texts = list(teach(store, tokenizer, settings).values())
   assert [text.split("\n\n")[0] for text in texts] == [f"Next: {c}" for c in "uvwxyz"]
   assert [text.split("\n\n")[-1] for text in texts] == [
     'Ends: "a sea"',
@@ -116,7 +116,7 @@ def test_a_teachers_file_is_matched_by_document_and_position(store, tokenizer, t
   path = tmp_path / "teacher.jsonl"
   path.write_text("\n".join(lines))
   settings = ConfigDict({"provider": "file", "path": str(path)})
-  assert teach(store, tokenizer, settings) == [
+  assert list(teach(store, tokenizer, settings).values()) == [
     "sea#0 at 4",
     "river#0 at 9",
     "river#1 at 2",

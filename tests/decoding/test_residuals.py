@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.mesh_numbers import COMMON, FAMILIES
 
+from nla_jax.decoding import loop
 from nla_jax.decoding import residuals as module
 from nla_jax.decoding.residuals import extend, padded_length, residuals
 from nla_jax.models.architectures import Architecture
@@ -66,10 +67,10 @@ def test_lengths_are_rounded_to_few():
   for length, padded in (
     (1, 32),
     (32, 32),
-    (33, 128),
+    (33, 64),
     (256, 256),
     (257, 512),
-    (513, 1024),
+    (513, 768),
     (8000, 8192),
   ):
     assert padded_length(length) == padded
@@ -90,8 +91,28 @@ def test_after_a_warm_up_no_length_compiles(random_params, monkeypatch):
   for n in (4, 8, 16, 32):
     read(n)
     read(n, n)
-  compiled = extend._cache_size()
+  compiled = [extend._cache_size(), loop.enlarged._cache_size()]
   for n in range(1, 33):
     read(n)
   read(*range(1, 33))
-  assert extend._cache_size() == compiled
+  assert [extend._cache_size(), loop.enlarged._cache_size()] == compiled
+
+
+def test_a_chunk_attends_to_no_more_than_twice_what_stands_before_it(random_params, monkeypatch):
+  rooms = []
+
+  def spy(params, tokens, valid, cache, *, model):
+    rooms.append(cache.length)
+    return extend(params, tokens, valid, cache, model=model)
+
+  monkeypatch.setattr(module, "extend", spy)
+  architecture = Architecture(family="llama", **COMMON, **FAMILIES["llama"])
+  params = lower_params(random_params(architecture), LAYER + 1)
+  options = dict(architecture=architecture, layer=LAYER, dtype=jnp.float32, chunk=8)
+  residuals(params, [[7] * 64], [[63]], **options)
+  assert rooms == [16, 16, 32, 32, 64, 64, 64, 64]
+
+  # Of what follows the last token that is asked for nothing is computed.
+  rooms.clear()
+  residuals(params, [[7] * 64], [[20]], **options)
+  assert rooms == [16, 16, 32]

@@ -31,7 +31,7 @@ SHORT = (
 )
 
 
-def command(stage: str, workdir: Path, *options: str) -> list[str]:
+def command(stage: str, workdir: os.PathLike, *options: str) -> list[str]:
   config = ROOT / "configs" / "tiny.py"
   return [
     sys.executable,
@@ -57,6 +57,9 @@ def start(workdir: Path, *options: str, name: str = "alone", **variables: str) -
 
 
 def logs(workdir: Path) -> str:
+  """The ends of what was printed: `workdir` may be a log itself."""
+  if workdir.is_file():
+    return workdir.read_text()[-3000:]
   paths = workdir.parent.glob(f"{workdir.name}.*.log")
   return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in paths)
 

@@ -65,7 +65,7 @@ def programs(lora):
     "leaf_copy": weights.leaf_copy,
     "prefill": explanations.prefill,
     "decode": loop.decode,
-    "_enlarged": loop._enlarged,
+    "enlarged": loop.enlarged,
   }
   before = {name: program._cache_size() for name, program in sampler.items()}
   for step, text in enumerate(TEXTS):
@@ -129,7 +129,7 @@ def test_the_sampler_is_compiled_once_for_each_size_of_its_cache(programs, lora)
   assert sizes == 2 and programs["prefill"] == 1
   # As many as there are shapes of parameters, of adapters too.
   assert programs["leaf_copy"] <= (24 if lora else 12)
-  assert programs["decode"] <= sizes and programs["_enlarged"] <= sizes - 1
+  assert programs["decode"] <= sizes and programs["enlarged"] <= sizes - 1
 
 
 def test_texts_of_any_length_are_a_few_shapes():

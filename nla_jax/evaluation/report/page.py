@@ -22,7 +22,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from nla_jax import quantities
+from nla_jax import files, quantities
+from nla_jax.bucket import Place, place
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.report import answers, charts, parts, sections, verdict
 from nla_jax.evaluation.report.charts import number
@@ -53,7 +54,7 @@ _NO_RESULTS = {
 }
 
 
-def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
+def write_report(path: str | Place, report: Mapping[str, Any]) -> Place:
   """Writes the report as one self-contained HTML file, atomically.
 
   Args:
@@ -73,12 +74,15 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
       "a report needs report['metrics'], the content of metrics.json; got keys " + ", ".join(report)
     )
 
-  path = Path(path)
-  if not path.parent.is_dir():
+  path = place(path)
+  if isinstance(path, Path) and not path.parent.is_dir():
     raise NLAError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
 
   # Beside the old report and then in its place: a reader never sees half a page.
   page = _environment().get_template("report.html").render(_context(report))
+  if not isinstance(path, Path):
+    files.write_bytes(path, page.encode(errors="replace"))
+    return path
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
   try:
     # What is no character in a name or a path must not cost the page.

@@ -129,7 +129,7 @@ def read_gguf(
     params=params,
     tokenizer=tokenizer,
     source=str(path),
-    model_hash=opened.hash(),
+    model_hash=opened.hash,
     tokenizer_hash=hash_tokenizer(tokenizer),
     ends=end_ids(header),
   )

@@ -1,6 +1,7 @@
 """Opens a GGUF model, in one file or in numbered parts, and says what a file is that cannot be opened."""
 
 import dataclasses
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -46,6 +47,7 @@ class Opened:
     """Bytes of all files."""
     return sum(path.stat().st_size for path in self.files)
 
+  @functools.cached_property
   def hash(self) -> str:
     """sha256 (hex) of the file's bytes; of several files, of their hashes."""
     if len(self.files) == 1:
@@ -62,6 +64,13 @@ def open_gguf(path: str | Path) -> Opened:
   """
   # 1. All parts are there before one is opened, which takes seconds where the vocabulary is large.
   files = _files(Path(path))
+  stats = [file.stat() for file in files]
+  return _opened(tuple(files), tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in stats))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(files: tuple[Path, ...], stats: tuple) -> Opened:
+  """The model in these files, as they were at `stats`: a pair asks for its base twice, and a header takes seconds."""
   readers = [_open(file) for file in files]
   header = _header(readers[0], files[0])
 
@@ -79,7 +88,7 @@ def open_gguf(path: str | Path) -> Opened:
       f"the {count} parts of {files[0]} hold {len(tensors)} tensors, the first says {total}: they are parts of "
       "different models, fetch them again"
     )
-  return Opened(header, tensors, tuple(files))
+  return Opened(header, tensors, files)
 
 
 def parts_of(path: Path) -> list[Path]:

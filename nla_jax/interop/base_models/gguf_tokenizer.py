@@ -18,7 +18,6 @@ from tokenizers import (
   pre_tokenizers,
   processors,
 )
-from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.gguf_sentencepiece import USER_DEFINED, sentencepiece_bpe
@@ -96,7 +95,7 @@ _KINDS = {
 }
 
 
-def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
+def tokenizer_from_header(header: dict[str, Any]):
   """Builds a model's tokenizer.
 
   Args:
@@ -148,6 +147,10 @@ def tokenizer_from_header(header: dict[str, Any]) -> PreTrainedTokenizerFast:
     "unk_token": _named(header, tokens, "unknown"),
     "pad_token": _named(header, tokens, "padding") or _named(header, tokens, "eos"),
   }
+  from transformers import (
+    PreTrainedTokenizerFast,
+  )  # a second to import, and `nla` quietens it first
+
   return PreTrainedTokenizerFast(
     tokenizer_object=tokenizer,
     **{name: token for name, token in special.items() if token is not None},

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError, first_line
 from nla_jax.interop.base_models import parameter_names, strays, tensor_files
@@ -78,9 +77,8 @@ def read_tokenizer(directory: Path):
   Raises:
     NLAError: there is no fast tokenizer.
   """
-  from transformers import (
-    AutoTokenizer,
-  )  # seconds to import, which `import nla_jax` should not take
+  # Seconds to import, which `import nla_jax` should not take.
+  from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
   # For some families AutoTokenizer of transformers 5 splits words by its own code instead of by the file: other ids
   # than those of transformers 4 and of every server that reads the file.

@@ -6,7 +6,6 @@ It is a real Llama in every respect but what it knows. The pipeline runs on it a
 import jax
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.record import Pretrained, hash_tokenizer
@@ -21,7 +20,7 @@ _CHAT = (
 )
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer():
   """Builds a tokenizer with a token for each byte, the ChatML specials, and the marker as a token of its own."""
   # Without merges a text has a token for each of its bytes, apart from the specials and the marker.
   alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -34,6 +33,10 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     [AddedToken(token, special=True, normalized=False) for token in _SPECIAL]
   )
   tokenizer.add_tokens([AddedToken(MARKER, normalized=False)])
+
+  from transformers import (
+    PreTrainedTokenizerFast,
+  )  # a second to import, and `nla` quietens it first
 
   return PreTrainedTokenizerFast(
     tokenizer_object=tokenizer,

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 
 from nla_jax.autoencoder.nla import NLA
-from nla_jax.autoencoder.pair import Pair
 from nla_jax.interop.base_models import huggingface
 from nla_jax.interop.base_models.find import cached_directory
 from nla_jax.interop.base_models.record import Pretrained
@@ -42,7 +41,7 @@ def export_pair(
   Raises:
     NLAError: a folder holds something else, or the disk is full.
   """
-  side = _av_sidecar(nla.pair, base, stage, trained_on, metrics)
+  side = _av_sidecar(nla, base, stage, trained_on, metrics)
   if adapted_base is None:
     _export_whole(nla, folder, base, side, dtype)
   else:
@@ -103,10 +102,12 @@ def _export_whole(
 
 
 def _av_sidecar(
-  pair: Pair, base: str, stage: str, trained_on: str, metrics: dict | None
+  nla: NLA, base: str, stage: str, trained_on: str, metrics: dict | None
 ) -> sidecar.ModelSidecar:
   """The AV's sidecar. The AR's differs in the role alone: each says what the whole pair does."""
-  facts = {}
+  pair, facts = nla.pair, {}
+  if nla.baseline is not None:
+    facts["baseline_variance"] = nla.baseline
   if metrics:
     facts["fve_round_trip_held_out"] = metrics["fve"]["round_trip"]["value"]
     facts["baseline_variance"] = metrics["baseline_variance"]
