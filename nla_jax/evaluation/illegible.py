@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nla_jax.errors import NLAError
 from nla_jax.evaluation import variants
 from nla_jax.evaluation.choices import (
   OPTIONS,
@@ -79,13 +80,14 @@ def compare(subject: Subject, judges: Sequence[Judge], transforms: Sequence[str]
   arms = {name: _arm(subject, judges, name, asked) for name, asked in questions.items()}
 
   # The topic alone answers easy questions, so the curve is drawn of hard ones where a reader can answer those.
-  curves = {}
-  for name in reversed(_ARMS):
-    if arms[name].best is not None and not curves:
-      curves = matched_information(subject, arms[name].best, questions[name], transforms)
-
   scores = [one for arm in arms.values() for one in arm.scores]
   gates = [one for arm in arms.values() for one in arm.gates]
+  curves, drawn = {}, next((name for name in reversed(_ARMS) if arms[name].best is not None), None)
+  if drawn is not None:
+    try:
+      curves = matched_information(subject, arms[drawn].best, questions[drawn], transforms)
+    except NLAError as error:
+      gates.append(Gate("matched information", False, str(error)))
   return Compared(scores, gates, curves, _verdict(arms))
 
 
@@ -100,11 +102,18 @@ def _arm(subject: Subject, judges: Sequence[Judge], name: str, asked: Choices) -
 
   gates, readers = [], []
   for judge in judges:
-    right = {row: right_by_words(judge, texts, asked) for row, texts in sources.items()}
+    try:
+      right = {row: right_by_words(judge, texts, asked) for row, texts in sources.items()}
+      signal = planted_choices(judge, _carriers(subject), asked.words, subject.seed)
+    except NLAError as error:
+      # One by provider that does not answer costs no other.
+      gates.append(Gate(f"{judge.name} answers, {name}", False, str(error)))
+      continue
+
     # A reader that cannot read the teacher's text cannot say what is illegible.
     gate = _reads(subject, judge, name, right["teacher"])
-    signal = planted_choices(judge, _carriers(subject), asked.words, subject.seed).gate(judge.name)
-    gates += [gate, signal._replace(name=f"{signal.name}, {name}")]
+    found = signal.gate(judge.name)
+    gates += [gate, found._replace(name=f"{found.name}, {name}")]
 
     # What a reader that failed says is shown and marked, and nothing is concluded from it.
     passed = gate.passed and signal.passed

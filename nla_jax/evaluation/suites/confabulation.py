@@ -90,7 +90,11 @@ def _by_provider(
 ) -> tuple[list[Score], list[Gate]]:
   """Precision of the claims that a language model finds, judged by it; what the parser finds stands beside it."""
   texts = subject.sampled.texts
-  claims, failed = claims_by(client, texts, [one.text for one in contexts])
+  try:
+    claims, failed = claims_by(client, texts, [one.text for one in contexts])
+  except NLAError as error:
+    # What is offline must not be lost with it; what was answered is kept and not paid for again.
+    return [], [Gate("claims by provider", False, str(error))]
   found = verdicts(texts, contexts, claims)
   spoken = sum(bool(text) for text in texts)
   gate = Gate("claims by provider", failed <= 0.1 * spoken, f"{failed} of {spoken} answers failed")

@@ -172,3 +172,10 @@ def test_claims_by_provider_are_a_row_of_their_own():
   cells = {one.column: one for one in scores}
   assert (cells["precision, all"].value, cells["precision, all"].n) == (1, 100)
   assert not gate.passed and "20 of 120" in gate.detail
+
+  class Silent:
+    def ask(self, prompts):
+      raise NLAError("needs a key")
+
+  scores, (gate,) = confabulation._by_provider(subject, Silent(), contexts)
+  assert scores == [] and gate == ("claims by provider", False, "needs a key")
