@@ -79,9 +79,10 @@ def compare(subject: Subject, judges: Sequence[Judge], transforms: Sequence[str]
   questions = {name: draw_choices(subject, hard=hard) for name, hard in _ARMS.items()}
   arms = {name: _arm(subject, judges, name, asked) for name, asked in questions.items()}
 
-  # The topic alone answers easy questions, so the curve is drawn of hard ones where a reader can answer those.
   scores = [one for arm in arms.values() for one in arm.scores]
   gates = [one for arm in arms.values() for one in arm.gates]
+
+  # The topic alone answers easy questions, so the curve is drawn of hard ones where a reader can answer those.
   curves, drawn = {}, next((name for name in reversed(_ARMS) if arms[name].best is not None), None)
   if drawn is not None:
     try:
