@@ -29,6 +29,7 @@ def left_out(metrics: Mapping[str, Any]) -> list[str]:
 def _section(name: str, finding: Finding) -> dict[str, Any]:
   rows, columns = rows_and_columns(finding.scores)
   cells = {(one.row, one.column): one for one in finding.scores}
+
   chances = {column: _chance(finding.scores, column) for column in columns}
   table = [
     {"label": row, "cells": [_cell(cells.get((row, c)), chances[c]) for c in columns]}
@@ -38,6 +39,7 @@ def _section(name: str, finding: Finding) -> dict[str, Any]:
     bare = [{"value": _written(chances[c]), "note": ""} for c in columns]
     table.append({"label": "chance", "cells": bare})
 
+  # A curve without a point is none.
   curves = {label: points for label, points in finding.curves.items() if points}
   return {
     "name": name.replace("_", " ").capitalize(),
