@@ -27,6 +27,7 @@ def left_out(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _section(name: str, finding: Finding) -> dict[str, Any]:
+  # A curve without a point is none.
   curves = {label: points for label, points in finding.curves.items() if points}
   return {
     "name": name.replace("_", " ").capitalize(),
