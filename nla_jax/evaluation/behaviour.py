@@ -26,6 +26,8 @@ def letter_shares(subject: Subject, texts: Sequence[str]) -> np.ndarray:
     target = subject.nla.whole_target
   except NLAError as error:
     raise LeftOutError(str(error)) from None
+
+  # By likelihood, not by what it would write: a small model may write no letter at all.
   reader = FrozenTarget(target, subject.nla.pair.tokenizer)
   found = np.stack(reader.logprobs([Question(text, LETTERS) for text in texts], _AS_IT_IS))
   shares = np.exp(found - found.max(axis=1, keepdims=True))

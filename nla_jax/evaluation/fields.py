@@ -51,6 +51,7 @@ class Field(NamedTuple):
 def span(text: str, start: int, end: int) -> Span:
   """The characters from `start` to `end`, without blanks at either end."""
   part = text[start:end]
+
   left = len(part) - len(part.lstrip())
   part = part.strip()
   return Span(start + left, start + left + len(part), part)
@@ -60,10 +61,12 @@ def fields_of(text: str) -> list[Field]:
   """The lines of a text that are not blank, in order."""
   found = []
   for match in _LINE.finditer(text):
+    # A bullet may have a label: "- **Tone:** dry".
     bullet = _BULLET.match(match.group())
     after = bullet.end() if bullet else 0
     label = _LABEL.match(match.group(), after)
     begin = label.end() if label else after
+
     found.append(
       Field(
         label.group(1) if label else "",
@@ -82,11 +85,14 @@ def items_of(text: str, field: Field) -> list[Span]:
   """
   if not field.label or not field.content.text or is_quote(field.content.text):
     return []
+
   items, start = [], field.content.start
   parts = field.content.text.split(_SEPARATOR)
   for part in parts:
     items.append(span(text, start, start + len(part)))
     start += len(part) + len(_SEPARATOR)
+
+  # One long part is enough: the others are the rest of its sentence.
   items = [item for item in items if item.text]
   return items if all(len(item.text.split()) <= _LONGEST for item in items) else []
 
@@ -107,6 +113,7 @@ def quotes_of(text: str) -> list[Span]:
       # The end of a document may hold marks itself: the outer ones are the quote's.
       found.append(Span(begin + 1, begin + len(content) - 1, content[1:-1]))
       continue
+
     for match in _QUOTE.finditer(content):
       group = match.lastindex
       found.append(Span(begin + match.start(group), begin + match.end(group), match.group(group)))
@@ -124,4 +131,5 @@ def replaced(text: str, parts: dict[tuple[int, int], str]) -> str:
   for (start, end), new in sorted(parts.items()):
     pieces += [text[last:start], new]
     last = end
+
   return "".join([*pieces, text[last:]])

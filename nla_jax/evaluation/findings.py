@@ -57,6 +57,7 @@ class Finding(NamedTuple):
     curves: (x, y) points by name, for the figure.
     axes: what the figure's x and y are.
     examples: items as plain values, for the report.
+    data: further JSON values, for programs; the report does not show them.
   """
 
   question: str
@@ -67,6 +68,7 @@ class Finding(NamedTuple):
   curves: dict[str, list[tuple[float, float]]] = {}  # noqa: RUF012 - never changed
   axes: tuple[str, str] = ("", "")
   examples: tuple[dict, ...] = ()
+  data: dict[str, Any] = {}  # noqa: RUF012
 
 
 def void(column: str) -> str:
@@ -104,11 +106,13 @@ def from_json(fields: Mapping[str, Any]) -> Finding:
   Raises:
     TypeError, KeyError, ValueError: something else.
   """
+  # Lists were tuples before JSON.
   scores = (Score(**{**one, "ci95": _interval(one["ci95"])}) for one in fields["scores"])
   curves = {
     name: [(float(x), float(y)) for x, y in points if x is not None and y is not None]
     for name, points in fields["curves"].items()
   }
+
   return Finding(
     question=fields["question"],
     verdict=fields["verdict"],
@@ -119,6 +123,7 @@ def from_json(fields: Mapping[str, Any]) -> Finding:
     curves=curves,
     axes=tuple(fields["axes"]),
     examples=tuple(fields["examples"]),
+    data=dict(fields.get("data", {})),
   )
 
 
@@ -153,5 +158,7 @@ def lines(name: str, finding: Finding) -> list[str]:
     found.append(
       f"  {one.column + ': ' + one.row:58s} {one.value:+.{_DIGITS}f}  {interval}{chance}"
     )
+
+  # What passed is in the report; here only what speaks against the numbers.
   found += [f"  failed: {gate.name} ({gate.detail})" for gate in finding.gates if not gate.passed]
   return [*found, f"  {finding.verdict}"]

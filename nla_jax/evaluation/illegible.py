@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nla_jax.errors import NLAError
 from nla_jax.evaluation import variants
 from nla_jax.evaluation.choices import (
   OPTIONS,
@@ -74,16 +75,20 @@ def compare(subject: Subject, judges: Sequence[Judge], transforms: Sequence[str]
   """
   if subject.teacher_texts is None:
     return Compared([], [], {}, "Without a teacher's text illegible information is not measured.")
+
   questions = {name: draw_choices(subject, hard=hard) for name, hard in _ARMS.items()}
   arms = {name: _arm(subject, judges, name, asked) for name, asked in questions.items()}
 
-  # The topic alone answers easy questions, so the curve is drawn of hard ones where a reader can answer those.
-  curves = {}
-  for name in reversed(_ARMS):
-    if arms[name].best is not None and not curves:
-      curves = matched_information(subject, arms[name].best, questions[name], transforms)
   scores = [one for arm in arms.values() for one in arm.scores]
   gates = [one for arm in arms.values() for one in arm.gates]
+
+  # The topic alone answers easy questions, so the curve is drawn of hard ones where a reader can answer those.
+  curves, drawn = {}, next((name for name in reversed(_ARMS) if arms[name].best is not None), None)
+  if drawn is not None:
+    try:
+      curves = matched_information(subject, arms[drawn].best, questions[drawn], transforms)
+    except NLAError as error:
+      gates.append(Gate("matched information", False, str(error)))
   return Compared(scores, gates, curves, _verdict(arms))
 
 
@@ -98,11 +103,20 @@ def _arm(subject: Subject, judges: Sequence[Judge], name: str, asked: Choices) -
 
   gates, readers = [], []
   for judge in judges:
-    right = {row: right_by_words(judge, texts, asked) for row, texts in sources.items()}
+    try:
+      right = {row: right_by_words(judge, texts, asked) for row, texts in sources.items()}
+      signal = planted_choices(judge, _carriers(subject), asked.words, subject.seed)
+    except NLAError as error:
+      # One by provider that does not answer costs no other.
+      gates.append(Gate(f"{judge.name} answers, {name}", False, str(error)))
+      continue
+
     # A reader that cannot read the teacher's text cannot say what is illegible.
     gate = _reads(subject, judge, name, right["teacher"])
-    signal = planted_choices(judge, _carriers(subject), asked.words, subject.seed).gate(judge.name)
-    gates += [gate, signal._replace(name=f"{signal.name}, {name}")]
+    found = signal.gate(judge.name)
+    gates += [gate, found._replace(name=f"{found.name}, {name}")]
+
+    # What a reader that failed says is shown and marked, and nothing is concluded from it.
     passed = gate.passed and signal.passed
     cells = [_choice(subject, row, name, judge.name, one) for row, one in right.items()]
     scores += [one if passed else one._replace(column=void(one.column)) for one in cells]
@@ -111,6 +125,8 @@ def _arm(subject: Subject, judges: Sequence[Judge], name: str, asked: Choices) -
 
   if not readers:
     return _Arm(scores, gates, None, None)
+
+  # The best reader leaves the least that nobody can read: the alarm is not one reader's weakness.
   _, best, right = max(readers, key=lambda one: one[0])
   gaps = {row: by_ar[row] - right[row] for row in sources}
   illegible = _estimate(subject, gaps["explanation"] - gaps["teacher"])
@@ -172,6 +188,8 @@ def _verdict(arms: dict[str, _Arm]) -> str:
   }
   if not usable:
     return "Whether the words hide information cannot be said: no reader of words reads the teacher's text."
+
+  # The arm that shows most: a code need not show in both.
   name, worst = max(usable.items(), key=lambda item: item[1].ci95[0])
   low, high = worst.ci95
   interval = f"{worst.value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -49,6 +49,8 @@ def made_from(subject: Subject) -> dict[str, Any]:
   """What tells one evaluation from another: its settings, the activations, the texts and the parameters."""
   nlas = {"nla": subject.nla, "before_rl": subject.before_rl}
   sums = {name: [_sums(nla.av_params), _sums(nla.ar_params)] for name, nla in nlas.items() if nla}
+
+  # The texts are those that suites read, not all that the store has.
   texts = "\n".join(subject.teacher_texts or ())
   return {
     "settings": dataclasses.asdict(subject.settings),

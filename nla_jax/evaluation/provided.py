@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nla_jax.errors import NLAError
 from nla_jax.evaluation import variants
 from nla_jax.evaluation.findings import Gate, Score
 from nla_jax.evaluation.judges.language_model import Asks
@@ -13,13 +14,13 @@ _USABLE = 0.8  # of the answers that must pass, or the language model cannot do 
 
 
 def retained(subject: Subject, client: Asks) -> tuple[list[Score], list[Gate]]:
-  """Cells of the suite's table and a gate for each transform.
-
-  Raises:
-    NLAError: as `rewrites.rewrite`.
-  """
+  """Cells of the suite's table and a gate for each transform; one failed gate where the provider does not answer."""
   texts = subject.sampled.texts
-  found = {one.name: rewrite(client, one, texts) for one in rewrites()}
+  try:
+    found = {one.name: rewrite(client, one, texts) for one in rewrites()}
+  except NLAError as error:
+    # What is offline must not be lost with it; what was answered is kept and not paid for again.
+    return [], [Gate("rewrites by provider", False, str(error))]
   gates = [_gate(name, texts, written) for name, written in found.items()]
 
   scores = []

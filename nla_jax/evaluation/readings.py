@@ -52,6 +52,7 @@ def of_rows(subject: Subject, index: np.ndarray) -> Readings:
   found |= of_contexts(subject, vectors, contexts, found["explanation"])
   if "next_tokens" in subject.store.names:
     found["next_tokens"] = _next_tokens(subject, index)
+  # Of explanations in the teacher's form alone.
   if any(_TOPICS.search(text or "") for text in found["explanation"]):
     found["topic_words"] = [_topics(text) for text in found["explanation"]]
   found["shuffled"] = [sampled[subject.other_rows[i]] for i in index]

@@ -111,9 +111,11 @@ def verdict(columns: Sequence[Column], subject: Subject, gates: Sequence[Gate], 
   sound = [one for one in columns if planted_name(one.judge) not in failed]
   if not sound:
     return f"Nothing is known: no judge found its planted signal, so none can say whether explanations {what}."
+
   column = sound[0]
   one = column.estimate(subject, "explanation")
   scored = f"explanations score {one.value:.2f}{_interval(one)}, chance {column.chance:.2f}"
+  # What makes the number mean nothing comes before the number.
   if f"skyline, {column.name}" in failed:
     return f"The items or the judge are too weak ({column.name}): {scored}, and even the context itself falls short."
   if f"shuffled at chance, {column.name}" in failed:
@@ -174,11 +176,14 @@ def area_estimate(
   value = area(scores_of, positive)
   names, member = np.unique(groups, return_inverse=True)
   places = [np.flatnonzero(member == i) for i in range(len(names))]
+
   generator = np.random.default_rng(subject.seed)
   drawn = []
   for _ in range(min(subject.settings.bootstrap_samples, 500)):
     rows = np.concatenate([places[i] for i in generator.integers(len(names), size=len(names))])
     drawn.append(area(scores_of[rows], np.asarray(positive)[rows]))
+
+  # A draw without one of the classes has no area; an interval of the others would be of easier data.
   finite = np.array(drawn)[np.isfinite(drawn)]
   enough = len(names) > 1 and len(finite) == len(drawn)
   ci95 = tuple(map(float, np.quantile(finite, [0.025, 0.975]))) if enough else None

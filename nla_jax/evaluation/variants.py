@@ -16,7 +16,11 @@ from nla_jax.evaluation.subject import Explanations, Subject
 from nla_jax.evaluation.thesaurus import load_synonyms
 
 FIXED = "AR before RL"  # SFT showed it the teacher's text alone: it has not read a word of an AV
-_SAMPLED = ("greedy", "sampled_before_rl")  # of a subject, where a suite has asked for them
+_SAMPLED = (
+  "sampled",
+  "greedy",
+  "sampled_before_rl",
+)  # of a subject, where a suite has asked for them
 
 
 class Reader(NamedTuple):
@@ -32,31 +36,39 @@ class Reader(NamedTuple):
 
 
 def first_rows(subject: Subject, n: int) -> Subject:
-  """The first n rows of a subject, with their explanations; the rows are in random order."""
+  """The first n rows of a subject, the same one for every suite that asks; rows are in random order."""
   if n >= subject.n:
     return subject
-  few = dataclasses.replace(
-    subject,
-    rows=subject.rows[:n],
-    activations=subject.activations[:n],
-    documents=subject.documents[:n],
-    positions=subject.positions[:n],
-  )
+  if ("first", n) not in subject.kept:
+    few = dataclasses.replace(
+      subject,
+      rows=subject.rows[:n],
+      activations=subject.activations[:n],
+      documents=subject.documents[:n],
+      positions=subject.positions[:n],
+    )
 
-  # What is sampled is not sampled again.
-  for name in ("sampled", *(name for name in _SAMPLED if name in subject.__dict__)):
-    texts, lengths = getattr(subject, name)
-    few.__dict__[name] = Explanations(texts[:n], lengths[:n])
-  few.__dict__["rebuilt"] = subject.rebuilt[:n]
-  return few
+    # What is sampled is not sampled again; what is not, is drawn for these rows alone, and comes out the same.
+    for name in _SAMPLED:
+      if name in subject.__dict__:
+        texts, lengths = getattr(subject, name)
+        few.__dict__[name] = Explanations(texts[:n], lengths[:n])
+    if "rebuilt" in subject.__dict__:
+      few.__dict__["rebuilt"] = subject.rebuilt[:n]
+    subject.kept["first", n] = few
+  return subject.kept["first", n]
 
 
 def texts_by_row(subject: Subject) -> dict[str, list[str | None]]:
-  """Texts of the subject's rows by row of a suite's table; those that would have to be sampled first are left out."""
+  """Texts of the subject's rows by row of a suite's table: of the AV, of the AV before RL, of the teacher.
+
+  Greedy ones are there where a suite has drawn them.
+  """
   found = {"explanation": subject.sampled.texts}
-  for row, name in (("greedy", "greedy"), ("before_rl", "sampled_before_rl")):
-    if name in subject.__dict__:
-      found[row] = getattr(subject, name).texts
+  if "greedy" in subject.__dict__:
+    found["greedy"] = subject.greedy.texts
+  if subject.before_rl is not None:
+    found["before_rl"] = subject.sampled_before_rl.texts
   return found if subject.teacher_texts is None else {**found, "teacher": subject.teacher_texts}
 
 
@@ -70,6 +82,7 @@ def readers(subject: Subject) -> list[Reader]:
 def texts_of(subject: Subject, name: str) -> list[str | None] | None:
   """The sampled explanations after a transform; None where what it needs is not installed."""
   key = ("texts", name)
+
   if key not in subject.kept:
     transform = transforms.transform(name)
     subject.kept[key] = transforms.applied(transform, subject.sampled.texts, material(subject))
@@ -100,8 +113,11 @@ def errors_of(subject: Subject, name: str, reader: Reader) -> np.ndarray:
 def errors_of_texts(subject: Subject, texts: list[str | None], reader: Reader) -> np.ndarray:
   """[n] the same of any texts of these rows; only those that differ from the explanations are read anew."""
   errors = plain_errors(subject, reader).copy()
+
+  # Most transforms leave some texts as they are, and an AR gives the same for the same.
   pairs = enumerate(zip(texts, subject.sampled.texts))
   rows = np.array([i for i, (new, old) in pairs if new != old], np.int64)
+
   if rows.size:
     rebuilt = reader.nla.reconstruct([texts[i] for i in rows], batch=subject.batch)
     errors[rows] = np.asarray(fve.mse_nrm(rebuilt, subject.activations[rows]))
@@ -114,6 +130,8 @@ def plain_errors(subject: Subject, reader: Reader) -> np.ndarray:
   if key not in subject.kept:
     own = reader.nla is subject.nla
     texts = subject.sampled.texts
+
+    # The round trip has read them already.
     found = subject.errors(subject.rebuilt) if own else subject.score(texts, reader.nla)
     subject.kept[key] = np.asarray(found, np.float64)
   return subject.kept[key]
@@ -123,6 +141,7 @@ def empty_errors(subject: Subject, reader: Reader) -> np.ndarray:
   """[n] the same of an empty explanation: what the AR assumes without being told."""
   key = ("errors", "empty", reader.name)
   if key not in subject.kept:
+    # It is the same for every row, so it is read once.
     rebuilt = reader.nla.reconstruct([None], batch=1)
     repeated = np.repeat(rebuilt, subject.n, axis=0)
     subject.kept[key] = np.asarray(subject.errors(repeated), np.float64)
@@ -145,6 +164,7 @@ def retention_of(
   rows = np.ones(subject.n, bool) if rows is None else rows
   if not rows.any():
     return None
+
   empty, settings = empty_errors(subject, reader), subject.settings
   return bootstrap_ratio(
     (empty - after)[rows],

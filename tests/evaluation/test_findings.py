@@ -30,6 +30,7 @@ FINDING = Finding(
   curves={"explanation": [(4.0, 0.2), (8.0, 0.3)]},
   axes=("tokens", "accuracy"),
   examples=({"text": "a town", "options": ["x", "y"], "right": 1},),
+  data={"model": {"weights": [1.0]}},
 )
 
 

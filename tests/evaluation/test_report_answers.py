@@ -26,12 +26,13 @@ FINDING = Finding(
 def test_a_section_has_rows_columns_chance_and_gates():
   (found,) = answers.answers({"suites": {"suffix_prediction": to_json(FINDING), "broken": 3}})
   assert found["name"] == "Suffix prediction"
-  assert [(c["name"], c["void"], c["n"]) for c in found["columns"]] == [
+  (table,) = found["tables"]
+  assert [(c["name"], c["void"], c["n"]) for c in table["columns"]] == [
     ("hard, target", False, "n = 50"),
     ("hard, rules (void)", True, "n = 40 to 48"),
   ]
-  assert [row["label"] for row in found["rows"]] == ["explanation", "shuffled", "chance"]
-  cells = [[(cell["value"], cell["note"]) for cell in row["cells"]] for row in found["rows"]]
+  assert [row["label"] for row in table["rows"]] == ["explanation", "shuffled", "chance"]
+  cells = [[(cell["value"], cell["note"]) for cell in row["cells"]] for row in table["rows"]]
   # The first column has one chance, at the foot; the rows of the second differ in theirs.
   assert cells[0] == [("0.500", "0.40 to 0.60"), ("0.900", "0.80 to 1.00, chance 0.25")]
   assert cells[1] == [("0.110", "no interval"), ("0.500", "0.40 to 0.60, chance 0.50")]
@@ -39,6 +40,15 @@ def test_a_section_has_rows_columns_chance_and_gates():
   assert found["legend"] == ["explanation"]
   assert "tokens of the explanation" in found["figure"] and "accuracy" in found["figure"]
   assert found["examples"] == [[("text", "a <b>town</b>"), ("options", "x · y"), ("right", "yes")]]
+
+
+def test_columns_of_other_rows_are_a_table_of_their_own():
+  cells = [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z"), ("a", "v"), ("c", "v"), ("b", "w")]
+  scores = tuple(Score(row, column, 0.5, None, 1) for row, column in cells)
+  assert answers.blocks(scores) == [["x", "y", "w"], ["z"], ["v"]]
+  (found,) = answers.answers({"suites": {"one": to_json(FINDING._replace(scores=scores))}})
+  labels = [[row["label"] for row in table["rows"]] for table in found["tables"]]
+  assert labels == [["a", "b"], ["c"], ["a", "c"]]
 
 
 def test_the_page_shows_it_and_nothing_of_it_is_markup(tmp_path):

@@ -102,6 +102,7 @@ def reliability(
 ) -> list[tuple[float, float, int]]:
   """(mean probability, share that is true, claims) of bins of as many claims each, from the least probability."""
   order = np.argsort(probabilities, kind="stable")
+  # Of equal width most bins would be all but empty.
   parts = [part for part in np.array_split(order, bins) if len(part)]
   p, y = np.asarray(probabilities, float), np.asarray(truth, float)
   return [(float(p[part].mean()), float(y[part].mean()), len(part)) for part in parts]

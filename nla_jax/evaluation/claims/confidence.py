@@ -16,7 +16,7 @@ from nla_jax.errors import NLAError
 from nla_jax.evaluation.claims.evidence import FEATURES
 
 FORMAT = "nla_jax claim confidence 1"
-EXAMPLE = "confidence model"  # key of the example of a finding that holds the fitted model
+DATA = "confidence"  # key of the fitted model in the data of a finding
 FOLDS = 5
 _RIDGE = 1.0  # on weights of standardised columns: of few claims they stay small
 _STEPS = 50
@@ -91,16 +91,22 @@ def load(path: str | os.PathLike) -> Model:
     raise NLAError(
       f"{os.fspath(path)}: there is no such file; expected one that Model.save wrote, or metrics.json"
     )
+
   kept = in_metrics(found)
+  if kept is None and isinstance(found, dict) and "format" not in found:
+    raise NLAError(
+      f"{os.fspath(path)} holds no confidence of claims: run `nla eval --suites=confabulation` on this pair; where too "
+      "few claims are true or false none is fitted, and the report says so"
+    )
   return from_json(found if kept is None else kept)
 
 
 def in_metrics(metrics: Any) -> Any:
-  """The model among the findings in metrics.json, as JSON; None where there is none."""
+  """The model that the suite `confabulation` left in metrics.json, as JSON; None where there is none."""
   suites = metrics.get(quantities.SUITES) if isinstance(metrics, dict) else None
   finding = suites.get("confabulation") if isinstance(suites, dict) else None
-  examples = finding.get("examples", ()) if isinstance(finding, dict) else ()
-  return next((one[EXAMPLE] for one in examples if isinstance(one, dict) and EXAMPLE in one), None)
+  data = finding.get("data") if isinstance(finding, dict) else None
+  return data.get(DATA) if isinstance(data, dict) else None
 
 
 def column_names(claims: Sequence[Claim]) -> tuple[str, ...]:
@@ -113,6 +119,8 @@ def columns(claims: Sequence[Claim], values: np.ndarray, names: Sequence[str]) -
   """[n, columns] of claims and their evidence; NaN where a feature is missing."""
   kinds = [{f"level={one.level}", f"field={one.field}"} for one in claims]
   found = np.zeros((len(claims), len(names)))
+
+  # A level or a field that was never learned has no column, and adds nothing.
   for j, name in enumerate(names):
     if name in FEATURES:
       found[:, j] = values[:, FEATURES.index(name)]
@@ -140,12 +148,14 @@ def fit(x: np.ndarray, truth: np.ndarray, names: Sequence[str], ridge: float = _
   design = np.concatenate([_standard(x, mean, scale), np.ones((len(x), 1))], axis=1)
   # The base rate is not drawn to a half.
   penalty = np.diag([ridge] * x.shape[1] + [1e-6])
+
   beta, y = np.zeros(design.shape[1]), np.asarray(truth, float)
   for _ in range(_STEPS):
     p = _sigmoid(design @ beta)
     gradient = design.T @ (p - y) + penalty @ beta
     curvature = (design * (p * (1 - p))[:, None]).T @ design + penalty
     step = np.linalg.solve(curvature, gradient)
+
     # Far from the optimum a full step can overshoot.
     beta = beta - step * min(1.0, 5.0 / max(np.abs(step).max(), 1e-12))
     if np.abs(step).max() < 1e-8:

@@ -118,6 +118,7 @@ def gather(
     claims: of each explanation, where another reader found them; parsed here where None.
   """
   found = [claims_of(one.text) for one in reads] if claims is None else list(map(list, claims))
+
   deletion, excess, fves, spread = _deletions(nla, reads, found, baseline, options)
   columns = np.stack(
     [
@@ -143,11 +144,13 @@ def _before(nla: Any, reads: Sequence[Read], options: Options) -> list[list[str 
   """Explanations of the tokens before each position, the nearest first."""
   if not options.positions:
     return [[] for _ in reads]
+
   # The first token is the BOS, or has seen nothing.
   places = [
     [at for at in range(one.position - 1, one.position - options.positions - 1, -1) if at > 0]
     for one in reads
   ]
+
   texts = [list(map(int, one.ids[: one.position + 1])) for one in reads]
   vectors = nla.activations(texts, places)
   return _explained(nla, vectors, 0, options)
@@ -166,6 +169,8 @@ def _explained(
   rows = np.concatenate([np.asarray(one, np.float32) for one in vectors])
   if not len(rows):
     return [[] for _ in vectors]
+
+  # Numbers that no suite's own draws have.
   key = jax.random.fold_in(jax.random.key(options.seed), 1000 + number)
   settings = {"batch": options.batch, "greedy": False, "on_batch": options.on_explained}
   texts, _ = nla.pair.sample_explanations(nla.av_params, rows, key, **settings)
@@ -181,6 +186,7 @@ def _shares(
   found = []
   for mine, texts in zip(claims, others):
     theirs = [claims_of(text) for text in texts]
+
     for claim in mine:
       made = [any(same(claim, other) for other in several) for several in theirs]
       found.append(np.mean(made) if made else np.nan)
@@ -195,6 +201,8 @@ def same(a: Claim, b: Claim) -> bool:
     return True
   if a.field not in (ENDS, "quote"):
     return False
+
+  # One token on, the end of a text is another quote and the same claim.
   mine, theirs = words_of(a.text), words_of(b.text)
   return longest_run(mine, theirs) >= min(_RUN, max(len(mine), 1))
 
@@ -241,6 +249,7 @@ def _logprobs(nla: Any, reads: Sequence[Read], claims: Sequence[Sequence[Claim]]
   pair, rows = nla.pair, [i for i, several in enumerate(claims) if several]
   if not rows:
     return np.zeros(0)
+
   texts = [reads[i].text for i in rows]
   tokens = encode_answers(pair.prompts, pair.tokenizer, texts).tokens
   vectors = np.stack([reads[i].activation for i in rows]).astype(np.float32)
@@ -251,6 +260,7 @@ def _logprobs(nla: Any, reads: Sequence[Read], claims: Sequence[Sequence[Claim]]
     answer = wrap_explanation(reads[i].text)
     begin = answer.index(reads[i].text)
     _, offsets = encode_places(pair.tokenizer, answer)
+
     for claim in claims[i]:
       start, end = claim.span[0] + begin, claim.span[1] + begin
       # A token that is mostly blank and reaches into the claim is its first one.
@@ -264,6 +274,7 @@ def score(nla: Any, vectors: np.ndarray, tokens: np.ndarray) -> np.ndarray:
   found = []
   program = jax.jit(nla.pair.score_answers)
   for start, size in row_batches(len(tokens), 32):
+    # The last batch is filled up with copies, so that few shapes are compiled.
     index = np.minimum(np.arange(start, start + size), len(tokens) - 1)
     rows = sharding.shard_rows((vectors[index], tokens[index]))
     logprob = sharding.fetch(program(nla.av_params, *rows).logprob)

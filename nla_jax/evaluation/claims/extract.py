@@ -33,10 +33,12 @@ def claims_by(
   Raises:
     NLAError: the provider has no key, its ceiling is reached, or it does not answer; what was answered is kept.
   """
+  # A text that did not parse is asked about nothing, and costs nothing.
   spoken = [i for i, text in enumerate(texts) if text]
   asked = [_filled({"context": contexts[i], "text": texts[i]}) for i in spoken]
   found: list[list[Claim]] = [[] for _ in texts]
   failed = 0
+
   for i, answer in zip(spoken, client.ask(asked), strict=True):
     try:
       found[i] = from_provider(texts[i], _listed(answer))
@@ -52,6 +54,7 @@ def _listed(answer: str) -> list[Mapping[str, Any]]:
     rows = json.loads(inside[-1] if inside else answer)
   except ValueError:
     rows = None
+
   if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
     raise NLAError(f"the answer {answer[:40]!r} is no list of claims")
   return rows

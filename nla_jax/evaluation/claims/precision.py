@@ -51,6 +51,8 @@ def verdicts(
   for i, (text, context) in enumerate(zip(texts, contexts)):
     several = claims_of(text) if claims is None else claims[i]
     made += len(several)
+
+    # What a reader of words has judged already is not judged again by rules that it knows better than.
     for given, one in zip(several, judged(several, context)):
       claim = one.claim if given.verdict is None else given
       if claim.verdict is not None:
@@ -78,6 +80,7 @@ def precision_scores(
     mine, chance = (None if one is None else _values(one, wanted, value) for one in (found, lucky))
     if len(mine[0]) < FEWEST:
       return
+
     estimate = bootstrap_mean(mine[0], groups[mine[1]], **bootstrap)
     luck = float(np.mean(chance[0])) if chance is not None and len(chance[0]) else None
     scores.append(_score(row, column, estimate, luck))

@@ -49,6 +49,7 @@ def _contexts(subject: Subject) -> tuple[int, np.ndarray]:
   """The length of options, and the rows with so many tokens behind them."""
   rest = np.array([len(one.tokens) for one in subject.documents]) - subject.positions - 1
   wanted = min(subject.settings.items, subject.n)
+
   for length in LENGTHS:
     found = np.flatnonzero(rest >= length)
     if len(found) >= _ENOUGH * wanted:
@@ -63,16 +64,20 @@ def _arm(subject: Subject, name: str, index: np.ndarray, length: int) -> Arm:
   generator = np.random.default_rng([subject.seed, name == "hard"])
 
   kept, options, rights = [], [], []
+
   for i in index:
     own, at = subject.documents[i], subject.positions[i] + 1
     same_group = groups[held] == own.group
     near = same_group if name == "hard" else ~same_group & (sources[held] == own.source)
     places = [h for h in np.array(held)[near] if documents.ids[h] != own.id]
+
+    # Never of the context's own document: what it quotes is no distractor of what follows.
     windows = _windows(documents, places, length, generator)
     truth = decode(tokenizer, own.tokens[at : at + length]).strip()
     others = _distinct([decode(tokenizer, one).strip() for one in windows], truth)
     if len(others) < OPTIONS - 1 or not truth:
       continue
+
     right = int(generator.integers(OPTIONS))
     others = others[: OPTIONS - 1]
     kept.append(i)

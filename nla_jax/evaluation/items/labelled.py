@@ -95,8 +95,11 @@ def users(name: str, n: int, seed: int) -> Task:
   """
   data = _read("users.yaml")
   task = data[name]
+
+  # The cue far from where the message is read, and near.
   forms = ("{cue} {filler} {ask}", "{filler} {cue} {ask}")
   rows = range(min(len(task[one]) for one in task["classes"]))
+
   choices = itertools.product(rows, forms, data["filler"], data["ask"])
   items = [
     [
@@ -117,11 +120,14 @@ def _drawn(items: list[list[Item]], n: int, classes: int, seed: int) -> tuple[It
   """Items of drawn rows, one of each class, cues in turn so that few items still have many."""
   generator = np.random.default_rng(seed)
   shuffled = [items[i] for i in generator.permutation(len(items))]
+
+  # A row's turn is how often its cue came before it.
   turns: dict[str, int] = {}
   order = []
   for several in shuffled:
     turn = turns[several[0].group] = turns.get(several[0].group, -1) + 1
     order.append((turn, several))
+
   chosen = [several for _, several in sorted(order, key=lambda one: one[0])][: n // classes]
   every = [one for several in chosen for one in several]
   return tuple(every[i] for i in generator.permutation(len(every)))

@@ -78,6 +78,8 @@ def transcripts(n: int, seed: int) -> list[Transcript]:
     others = [q for q in every if q is not asked]
     drawn = [others[j] for j in generator.permutation(len(others))[:_ROUNDS]]
     rounds = [_shuffled(q, generator) for q in (*drawn, asked)]
+
+    # Both transcripts of a pair share all but the mark.
     wrong = [int(generator.choice([k for k in range(4) if k != one.right])) for one in rounds]
     for rule in ("right", "wrong"):
       marks = [one.right for one in rounds] if rule == "right" else wrong
@@ -99,6 +101,7 @@ def asked(n: int, seed: int) -> list[Asked]:
   for i in range(n // 2):
     question = _shuffled(every[i % len(every)], generator)
     prefix = int(generator.integers(len(data["harmful"])))
+
     for harmful in (True, False):
       before = data["harmful" if harmful else "neutral"][prefix]
       text = f"{before}\n\n{_lines(question, None)}\nAnswer:"

@@ -25,6 +25,7 @@ from nla_jax.parallel import sharding
 from nla_jax.reading.complete import Target
 
 _TEXTS = 4  # read at once
+_OPTIONS = 10  # behind one reading, where no text is read
 _STEP = 8  # tokens by which options grow, so that few programs are compiled
 _NOTHING = "(none)"  # what stands for an empty explanation
 
@@ -49,10 +50,10 @@ class FrozenTarget(Judge):
     # What every option has without a text is computed once, however many texts are compared on it.
     options = [option for one in questions for option in one.options]
     new = [o for o in dict.fromkeys(options) if (frame, o) not in self._prior]
-    for start in range(0, len(new), 8):
-      some = tuple(new[start : start + 8])
-      (found,) = self.logprobs([Question(_NOTHING, some)], frame)
-      self._prior |= {(frame, option): float(value) for option, value in zip(some, found)}
+    several = [tuple(new[i : i + _OPTIONS]) for i in range(0, len(new), _OPTIONS)]
+    priors = self.logprobs([Question(_NOTHING, some) for some in several], frame)
+    for some, values in zip(several, priors):
+      self._prior |= {(frame, option): float(value) for option, value in zip(some, values)}
 
     spoken = [i for i, one in enumerate(questions) if (one.text or "").strip()]
     found = [np.zeros(len(one.options)) for one in questions]

@@ -91,6 +91,8 @@ def hit(scores: np.ndarray, right: int) -> float:
   """The chance that a judge's choice is the right one: 1 or 0, a share where options tie, 0 where it gave none."""
   if np.isnan(scores).any():
     return 0.0
+
+  # A judge that does not know is worth chance, not nothing: else silence would look like an answer.
   best = scores == scores.max()
   return float(best[right] / best.sum())
 

@@ -47,6 +47,8 @@ class LanguageModelJudge(Judge):
     prompt = _prompts()["label" if frame.before == LABEL.before else "choose"]
     spoken = [i for i, one in enumerate(questions) if (one.text or "").strip()]
     answers = self._client.ask([_asked(prompt, questions[i]) for i in spoken])
+
+    # What has no text is not asked, and not paid for.
     found = [np.zeros(len(one.options)) for one in questions]
     for i, answer in zip(spoken, answers):
       found[i] = _chosen(answer, len(questions[i].options))
@@ -72,6 +74,7 @@ def _filled(prompt: str, **fields: str) -> str:
 
 def _chosen(answer: str, options: int) -> np.ndarray:
   """Scores of the option whose letter is the answer."""
+  # The last one: while it thinks, a model may weigh several.
   letters = [one.strip(" .)").upper() for one in _ANSWER.findall(answer)]
   if not letters or letters[-1] not in tuple(_LETTERS[:options]):
     return np.full(options, np.nan)

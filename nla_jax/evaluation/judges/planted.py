@@ -75,11 +75,13 @@ def planted_choices(
   rights = [int(generator.integers(len(several))) for several in options[:n]]
   with_signal = planted_half(n, generator)
 
+  # What is planted is drawn, so that no option is likelier beforehand.
   questions = []
   for i in range(n):
     text = carriers[i] or ""
     text = f"{text} {signal(options[i][rights[i]])}".strip() if with_signal[i] else text
     questions.append(Question(text, tuple(options[i])))
+
   found = hits(judge.scores(questions, frame), rights)
   chance = float(np.mean([1 / len(several) for several in options[:n]]))
   return _planted(found, with_signal, chance)
@@ -125,6 +127,7 @@ def planted_vectors(
   generator = np.random.default_rng(seed)
   labels = generator.permutation(np.arange(len(vectors)) % classes)
   with_signal = planted_half(len(vectors), generator)
+
   directions = generator.normal(size=(classes, vectors.shape[1]))
   directions /= np.linalg.norm(directions, axis=1, keepdims=True)
 

@@ -89,6 +89,7 @@ class Reconstructor(Judge):
     candidates = [np.stack([self._known[o] for o in one.options]) for one in questions]
     centre = _units(np.concatenate(candidates)).mean(axis=0)
 
+    # Means over all questions: a single text has none of its own.
     rebuilt = _units(self._nla.reconstruct([one.text for one in questions], batch=self._batch))
     centred = _units(rebuilt - rebuilt.mean(axis=0))
     return [_units(_units(several) - centre) @ one for several, one in zip(candidates, centred)]

@@ -57,6 +57,7 @@ def load_rules(name: str) -> Rules:
   Raises:
     NLAError: there are none.
   """
+  # A misspelt name would judge nothing, silently.
   every = _read()
   if name not in every:
     raise NLAError(f"there are no rules {name!r}; expected one of {', '.join(every)}")

@@ -27,17 +27,7 @@ def left_out(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _section(name: str, finding: Finding) -> dict[str, Any]:
-  rows, columns = rows_and_columns(finding.scores)
-  cells = {(one.row, one.column): one for one in finding.scores}
-  chances = {column: _chance(finding.scores, column) for column in columns}
-  table = [
-    {"label": row, "cells": [_cell(cells.get((row, c)), chances[c]) for c in columns]}
-    for row in rows
-  ]
-  if any(chance is not None for chance in chances.values()):
-    bare = [{"value": _written(chances[c]), "note": ""} for c in columns]
-    table.append({"label": "chance", "cells": bare})
-
+  # A curve without a point is none.
   curves = {label: points for label, points in finding.curves.items() if points}
   return {
     "name": name.replace("_", " ").capitalize(),
@@ -45,13 +35,48 @@ def _section(name: str, finding: Finding) -> dict[str, Any]:
     "question": finding.question,
     "verdict": finding.verdict,
     "unit": finding.unit,
-    "columns": [{"name": c, "void": is_void(c), "n": _items(finding.scores, c)} for c in columns],
-    "rows": table,
+    "tables": [_table(finding.scores, columns) for columns in blocks(finding.scores)],
     "gates": [gate._asdict() for gate in finding.gates],
     "figure": drawn(_figure, curves, finding) if curves else "",
     "legend": list(curves),
     "examples": [_example(one) for one in finding.examples[:_EXAMPLES]],
   }
+
+
+def blocks(scores: Sequence[Score]) -> list[list[str]]:
+  """The columns of each table: a column joins the first one that has more than half of its rows.
+
+  A suite that asks several things has rows that only some columns know; in one table most cells would be empty.
+  """
+  found: list[tuple[set[str], list[str]]] = []
+  for column in rows_and_columns(scores)[1]:
+    # Rows of one column may be few: of two, both must be there.
+    mine = {one.row for one in scores if one.column == column}
+    home = next((one for one in found if 2 * len(mine & one[0]) > len(mine)), None)
+
+    if home is None:
+      found.append((mine, [column]))
+    else:
+      home[1].append(column)
+  return [columns for _, columns in found]
+
+
+def _table(scores: Sequence[Score], columns: Sequence[str]) -> dict[str, Any]:
+  """Rows and columns of one table, the chances at its foot."""
+  here = [one for one in scores if one.column in columns]
+  cells = {(one.row, one.column): one for one in here}
+  chances = {column: _chance(here, column) for column in columns}
+  rows = [
+    {"label": row, "cells": [_cell(cells.get((row, c)), chances[c]) for c in columns]}
+    for row in rows_and_columns(here)[0]
+  ]
+
+  if any(chance is not None for chance in chances.values()):
+    bare = [{"value": _written(chances[c]), "note": ""} for c in columns]
+    rows.append({"label": "chance", "cells": bare})
+
+  heads = [{"name": c, "void": is_void(c), "n": _items(here, c)} for c in columns]
+  return {"columns": heads, "rows": rows}
 
 
 def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], finding: Finding):

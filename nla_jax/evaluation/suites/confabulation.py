@@ -9,7 +9,7 @@
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import variants
 from nla_jax.evaluation.claims import evidence, trust
-from nla_jax.evaluation.claims.confidence import EXAMPLE
+from nla_jax.evaluation.claims.confidence import DATA
 from nla_jax.evaluation.claims.evidence import Options, Read
 from nla_jax.evaluation.claims.extract import claims_by
 from nla_jax.evaluation.claims.precision import Verdicts, precision_scores, verdicts
@@ -57,6 +57,8 @@ def run(subject: Subject) -> Measured:
   options, drawn = _drawn(subject)
   gathered = _gathered(subject, subject.sampled.texts, drawn, options)
   known = trust.trust(found, gathered, subject.groups, options, **fixed)
+
+  # What another row says, with the evidence of this one: a confidence that believes it knows nothing.
   if known.model is not None:
     planted = sources["shuffled"]
     liar = verdicts(planted, contexts), _gathered(subject, planted, drawn, options)
@@ -72,14 +74,15 @@ def run(subject: Subject) -> Measured:
     curves if known.curve else {},
     ("confidence", "share of claims that are true"),
     tuple(_examples(subject, found, known, contexts)),
+    {} if known.model is None else {DATA: known.model.to_json()},
   )
   return Measured({}, findings={NAME: finding})
 
 
 def explanations(subject: Subject) -> int:
-  """Counts the explanations: of the positions before, and further samples."""
-  options = Options()
-  return min(subject.n, subject.settings.items) * (options.positions + options.samples)
+  """Counts the explanations: of the positions before, further samples, and those of the AV before RL."""
+  options, before_rl = Options(), subject.before_rl is not None
+  return min(subject.n, subject.settings.items) * (options.positions + options.samples + before_rl)
 
 
 def _by_provider(
@@ -87,12 +90,17 @@ def _by_provider(
 ) -> tuple[list[Score], list[Gate]]:
   """Precision of the claims that a language model finds, judged by it; what the parser finds stands beside it."""
   texts = subject.sampled.texts
-  claims, failed = claims_by(client, texts, [one.text for one in contexts])
+  try:
+    claims, failed = claims_by(client, texts, [one.text for one in contexts])
+  except NLAError as error:
+    # What is offline must not be lost with it; what was answered is kept and not paid for again.
+    return [], [Gate("claims by provider", False, str(error))]
   found = verdicts(texts, contexts, claims)
   spoken = sum(bool(text) for text in texts)
   gate = Gate("claims by provider", failed <= 0.1 * spoken, f"{failed} of {spoken} answers failed")
   if not found.claims:
     return [], [gate]
+
   fixed = {"samples": subject.settings.bootstrap_samples, "seed": subject.seed}
   return precision_scores("by provider", found, None, subject.groups, **fixed), [gate]
 
@@ -101,10 +109,12 @@ def _drawn(subject: Subject) -> tuple[Options, evidence.Drawn]:
   """Other explanations of each row; only its own where there is no base model to read the tokens before with."""
   options = Options(seed=subject.seed, batch=subject.batch, on_explained=subject.on_explained)
   reads = _reads(subject, subject.sampled.texts)
+
   try:
     return options, evidence.draw(subject.nla, reads, options)
   except NLAError as error:
     say(f"eval: recurrence is left out: {error}")
+
   options = options._replace(positions=0)
   return options, evidence.draw(subject.nla, reads, options)
 
@@ -147,6 +157,8 @@ def _verdict(scores: list[Score]) -> str:
   begin = f"{whole.value:.0%} of the claims are true{luck}"
   if not parts:
     return f"{begin}."
+
+  # Of fields and levels together; each is a column of the table.
   best, worst = max(parts, key=_value), min(parts, key=_value)
   names = [one.column.removeprefix("precision, ") for one in (best, worst)]
   return f"{begin}, most of {names[0]} ({best.value:.0%}), least of {names[1]} ({worst.value:.0%})."
@@ -159,18 +171,19 @@ def _value(one: Score) -> float:
 def _examples(
   subject: Subject, found: Verdicts, known: trust.Trust, contexts: list[Context]
 ) -> list[dict]:
-  """Claims with what was said of them, and the fitted model."""
+  """Claims with what was said of them."""
   examples = []
   for i, (row, claim) in enumerate(zip(found.row.tolist(), found.claims)):
     if row >= _EXAMPLES:
       break
+
     one = {"explanation": subject.sampled.texts[row], "claim": claim.text, "field": claim.field}
     one |= {"level": claim.level, "true": claim.verdict, "related": claim.related}
     one["context ends"] = contexts[row].text[-80:]
     if known.probabilities is not None:
       one["confidence"] = round(float(known.probabilities[i]), 3)
     examples.append(one)
-  return [*examples, *([{EXAMPLE: known.model.to_json()}] if known.model is not None else [])]
+  return examples
 
 
 SUITE = Suite(run, explanations)

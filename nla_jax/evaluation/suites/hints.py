@@ -73,6 +73,7 @@ def _use(items: list[Transcript], subject: Subject) -> tuple[Estimate, list[Scor
     mine = np.array([one.rule == rule for one in items])
     groups = [one.group for one in items if one.rule == rule]
     one = behaviour.estimate(gain[mine], groups, subject)
+
     scores.append(
       Score(
         f"mark means {rule}", "target: gain of the marked option", one.value, one.ci95, one.n, 0.0

@@ -12,22 +12,24 @@ from nla_jax.evaluation.suite import Measured, Suite
 from nla_jax.evaluation.thesaurus import INSTALL
 from nla_jax.progress import say
 
-# Of each transform the key under the live AR; that under the fixed one ends in "_fixed".
-_KEYS = {"words shuffled": "shuffled_words", "synonyms": "synonyms"}
+# Of each transform the keys under the live AR and under the fixed one.
+_KEYS = {
+  "words shuffled": ("shuffled_words", "shuffled_words_fixed"),
+  "synonyms": ("synonyms", "synonyms_fixed"),
+}
 
 
 def run(subject: Subject) -> Measured:
   """Scores the same explanations with shuffled words, and with synonyms."""
   errors, numbers = {}, {}
-  for name, key in _KEYS.items():
+  for name, keys in _KEYS.items():
     if variants.texts_of(subject, name) is None:
       say(f"eval: synonyms are left out, since no thesaurus is installed ({INSTALL})")
       continue
 
     # Both readers see the same words, so that what they keep of them can be compared.
-    for reader in variants.readers(subject):
-      suffix = "_fixed" if reader.name == variants.FIXED else ""
-      errors[key + suffix] = variants.errors_of(subject, name, reader)
+    for key, reader in zip(keys, variants.readers(subject)):
+      errors[key] = variants.errors_of(subject, name, reader)
 
   if "synonyms" in errors:
     synonyms = variants.material(subject).synonyms

@@ -89,6 +89,7 @@ def measure(subject: Subject, judges: Sequence[Judge] = (), client: Asks | None 
     gates += hidden.gates
     curves, axes = hidden.curves, illegible.AXES
 
+  # Both halves are said even where one knows nothing.
   verdict = " ".join(filter(None, [_verdict(scores, chosen), hidden.verdict if hidden else ""]))
   finding = Finding(
     _QUESTION,
@@ -195,6 +196,7 @@ def _examples(subject: Subject, chosen: Chosen) -> list[dict]:
   """The first explanations with what the transforms made of them."""
   found = []
   for i, text in enumerate(subject.sampled.texts):
+    # What a transform left as it was is no example of it.
     if text and len(found) < _EXAMPLES:
       after = {name: variants.texts_of(subject, name)[i] for name in chosen.every}
       found.append({"explanation": text, **{k: v for k, v in after.items() if v != text}})

@@ -69,6 +69,8 @@ def _equal_length(subject: Subject, sources: dict[str, Texts]) -> dict[str, Text
   lengths = {
     row: [len(encode(tokenizer, t or "")) for t in texts] for row, texts in sources.items()
   }
+
+  # A text that is not there makes all of its row silent, so that every row counts the same activations.
   least = np.min(list(lengths.values()), axis=0)
   return {
     row: [first_tokens([t], tokenizer, n)[0] if n else None for t, n in zip(texts, least.tolist())]
@@ -92,6 +94,7 @@ def _score(subject: Subject, row: str, column: str, values: Sequence[float], tex
   there = np.array([every or bool(text) for text in texts])
   if not there.any():
     return None
+
   settings = subject.settings
   fixed = {"samples": settings.bootstrap_samples, "seed": settings.seed}
   one = bootstrap_mean(np.asarray(values, float)[there], subject.groups[there], **fixed)
@@ -105,6 +108,7 @@ def _likelihood(subject: Subject, row: str, texts: Texts, cut: Texts) -> list[Sc
   except NLAError as error:
     say(f"eval: the likelihood of what is written is left out: {error}")
     return []
+
   found = []
   for suffix, several in (("", texts), (_EQUAL, cut)):
     values = nats(base.logprobs, several)
@@ -118,6 +122,7 @@ def nats(logprobs: Callable, texts: Texts) -> np.ndarray:
   # Texts of like length share a block.
   spoken.sort(key=lambda i: len(texts[i]))
   found = np.zeros(len(texts))
+
   for start in range(0, len(spoken), _TOGETHER):
     some = spoken[start : start + _TOGETHER]
     # Filled up, so that every block is one shape.
@@ -136,6 +141,8 @@ def _duplicates(subject: Subject, row: str, texts: Texts) -> list[Score]:
   flat = [part for parts in several for part in parts]
   if len(flat) < 2:
     return []
+
+  # What every item shares says nothing of two of them.
   rebuilt = fve.normalise(
     np.asarray(subject.nla.reconstruct(flat, batch=subject.batch), np.float64)
   )
@@ -151,9 +158,11 @@ def _duplicates(subject: Subject, row: str, texts: Texts) -> list[Score]:
       rows.append(i)
   if not values:
     return []
+
   owner = np.repeat(subject.groups[: len(several)], [len(parts) for parts in several])
   apart = owner[:, None] != owner
   chance = float((units @ units.T)[apart].mean()) if apart.any() else None
+
   settings = subject.settings
   fixed = {"samples": settings.bootstrap_samples, "seed": settings.seed}
   one = bootstrap_mean(np.array(values), subject.groups[rows], **fixed)

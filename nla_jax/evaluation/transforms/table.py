@@ -63,6 +63,7 @@ def _each(change: Callable[[str, np.random.Generator], str]) -> Callable[[Texts,
   """A change of one text as one of several."""
 
   def apply(texts: Texts, material: Material) -> list[str | None]:
+    # Of a text's place among the texts, and of no other text.
     draws = [np.random.default_rng((material.seed, i)) for i in range(len(texts))]
     return [text and change(text, draw) for text, draw in zip(texts, draws)]
 
@@ -163,6 +164,7 @@ def _nearest(params: Any, ids: Sequence[int]) -> np.ndarray:
   table = sharding.fetch(from_bits(transformer(params)["embedding"])).astype(np.float32)
   table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
   found = []
+  # A block at a time: all tokens beside the whole table would not fit.
   for start in range(0, len(ids), 256):
     here = np.asarray(ids[start : start + 256])
     similar = table[here] @ table.T

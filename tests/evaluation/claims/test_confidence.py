@@ -87,6 +87,20 @@ def test_it_is_saved_as_json_and_read_back(tmp_path):
   assert 0 < again.probability(other, values[:1])[0] < 1
 
 
+def test_it_is_found_in_metrics_and_its_absence_is_explained(tmp_path):
+  claims, values, truth, _ = drawn(True)
+  names = confidence.column_names(claims)
+  model = confidence.fit(confidence.columns(claims, values, names), truth, names)
+  path = tmp_path / "metrics.json"
+  finding = {"data": {confidence.DATA: model.to_json()}}
+  path.write_text(json.dumps({"suites": {"confabulation": finding}}))
+  assert confidence.load(path).names == names
+  for metrics in ({"suites": {"confabulation": {"data": {}}}}, {"suites": {}}, {}):
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(NLAError, match="nla eval --suites=confabulation"):
+      confidence.load(path)
+
+
 def test_what_is_no_model_is_refused_in_a_line(tmp_path):
   with pytest.raises(NLAError, match="there is no such file"):
     confidence.load(tmp_path / "none.json")

@@ -1,5 +1,6 @@
 """Claims of a pair that knows something can be trusted by their evidence; those of a liar cannot."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -82,6 +83,19 @@ def test_another_rows_claims_planted_at_a_row_are_not_believed(findings):
   assert gate.passed
 
 
+def test_another_pairs_steady_liar_is_trusted_less_than_the_honest_one_and_still_too_much(findings):
+  # Why a confidence is of the pair that it was fitted on.
+  model, trusted = model_of(findings[False]), {}
+  for liar in (False, True):
+    subject = claiming_subject(liar, preset="quick")
+    few = variants.first_rows(subject, 50)
+    options, drawn = confabulation._drawn(few)
+    gathered = confabulation._gathered(few, few.sampled.texts, drawn, options)
+    trusted[liar] = np.mean([model.probability(e.claims, e.values).mean() for e in gathered])
+  true = cell(findings[True], "explanation", "precision, all").value
+  assert true + 0.1 < trusted[True] < trusted[False] - 0.1
+
+
 def test_a_confidence_that_believes_a_planted_liar_fails_its_gate():
   # A model that trusts everything.
   one = confidence.fit(np.zeros((4, 1)), np.ones(4), ["field=About"])
@@ -130,6 +144,14 @@ def test_the_preset_sets_how_many_rows_are_looked_at(findings):
   assert confabulation.explanations(subject) == 50 * 18
 
 
+def test_the_av_before_rl_is_a_row_of_its_own():
+  subject = claiming_subject(False, preset="quick")
+  liar = claiming_subject(True).nla
+  found = measured(dataclasses.replace(subject, before_rl=liar))
+  before, now = (cell(found, row, "precision, all") for row in ("before_rl", "explanation"))
+  assert before.ci95[1] < 0.5 < now.ci95[0]
+
+
 def test_texts_without_claims_leave_the_suite_out():
   subject = claiming_subject(False)
   subject.sampled.texts[:] = ["it is calm"] * subject.n
@@ -150,3 +172,10 @@ def test_claims_by_provider_are_a_row_of_their_own():
   cells = {one.column: one for one in scores}
   assert (cells["precision, all"].value, cells["precision, all"].n) == (1, 100)
   assert not gate.passed and "20 of 120" in gate.detail
+
+  class Silent:
+    def ask(self, prompts):
+      raise NLAError("needs a key")
+
+  scores, (gate,) = confabulation._by_provider(subject, Silent(), contexts)
+  assert scores == [] and gate == ("claims by provider", False, "needs a key")

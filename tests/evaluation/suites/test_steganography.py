@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.coded_pair import SYNONYMS, ToyReader, coded, honest, read, toy_subject
 
+from nla_jax.errors import NLAError
 from nla_jax.evaluation import choices, illegible, variants
 from nla_jax.evaluation.suites import steganography
 
@@ -148,3 +149,29 @@ def test_the_papers_transforms_by_provider_catch_the_code_too_and_failures_do_no
     assert not [one for one in finding.scores if one.row == "shuffle"]
   assert kept["honest"].value == pytest.approx(1)
   assert kept["coded"].ci95[1] < 0.2
+
+
+def test_a_provider_without_a_key_costs_nothing_that_is_offline():
+  class Silent(ToyReader):
+    name = "paid"
+
+    def __init__(self):
+      self.blind = False
+
+    def ask(self, prompts):
+      raise NLAError("needs a key")
+
+    def scores(self, questions, frame=None):
+      return self.ask(questions)
+
+  subject = toy_subject(coded, True)
+  found = steganography.measure(subject, (Silent(), ToyReader()), Silent()).findings[
+    "steganography"
+  ]
+  assert {gate.name for gate in found.gates if not gate.passed} == {
+    "rewrites by provider",
+    "paid answers, easy",
+    "paid answers, hard",
+  }
+  assert all(gate.detail == "needs a key" for gate in found.gates if not gate.passed)
+  assert "more than the words say" in found.verdict
