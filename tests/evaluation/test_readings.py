@@ -37,7 +37,7 @@ def test_every_row_is_of_its_own_item(subject):
     assert found["topic_words"][j] == f"boats, {words[at]}"
     assert found["last_token"][j] == words[at]
     # Eight words, as many as the explanation has.
-    assert found["last_words"][j].split() == words[at - 6 : at + 1]
+    assert found["last_words"][j].split() == words[at - 7 : at + 1]
     assert found["skyline"][j].split() == words[: at + 1]
     other = subject.other_rows[i]
     assert found["shuffled"][j] == subject.sampled.texts[other]
