@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "nla_jax"
 FLOORS = (
   "errors version",
   "parallel",
-  "arrays files progress quantities workdir",
+  "arrays axes files progress quantities workdir",
   "kernels",
   "models",
   "decoding",
