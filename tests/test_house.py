@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "nla_jax"
 FLOORS = (
   "errors version",
   "bucket parallel",
-  "arrays files json_lines progress quantities workdir",
+  "arrays axes files json_lines progress quantities workdir",
   "providers",
   "kernels",
   "models",

@@ -90,14 +90,27 @@ def check_answers(tokenizer, stop_ids: Collection[int]) -> None:
       )
 
 
-def warn_of_failures(answers: Sequence[Answer]) -> None:
-  """Says so, once, where most answers of a call hold no explanation, with the commonest reason."""
+def warn_of_failures(answers: Sequence[Answer]) -> bool:
+  """Says so, once, where most answers of a call hold no explanation, with the commonest reason; whether it did."""
   reasons = Counter(answer.reason for answer in answers if answer.reason is not None)
   failed = sum(reasons.values())
-  if 2 * failed > len(answers):
+  bad = 2 * failed > len(answers)
+  if bad:
     reason, n = reasons.most_common(1)[0]
     shown = next(answer.raw for answer in answers if answer.reason == reason)
     say(
       f"warning: {failed} of {len(answers)} answers hold no explanation; in {n} {reason}: {shown[:60]!r}. Each "
       "explanation's `answer` and `reason` say more"
     )
+  return bad
+
+
+class WarnOnce:
+  """`warn_of_failures` for who draws again and again, as a server does: what is said once is not said again."""
+
+  def __init__(self):
+    self._said = False
+
+  def __call__(self, answers: Sequence[Answer]) -> None:
+    """Warns of these answers, unless others were warned of."""
+    self._said = self._said or warn_of_failures(answers)

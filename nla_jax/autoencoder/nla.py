@@ -44,6 +44,7 @@ class NLA:
     baseline: variance of the normalised activations of its evaluation, for FVE; None where not known.
     load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer, or of all with None).
     model_adapter: a LoRA of PEFT that `read` adds to the target, a directory; empty for none.
+    warn: is shown the answers of each call, to say where most of them hold no explanation.
   """
 
   pair: Pair
@@ -53,6 +54,7 @@ class NLA:
   baseline: float | None = None
   load_target: Callable[[str, int | None, str], tuple[Architecture, Any]] | None = None
   model_adapter: str = ""
+  warn: Callable[[Sequence[Answer]], Any] = warn_of_failures
 
   def explain(
     self,
@@ -113,7 +115,7 @@ class NLA:
       answers += found
     if not self.pair.prompts.asks_for_tags:
       answers = list(map(taken_plain, answers))
-    warn_of_failures(answers)
+    self.warn(answers)
 
     # 2. Judge each by what the AR rebuilds from it.
     rebuilt = self.reconstruct([answer.explanation for answer in answers], batch=batch)

@@ -5,10 +5,12 @@ and teach are closed, and `nla run` with the same config continues with SFT.
 """
 
 import argparse
+import contextlib
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
-from nla_jax import files
+from nla_jax import files, workdir
 from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
 from nla_jax.interop.reference_data import from_store, to_store
@@ -89,23 +91,45 @@ def _to_store(options: argparse.Namespace) -> None:
     raise NLAError(
       f"{options.target} names a parquet file, but parquet files are converted to a folder: name that"
     )
-  if options.config is None:
-    facts = to_store.to_store(
-      options.source,
-      options.target,
-      model=options.model,
-      texts_from=options.texts,
-      held_out=options.held_out,
-      seed=options.seed,
-    )
-  else:
+  if options.config is not None:
     facts = _to_workdir(options)
+  else:
+    with _claimed(options.target):
+      facts = to_store.to_store(
+        options.source,
+        options.target,
+        model=options.model,
+        texts_from=options.texts,
+        held_out=options.held_out,
+        seed=options.seed,
+      )
 
   splits = ", ".join(f"{name} {n}" for name, n in facts["rows_by_split"].items())
   say(
     f"convert: {facts['rows']} rows of {facts['documents']} documents, {facts['explanations']} explained, in "
     f"{options.target}; by split: {splits}"
   )
+
+
+@contextlib.contextmanager
+def _claimed(folder: str) -> Iterator[None]:
+  """Holds a folder while it is written, as a run holds its workdir. Raises NLAError where another process does."""
+  # Imported here: what a run needs takes seconds to import.
+  from nla_jax.run.claim import claimed
+
+  path = Path(folder)
+  if path.is_file():
+    raise NLAError(f"{folder} is a file, and a folder is written: name another")
+  with claimed(path):
+    try:
+      yield
+    except BaseException:
+      # What is refused leaves nothing behind: the lock goes while it is held, and the folder where it held no more.
+      if {one.name for one in path.iterdir()} <= {workdir.LOCK, workdir.OWNER}:
+        (path / workdir.LOCK).unlink()
+        (path / workdir.OWNER).unlink()
+        path.rmdir()
+      raise
 
 
 def _to_workdir(options: argparse.Namespace) -> dict:
@@ -171,6 +195,12 @@ def _to_parquet(options: argparse.Namespace) -> None:
     filled = [kind for kind in from_store.KINDS if len(from_store.rows_of(source, kind))]
     kinds = {kind: target / f"{_file_name(kind)}.parquet" for kind in filled}
 
+  # Files of several kinds may be written into one folder at once, each by its own name.
+  with contextlib.nullcontext() if target.suffix == ".parquet" else _claimed(options.target):
+    _write_files(source, kinds, options)
+
+
+def _write_files(source, kinds: dict[str, Path], options: argparse.Namespace) -> None:
   for kind, path in kinds.items():
     n = from_store.to_parquet(source, path, kind, texts=not options.no_texts)
     say(f"convert: {n} rows in {path}")

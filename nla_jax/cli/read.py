@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
       flag = f"--{name.replace('_', '-')}"
       raise NLAError(f"{flag}={getattr(options, name)}: at least one explanation has to be drawn")
   model = confidence.load(options.claims) if options.claims else None
-  inputs = _inputs(options)
+  inputs = inputs_of(options, "read")
   first = list(itertools.islice(inputs, _TOGETHER))
 
   # 2. The pair. Programs that were compiled for an earlier reading are taken from the user's cache.
@@ -111,8 +111,16 @@ def _define(parser: Parser) -> None:
   parser.add_argument("--json", action="store_true", help="one JSON object an input")
 
 
-def _inputs(options) -> Iterator[tuple[str, Any]]:
-  """(name, text or conversation) of all that is read. Raises NLAError where there is nothing."""
+def inputs_of(options, deed: str) -> Iterator[tuple[str, Any]]:
+  """(name, text or conversation) of `options.text`, of all in `options.file`, or of standard input.
+
+  Args:
+    options: of the command line.
+    deed: what is done with them, for messages.
+
+  Raises:
+    NLAError: both are given, or there is nothing.
+  """
   if options.file is not None and options.text is not None:
     raise NLAError("a text and --file are given: give one of them")
   if options.file is not None:
@@ -120,9 +128,9 @@ def _inputs(options) -> Iterator[tuple[str, Any]]:
     documents = read_corpus(path)
     return ((one.id, list(one.messages) or one.text) for one in documents)
 
-  text = standard_input() if options.text is None else options.text
+  text = _standard_input() if options.text is None else options.text
   if not well_formed(text).strip():
-    raise NLAError("there is no text to read: give it as the last argument or on standard input")
+    raise NLAError(f"there is no text to {deed}: give it as the last argument or on standard input")
   return iter([("", text)])
 
 
@@ -136,7 +144,7 @@ def _show(name: str, reading: Reading, options) -> None:
   print(form.table(reading))
 
 
-def standard_input() -> str:
+def _standard_input() -> str:
   """What stands on standard input. Raises NLAError where it is no UTF-8."""
   try:
     return sys.stdin.read()

@@ -1,11 +1,12 @@
 """`nla steer`: what the target writes once the explanation of a token is edited, beside three controls."""
 
+import itertools
 import json
 from pathlib import Path
 
 from nla_jax import files
 from nla_jax.cli.command_line import Parser
-from nla_jax.cli.read import compiled_cache, standard_input
+from nla_jax.cli.read import compiled_cache, inputs_of
 from nla_jax.errors import NLAError
 from nla_jax.loading import load
 from nla_jax.parallel import process
@@ -30,20 +31,29 @@ def main(arguments: list[str]) -> int:
   how["words"] = [word.strip() for word in options.words.split(",") if word.strip()]
   how["explanation"] = options.explanation
   Options(**how).drawing(options.seed)
-  text = standard_input() if options.text is None else options.text
-  if not text.strip():
-    raise NLAError("there is no text to steer: give it as the last argument or on standard input")
+  inputs = inputs_of(options, "steer")
+  first = list(itertools.islice(inputs, 2))
+  if options.plot and len(first) > 1:
+    raise NLAError(
+      f"--plot is one picture, and {options.file} holds several inputs: give one of them"
+    )
 
   # 2. The pair, and what it does.
   process.keep_compiled_programs(compiled_cache(), every=True)
   nla = load(options.nla, base=options.base, model_adapter=options.model_adapter)
-  position = options.position
-  found = nla.steer(text, position, edit=edit, strength=strengths, seed=options.seed, **how)
 
-  # 3. What is shown, and what is written.
-  if options.plot:
-    files.write_text(files.here(options.plot), found.to_svg())
-  print(json.dumps(found.to_json(), ensure_ascii=False) if options.json else _table(found))
+  # 3. What is shown of each input, and what is written.
+  for name, what in itertools.chain(first, inputs):
+    found = nla.steer(
+      what, options.position, edit=edit, strength=strengths, seed=options.seed, **how
+    )
+    if options.plot:
+      files.write_text(files.here(options.plot), found.to_svg())
+    if options.json:
+      named = {"id": name} if name else {}
+      print(json.dumps(named | found.to_json(), ensure_ascii=False))
+    else:
+      print(*([f"== {name}"] if name else []), _table(found), sep="\n")
   return 0
 
 
@@ -54,8 +64,9 @@ def _parser() -> Parser:
     "text",
     nargs="?",
     metavar="TEXT",
-    help="what the target continues; standard input where it is left out",
+    help="what the target continues; standard input where it and --file are left out",
   )
+  add("--file", help="what is continued, one after another, as for `nla read --file`")
   add("--nla", required=True, help="package:NAME, a workdir, a folder with av/ and ar/, or an AV's")
   add(
     "--position",
@@ -98,7 +109,7 @@ def _parser() -> Parser:
   add("--seed", type=int, default=0, help="of all draws (default 0)")
   add("--base", help="the target, in place of the one that the pair names")
   add("--model-adapter", help="a LoRA of PEFT on the target, a directory")
-  add("--json", action="store_true", help="everything as one JSON object")
+  add("--json", action="store_true", help="one JSON object an input")
   add("--plot", metavar="FILE.svg", help="writes effect against strength as a picture")
   return parser
 

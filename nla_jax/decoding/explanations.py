@@ -46,7 +46,7 @@ def sample(
   Returns:
     The answers, [n·group, …].
   """
-  params, model = decodable(params, model)
+  params, model = decodable(params, model, draws.ids.shape[0])
   prompt, fixed = (before, after, vectors), {"model": model, "sampling": sampling}
   state = prefill(params, prompt, draws, room=sampling.cache_sizes[0], **fixed)
   return loop.run(params, state, draws, watch=watch, **fixed)

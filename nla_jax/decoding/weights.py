@@ -15,14 +15,25 @@ from nla_jax.models.products import as_bits, from_bits
 from nla_jax.models.verbalizer import Verbalizer
 from nla_jax.parallel import precision, sharding
 
+# With so few rows a token's time is that of reading the weights, and the frozen base is half as large as a merged copy.
+FEW_ROWS = 8
 
-def decodable(params: dict, model: Verbalizer) -> tuple[dict, Verbalizer]:
+
+def decodable(params: dict, model: Verbalizer, rows: int) -> tuple[dict, Verbalizer]:
   """An AV's parameters as the token loop reads them, and the AV that reads them.
 
-  In float32 on one device adapters are added to the copy: nothing is rounded, and a token has no narrow products.
+  In float32 on one device adapters are added to the copy: nothing is rounded, and a token has no narrow products. For
+  few rows nothing is copied: adapters and their base, as bits, are read where they lie.
+
+  Args:
+    params: the AV's.
+    model: the AV.
+    rows: answers that are sampled together.
   """
   if model.lora is None or model.dtype != jnp.float32 or sharding.has_mesh():
     return decode_copy(params, model.dtype), model
+  if rows <= FEW_ROWS:
+    return params, model
   return without_adapters(params, model), model.clone(lora=None)
 
 

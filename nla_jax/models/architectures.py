@@ -5,6 +5,9 @@ between these values and a Hugging Face `config.json` (and a GGUF header) live i
 """
 
 import dataclasses
+import math
+
+from nla_jax.errors import NLAError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,9 @@ class RopeScaling:
     low_freq_factor: only `llama3`.
     high_freq_factor: only `llama3`.
     original_max_positions: only `llama3`; the context length before scaling.
+
+  Raises:
+    NLAError: a number by which no frequency can be divided, or bounds in the wrong order.
   """
 
   kind: str
@@ -24,6 +30,20 @@ class RopeScaling:
   low_freq_factor: float = 1.0
   high_freq_factor: float = 4.0
   original_max_positions: int = 8192
+
+  def __post_init__(self):
+    # A factor of 0 makes every position infinite and one below it turns them round, without a word.
+    if not (math.isfinite(self.factor) and self.factor > 0):
+      raise NLAError(
+        f"the model's files ask for {self.kind} rope scaling by the factor {self.factor:g}: expected a number above 0, "
+        "take the files from the model's own repository"
+      )
+    if not 0 < self.low_freq_factor < self.high_freq_factor or self.original_max_positions < 1:
+      raise NLAError(
+        f"the model's files ask for {self.kind} rope scaling between {self.low_freq_factor:g} and "
+        f"{self.high_freq_factor:g} of {self.original_max_positions} positions: expected 0 < low < high, take the "
+        "files from the model's own repository"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

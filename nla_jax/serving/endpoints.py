@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nla_jax.conversation.positions import choose
 from nla_jax.conversation.tokens import Tokens
 from nla_jax.serving import answers, asked, continuing, fields, generate
 from nla_jax.serving.device import Partial
@@ -68,10 +69,14 @@ async def score(service: Service, body: Body) -> Body:
 
 
 async def compare(service: Service, body: Body) -> Body:
-  """An explanation of the difference of two activations."""
-  width = service.reader.width
-  a, b = (fields.vector(body, f"activation_{one}", width) for one in "ab")
-  draw, difference = asked.draw_of(service, body), a - b
+  """An explanation of the difference of two activations, given, or at two `positions` of a text or conversation."""
+  draw = asked.draw_of(service, body)
+  if body.get("positions") is not None:
+    a, b = await _two_of(service, body)
+  else:
+    width = service.reader.width
+    a, b = (fields.vector(body, f"activation_{one}", width) for one in "ab")
+  difference = a - b
   norm = float(np.linalg.norm(difference.astype(np.float64)))
   if not np.isfinite(difference).all():
     raise RefusedError(400, "the difference of the activations is larger than float32 holds")
@@ -79,6 +84,15 @@ async def compare(service: Service, body: Body) -> Body:
     raise RefusedError(400, "the activations are the same: their difference has no direction")
   [explained] = await service.explain(_rows(difference[None]), draw)
   return {**answers.description(explained), "diff_norm": norm}
+
+
+async def _two_of(service: Service, body: Body) -> np.ndarray:
+  """The activations [2, d_model] at the two positions that a body names; of our own, and lighter than `/extract`."""
+  wanted = fields.positions(body, service.limits)
+  if len(wanted) != 2:
+    raise fields.wrong("positions", f"expected two of them, got {len(wanted)}")
+  tokens = await asked.tokens_of(service, body)
+  return await service.activations(tokens.ids, _places(wanted, len(tokens), 2))
 
 
 async def extract(service: Service, body: Body) -> Body:
@@ -113,7 +127,7 @@ async def read(service: Service, body: Body) -> Body | AsyncIterator[bytes]:
 
   # 1. The tokens, those that are meant, and their activations.
   tokens = await asked.tokens_of(service, body, reply=False)
-  places = await service.positions(tokens, body.get("positions", "last"), draw.seed)
+  places = choose(tokens, body.get("positions", "last"), seed=draw.seed)
   draws = len(places) * samples * best_of
   if len(places) > limits.positions or draws > limits.draws:
     raise fields.wrong(

@@ -29,24 +29,28 @@ def flag(body: Body, field: str, default: bool | None) -> bool | None:
 
 def integer(body: Body, field: str, default: int, least: int, most: int) -> int:
   """A whole number from `least` to `most`."""
-  value = body.get(field)
-  if value is None:
-    return default
-  if isinstance(value, float) and value.is_integer():
-    value = int(value)
-  if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-    raise wrong(field, f"expected a whole number from {least} to {most}, got {_shown(value)}")
-  return value
+  return int(_within(body, field, default, (least, most), whole=True))
 
 
 def number(body: Body, field: str, default: float, least: float, most: float) -> float:
   """A finite number from `least` to `most`."""
+  return float(_within(body, field, default, (least, most)))
+
+
+def _within(
+  body: Body, field: str, default: float, ends: tuple[float, float], whole=False
+) -> float:
   value = body.get(field)
   if value is None:
     return default
-  if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-    raise wrong(field, f"expected a number from {least} to {most}, got {_shown(value)}")
-  return float(value)
+
+  # A whole number may be written as 3.0; no comparison is true of NaN.
+  good = isinstance(value, int | float) and not isinstance(value, bool)
+  good = good and ends[0] <= value <= ends[1] and (not whole or float(value).is_integer())
+  if not good:
+    kind = "a whole number" if whole else "a number"
+    raise wrong(field, f"expected {kind} from {ends[0]} to {ends[1]}, got {_shown(value)}")
+  return value
 
 
 def text(body: Body, field: str, most: int) -> str:

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nla_jax.autoencoder.answers import CUT
+from nla_jax.autoencoder.answers import CUT, WarnOnce
 from nla_jax.autoencoder.fve import cosine, mse_nrm
 from nla_jax.autoencoder.nla import NLA, Explanation
-from nla_jax.conversation.positions import choose
 from nla_jax.conversation.tokens import Tokens
 from nla_jax.models.parameters import transformer
 from nla_jax.models.products import from_bits
@@ -63,6 +62,8 @@ class Reader:
   """
 
   def __init__(self, nla: NLA, name: str = "", rows: int = 64, whole: bool = True):
+    # Of every batch of a poor pair the same would be said.
+    nla = dataclasses.replace(nla, warn=WarnOnce())
     self.nla, self.name, self.rows, self.whole = nla, name, rows, whole
     # Its own tokenizer: these are not safe where another thread encodes.
     tokenizer = copy.deepcopy(nla.pair.tokenizer)
@@ -117,10 +118,6 @@ class Reader:
   def tokens(self, what: Any, **options: Any) -> Tokens:
     """The tokens of a text or a conversation; called in the words' thread alone."""
     return self._words.tokens(what, **options)
-
-  def positions(self, tokens: Tokens, choice: Any, seed: int) -> list[int]:
-    """Indices of the tokens that a choice means."""
-    return choose(tokens, choice, seed=seed)
 
   def activations(self, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
     """The target's activations [n, d_model] at tokens of a text."""

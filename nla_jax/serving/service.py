@@ -1,7 +1,7 @@
 """What the handlers share: the pair, the device's thread, the limits, and how many requests are worked on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,12 +57,6 @@ class Service:
     """See `Reader.tokens`."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(self._words, lambda: self.reader.tokens(what, **options))
-
-  async def positions(self, tokens: Tokens, choice: Any, seed: int) -> list[int]:
-    """See `Reader.positions`."""
-    loop = asyncio.get_running_loop()
-    chosen: Callable[[], list[int]] = lambda: self.reader.positions(tokens, choice, seed)
-    return await loop.run_in_executor(self._words, chosen)
 
   async def activations(self, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
     """The target's activations [n, d_model] at tokens of a text."""

@@ -140,6 +140,14 @@ def test_most_answers_without_an_explanation_are_one_warning(capsys):
   assert said.count("warning") == 1 and "2 of 3 answers" in said and answers.CUT in said
 
 
+def test_who_draws_again_and_again_says_it_once(capsys):
+  warn = answers.WarnOnce()
+  for batch in ([GOOD], [CUT, CUT], [CUT], [GOOD, CUT, CUT]):
+    warn(batch)
+  said = capsys.readouterr().err
+  assert said.count("warning") == 1 and "2 of 2 answers" in said
+
+
 def test_a_pair_s_answers_are_read_without_what_ends_them():
   """The end is an added token without the flag, which decoding does not leave out."""
   from nla_jax.autoencoder.pair import Pair

@@ -23,6 +23,7 @@ from nla_jax.interop.reference_data.documents import document_tokens, index_rows
 from nla_jax.interop.reference_data.reader import DataFile, Rows
 from nla_jax.interop.reference_data.sidecar import read_dataset_sidecar, write_dataset_sidecar
 from nla_jax.interop.reference_data.writer import DataWriter
+from nla_jax.run.claim import claimed
 
 D, LAYER, DOCUMENTS, EACH = 16, 2, 40, 5
 SPLITS = ("held_out", "av_sft", "ar_sft", "rl")
@@ -120,6 +121,19 @@ def test_a_store_comes_back_through_a_base_file(folder, tmp_path):
   splits = split_groups({name for name, _ in expected})
   assert {name: value[2] for (name, _), value in found.items()} == splits
   assert Store(str(tmp_path / "back" / workdir.STORE)).manifest["layer"] == LAYER
+
+
+def test_a_folder_that_another_conversion_writes_is_refused(folder, tmp_path):
+  _convert(folder, tmp_path / "base.parquet", "--model=random:tiny")
+  for target, source in (("back", tmp_path / "base.parquet"), ("files", folder)):
+    arguments = [source, tmp_path / target, "--model=random:tiny"]
+    with claimed(tmp_path / target), pytest.raises(NLAError, match="is at work in"):
+      _convert(*arguments)
+    assert not (tmp_path / target / workdir.STORE).exists()
+    # Nobody holds it any more.
+    _convert(*arguments)
+  with pytest.raises(NLAError, match="is a file, and a folder is written"):
+    _convert(tmp_path / "base.parquet", Path(__file__))
 
 
 def test_the_files_of_a_split_keep_it_and_held_out_rows_stay_at_home(folder, tmp_path):

@@ -264,7 +264,7 @@ def test_the_explanation_that_is_edited_is_the_one_that_is_read(nla, monkeypatch
 
 def test_the_command_line(nla, monkeypatch, tmp_path, capsys):
   monkeypatch.setattr("nla_jax.cli.steer.load", lambda *_, **__: nla)
-  monkeypatch.setattr("nla_jax.parallel.process.keep_compiled_programs", lambda _: None)
+  monkeypatch.setattr("nla_jax.parallel.process.keep_compiled_programs", lambda *_, **__: None)
   plot = tmp_path / "effect.svg"
   line = ["steer", "--nla=x", f"--position={AT}", "--strength=0.5,1", "--tokens=2", TEXT]
   line += [f"--explanation={EXPLANATION}"]
@@ -285,9 +285,31 @@ def test_the_command_line(nla, monkeypatch, tmp_path, capsys):
     (["--edit=Paris=Rome", "--strength=x"], "--strength=x: expected numbers"),
     ([f"--explanation-file={tmp_path / 'none.txt'}"], "none.txt"),
     (["--edit=Oslo=Rome"], "the explanation has no 'Oslo'"),
+    (["--edit=Paris=Rome", f"--file={new}"], "a text and --file are given"),
   ):
     assert command.main([*line, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_command_line_steers_every_conversation_of_a_file(nla, monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr("nla_jax.cli.steer.load", lambda *_, **__: nla)
+  monkeypatch.setattr("nla_jax.parallel.process.keep_compiled_programs", lambda *_, **__: None)
+  chats = tmp_path / "chats.jsonl"
+  lines = [
+    {"id": name, "messages": [{"role": "user", "content": f"Where is Paris, {name}?"}]}
+    for name in ("one", "two", "three")
+  ]
+  chats.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  line = ["steer", "--nla=x", "--position=end:Paris", "--strength=1", "--tokens=1"]
+  line += [f"--explanation={EXPLANATION}", "--edit=Paris=Rome", f"--file={chats}"]
+  assert command.main([*line, "--json"]) == 0
+  found = [json.loads(one) for one in capsys.readouterr().out.splitlines()]
+  assert [one["id"] for one in found] == ["one", "two", "three"]
+  assert all(
+    one["id"] in one["prompt"] and "<|im_start|>assistant" in one["prompt"] for one in found
+  )
+  assert command.main([*line, f"--plot={tmp_path / 'x.svg'}"]) == 2
+  assert "--plot is one picture" in capsys.readouterr().err
 
 
 def test_a_user_is_answered_and_an_assistant_goes_on(nla):

@@ -38,12 +38,14 @@ def complaint(capsys, *arguments) -> str:
     (of_bytes("{% for m in messages %}"), {}, "Unexpected end of template"),
     (of_bytes({"rag": CHAT}), {}, "none that is called default"),
     (of_bytes(), {"eos_token_id": [10]}, "ends an answer by the model's files"),
+    (of_bytes(), {"eos_token_id": 99_999}, "says that the token 99999 ends an answer"),
+    (of_bytes(), {"eos_token_id": [-1]}, "says that the token -1 ends an answer"),
   ],
 )
 def test_what_an_export_would_refuse_is_refused_by_check_and_named_by_inspect(
   tokenizer, options, words, tmp_path, capsys
 ):
-  if options.get("eos_token_id"):
+  if options.get("eos_token_id") == [10]:
     options = {"eos_token_id": tokenizer("\n", add_special_tokens=False)["input_ids"]}
   model = write_model(tmp_path / "model", tokenizer, **options)
   options = [f"--config={TINY}", f"--config.model={model}", f"--workdir={tmp_path / 'run'}"]

@@ -268,6 +268,15 @@ def test_two_positions_stand_side_by_side(open_page):
   assert page.locator("#focus .pair .position").count() == 2
   assert page.locator("#focus .context mark").all_text_contents() == ["S", "n"]
 
+  # What the one has and the other lacks is explained by the server, and stays with this pair.
+  with page.expect_request("**/compare") as asked:
+    page.click("text=Explain the difference")
+  settle(page)
+  first, second = asked.value.post_data_json["positions"]
+  shown = page.inner_text("#focus .difference")
+  assert f"position {first} less position {second}" in shown and "norm" in shown
+  assert page.locator("text=Explain the difference").count() == 0
+
 
 def steer(page):
   """Steers by an edit, at the token of the reply that is rebuilt best."""

@@ -122,6 +122,13 @@ def test_compare_explains_the_first_less_the_second(client):
   assert found["description"].startswith("unit 2 ")
   assert found["diff_norm"] == pytest.approx(34**0.5)
 
+  # Of our own: the activations at two tokens of what is read. That of "b" is at 1, its id less that of "a".
+  here = client.post("/compare", json={"text": "ab", "positions": [1, 0]}).json()
+  one, other = (row["activation"] for row in answer(client, "/extract")["tokens"])
+  difference = {"activation_a": other, "activation_b": one}
+  assert here == client.post("/compare", json=difference).json()
+  assert here != client.post("/compare", json={"text": "ab", "positions": [0, 1]}).json()
+
 
 def test_explain_streams_what_is_written_and_then_each_result(client):
   found = stream(client, "/explain", positions=[0, -1])

@@ -14,6 +14,7 @@ import yaml
 from nla_jax import files
 from nla_jax.bucket import place
 from nla_jax.errors import NLAError, first_line
+from nla_jax.parallel import distributed
 from nla_jax.providers.client import Terms, complete
 from nla_jax.providers.find import known_price, open_provider
 from nla_jax.providers.journal import Journal
@@ -94,10 +95,15 @@ class Client:
     provider: who is asked.
 
   Raises:
-    NLAError: there is no key, no such provider, or a price is not known.
+    NLAError: there is no key, no such provider, a price is not known, or there are several processes, each of which
+      would pay.
   """
 
   def __init__(self, provider: Provider):
+    if distributed.process()[1] > 1:
+      raise NLAError(
+        f"the judge {provider.model} is asked from one process: run `nla eval --suites=…` on one machine"
+      )
     p = self.provider = provider
     self._asked = open_provider(p.provider, p.model, p.url)
     price = known_price(p.provider, p.model, p.url, tuple(p.price), "price: [input, output]")

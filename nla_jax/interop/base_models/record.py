@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from nla_jax.autoencoder.chat import with_chat_template
+from nla_jax.errors import NLAError
 from nla_jax.models.architectures import Architecture
 
 
@@ -23,6 +25,9 @@ class Pretrained:
     model_hash: sha256 (hex) of what identifies the weights, of blocks 0..K alone where only these were loaded.
     tokenizer_hash: sha256 (hex), see `hash_tokenizer`.
     ends: ids that end an answer by the model's own files, besides the tokenizer's EOS.
+
+  Raises:
+    NLAError: one of `ends` is no row of the embedding.
   """
 
   architecture: Architecture
@@ -32,6 +37,25 @@ class Pretrained:
   model_hash: str
   tokenizer_hash: str
   ends: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    check_ends(self.ends, self.architecture.vocab_size, self.source)
+
+
+def check_ends(ends: Iterable[int], rows: int, where: str) -> None:
+  """Raises NLAError where an id that ends an answer is none that the model can write: sampling would wait for it.
+
+  Args:
+    ends: by the model's own files.
+    rows: of the embedding.
+    where: the model's name, for the message.
+  """
+  beyond = [end for end in ends if not 0 <= end < rows]
+  if beyond:
+    raise NLAError(
+      f"{where} says that the token {beyond[0]} ends an answer, and its embedding has {rows} rows: correct "
+      "eos_token_id in config.json and generation_config.json, or in the header of the GGUF"
+    )
 
 
 def with_template(found: Pretrained, chat_template: str) -> Pretrained:

@@ -20,6 +20,7 @@ from nla_jax.autoencoder.tokens import check_vocabulary, refuse_beyond
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import huggingface, tensor_files
 from nla_jax.interop.base_models.find import is_hub_id
+from nla_jax.interop.base_models.record import check_ends
 from nla_jax.interop.base_models.tokenizers import emits_bos
 from nla_jax.interop.pairs import adapted, sidecar
 from nla_jax.interop.pairs.head import read_head
@@ -210,6 +211,7 @@ def read_parts(
   else:
     architecture = huggingface.architecture_from_config(huggingface.read_config(directory))
     tokenizer, ends = huggingface.read_tokenizer(directory), huggingface.end_ids(directory)
+    check_ends(ends, architecture.vocab_size, str(directory))
   tokenizer = with_chat_template(tokenizer, chat_template)
 
   # What the pair was trained to stop at may be more than its files name.

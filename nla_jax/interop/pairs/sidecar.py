@@ -177,6 +177,7 @@ def read_model_sidecar(directory: str | Path, role: str | None = None) -> ModelS
   wanted, directory = role, Path(directory)
   _refuse_absent(directory)
   reader = YamlReader(directory / MODEL_FILE)
+  reader.refuse_unknown_schema()
   if reader.get("kind", kind=str) == "nla_dataset" and _holds_model(directory):
     return _copied(reader, directory, wanted)
   role = _role(reader)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from nla_jax.autoencoder.prompts import AR_FIELD, AV_FIELD
-from nla_jax.errors import NLAError, first_line
+from nla_jax.errors import NLAError, first_line, shown
 
 CREATED_BY = "nla_jax"
 TEMPLATES = "prompt_templates"
@@ -65,6 +65,9 @@ def template_to_file(template: str, field: str) -> str:
   return field.join(part.replace("{", "{{").replace("}", "}}") for part in template.split(field))
 
 
+SCHEMAS = (1, 2)  # of sidecars
+
+
 class YamlReader:
   """Looks keys up in a parsed file and raises an NLAError that names the file and the key."""
 
@@ -86,6 +89,16 @@ class YamlReader:
 
     if not isinstance(self.data, dict):
       raise NLAError(f"{path} is no mapping: take the file from the checkpoint again")
+
+  def refuse_unknown_schema(self) -> None:
+    """Raises NLAError where the file says a schema that is not known here; one that says none is of the first."""
+    found = self.data.get("schema_version", SCHEMAS[0])
+    if type(found) is not int or found not in SCHEMAS:
+      known = " and ".join(map(str, SCHEMAS))
+      raise NLAError(
+        f"{self.path} says schema_version {shown(found)}, versions {known} are read: update nla_jax, or take a "
+        "checkpoint of one of these"
+      )
 
   def get(
     self, *spellings: str, kind: type | tuple[type, ...] = object, required: bool = True

@@ -1,15 +1,37 @@
 // What stands beside the conversation: the explanation in focus, a second one to compare it with, and a list of all.
 
 import { byId, element, isNumber, plural, redraw, replace, visible, written } from "./dom.js";
-import { markSearched, meter, positionCard } from "./reading.js";
+import { markSearched, meter, positionCard, prose } from "./reading.js";
 import { best, chipAt, on, tell, view } from "./view.js";
 import { tellingWords } from "./words.js";
 
 const wordsOf = (position) =>
   tellingWords((view.readings.get(position)?.samples ?? []).map((one) => one.text ?? "").join("\n"));
 
+/** What the first of two activations has and the second lacks: a button, and what the verbalizer made of it. */
+const differenceOf = (a, b, onCompare) => {
+  const found = view.differences.get(`${a} ${b}`);
+  if (!found)
+    return element(
+      "p",
+      { class: "deeds" },
+      element("button", { type: "button", onclick: () => onCompare(a, b) }, "Explain the difference"),
+    );
+  const facts = [
+    `position ${a} less position ${b}`,
+    isNumber(found.norm) ? `norm ${written(found.norm, 1)}` : null,
+    isNumber(found.cosine) ? `cosine ${written(found.cosine, 3)}` : null,
+  ];
+  return element(
+    "article",
+    { class: "sample difference" },
+    element("p", { class: "facts quiet" }, facts.filter(Boolean).map((one) => element("span", {}, one))),
+    element("div", { class: "explanation" }, prose(found.text)),
+  );
+};
+
 /** Two positions side by side; words that both use are marked. */
-const comparison = (a, b) => {
+const comparison = (a, b, onCompare) => {
   const common = [...wordsOf(a)].filter((word) => wordsOf(b).has(word));
   return element(
     "div",
@@ -35,6 +57,7 @@ const comparison = (a, b) => {
       positionCard(a, { other: wordsOf(b) }),
       positionCard(b, { other: wordsOf(a) }),
     ),
+    differenceOf(a, b, onCompare),
   );
 };
 
@@ -55,11 +78,11 @@ const actionsOf = (position, onSteer) =>
     ),
   );
 
-export const drawFocus = (onSteer) => {
+export const drawFocus = (onSteer, onCompare) => {
   const { focus, pinned } = view;
   if (focus === null || !chipAt(focus)) return redraw(byId("focus"));
   if (pinned !== null && pinned !== focus)
-    return redraw(byId("focus"), comparison(pinned, focus), actionsOf(focus, onSteer));
+    return redraw(byId("focus"), comparison(pinned, focus, onCompare), actionsOf(focus, onSteer));
   return redraw(byId("focus"), positionCard(focus, { actions: actionsOf(focus, onSteer) }));
 };
 
@@ -111,7 +134,7 @@ export const drawLegend = () => {
   );
 };
 
-export const startDetail = (onSteer, goTo) => {
+export const startDetail = (onSteer, onCompare, goTo) => {
   let asked = null;
   // Frames of a stream come faster than the screen is drawn.
   const later = (all) => {
@@ -120,7 +143,7 @@ export const startDetail = (onSteer, goTo) => {
       if (asked === null) return;
       const whole = asked;
       asked = null;
-      drawFocus(onSteer);
+      drawFocus(onSteer, onCompare);
       if (whole) drawAll(goTo);
     });
   };

@@ -11,7 +11,7 @@ import { closeSteering, openSteering, startSteering } from "./steering.js";
 import { drawTokens, showTemplate } from "./tokens.js";
 import { best, chipAt, on, setFocus, setInput, shownChips, tell, view } from "./view.js";
 import { keepSecret, Refusal, status } from "./wire.js";
-import { explain, isBusy, stop, tokenize } from "./work.js";
+import { difference, explain, isBusy, stop, tokenize } from "./work.js";
 
 const SETTINGS = ["best_of", "samples", "temperature"];
 let steps = "";
@@ -234,7 +234,11 @@ const start = () => {
   startSettings();
   startChat(guard);
   startSteering();
-  startDetail(() => openSteering(guard, true), showFromList);
+  startDetail(
+    () => openSteering(guard, true),
+    (a, b) => guard(() => difference(a, b)),
+    showFromList,
+  );
   on("input", () => {
     closeSteering();
     redraw();

@@ -45,7 +45,7 @@ export const markSearched = (text) => {
 };
 
 /** A text in paragraphs, with its words marked: those that are searched, or else those that samples share. */
-const prose = (text, markOf = () => null) =>
+export const prose = (text, markOf = () => null) =>
   visible(text)
     .trim()
     .split(/\n\s*\n/)

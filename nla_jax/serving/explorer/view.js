@@ -10,6 +10,7 @@ export const view = {
   focus: null, // position whose explanation is shown
   pinned: null, // position kept beside it
   readings: new Map(), // by position: {state, partial, samples, norm, agreement, error}
+  differences: new Map(), // by "a b": {text, cosine, norm}: what a has and b lacks
   steered: null, // {position, request, result}: the last steering
   query: "",
   settings: { template: false, best_of: 4, samples: 1, temperature: 1 },
@@ -76,6 +77,7 @@ export const setInput = (input, open = false) => {
     steered: null,
   });
   view.readings = new Map();
+  view.differences = new Map();
   tell("input");
 };
 

@@ -156,6 +156,16 @@ export const explain = async (onStep) => {
   }
 };
 
+/** Has explained what the activation at `a` has and the one at `b` lacks; it is kept with the pair it is of. */
+export const difference = async (a, b) => {
+  const { input, settings } = view;
+  const body = { ...inputBody(), positions: [a, b], temperature: settings.temperature };
+  const found = await run("Explaining a difference", (signal) => post("compare", body, signal));
+  if (!found || view.input !== input) return;
+  view.differences.set(`${a} ${b}`, { text: found.description, cosine: found.cosine_similarity, norm: found.diff_norm });
+  tell("focus");
+};
+
 /** Has the model continue with and without an edited explanation added to the activation. */
 export const steer = (request) =>
   run("Steering", (signal) => post("steer", { ...inputBody(), ...request }, signal));

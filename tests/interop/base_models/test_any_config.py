@@ -60,6 +60,15 @@ def test_any_value_of_a_key_is_an_architecture_or_one_line(family, changes):
   assert found.n_heads % found.n_kv_heads == 0 and found.max_positions > 0
 
 
+_LLAMA3 = {
+  "rope_type": "llama3",
+  "factor": 8.0,
+  "low_freq_factor": 1.0,
+  "high_freq_factor": 4.0,
+  "original_max_position_embeddings": 8192,
+}
+
+
 @pytest.mark.parametrize(
   "changes, said",
   [
@@ -67,6 +76,10 @@ def test_any_value_of_a_key_is_an_architecture_or_one_line(family, changes):
     ({"rms_norm_eps": "1e-5"}, "says rms_norm_eps: '1e-5', expected a positive number"),
     ({"num_key_value_heads": 3}, "4 heads, 3 of keys and values"),
     ({"rope_scaling": {"rope_type": "linear", "factor": "two"}}, "of another kind than its key"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "by the factor 0: expected"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": -2.0}}, "by the factor -2: expected"),
+    ({"rope_scaling": _LLAMA3 | {"factor": 1e999}}, "by the factor inf: expected"),
+    ({"rope_scaling": _LLAMA3 | {"high_freq_factor": 1.0}}, "expected 0 < low < high"),
     ({"rope_parameters": [1]}, "of another kind than its key"),
     ({"model_type": ["llama"]}, "has model_type"),
   ],

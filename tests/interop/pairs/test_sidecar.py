@@ -245,3 +245,18 @@ def test_normalised_activations_and_foreign_keys_are_refused(tmp_path):
     write_dataset_sidecar(
       tmp_path / "y.parquet", dataclasses.replace(sidecar, api_summaries={"provider": "x"})
     )
+
+
+@pytest.mark.parametrize("said", ["3", "0", "two", "true", "[2]"])
+def test_a_schema_that_is_not_known_is_refused(tmp_path, said):
+  (tmp_path / s.MODEL_FILE).write_text(
+    RELEASED.replace("schema_version: 2", f"schema_version: {said}")
+  )
+  with pytest.raises(NLAError, match="versions 1 and 2 are read"):
+    s.read_model_sidecar(tmp_path)
+
+
+def test_the_first_schema_and_none_are_read(tmp_path):
+  for said in ("schema_version: 1\n", ""):
+    (tmp_path / s.MODEL_FILE).write_text(RELEASED.replace("schema_version: 2\n", said))
+    assert s.read_model_sidecar(tmp_path).layer_index == 20
