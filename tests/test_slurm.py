@@ -113,7 +113,13 @@ def test_a_job_stopped_in_sft_and_in_rl_goes_on_by_itself(environment, bucket, t
 def test_a_job_that_a_person_cancels_is_not_queued_again(environment, tmp_path):
   job = submit(tmp_path / "cancelled", environment, tmp_path)
   log = tmp_path / f"nla-{job}.log"
-  until(lambda: log.exists() and "extract" in log.read_text(), "the run has begun", 60 * MINUTES)
+
+  def begun() -> bool:
+    # A job that ended by itself would never begin: that is said now, not in a quarter of an hour.
+    assert not ended(job, environment), said(tmp_path, job)
+    return log.exists() and "extract" in log.read_text()
+
+  until(begun, "the run has begun", 60 * MINUTES)
   command(["scancel", job], environment)
   until(lambda: ended(job, environment), "the job has ended", 120)
   assert state(job, environment) == "CANCELLED"
