@@ -6,6 +6,7 @@ from nla_jax.autoencoder.chat import TemplateError, chosen_template
 from nla_jax.autoencoder.prompts import NoMarkerError, Prompts, make_prompts
 from nla_jax.autoencoder.tokens import check_vocabulary
 from nla_jax.errors import NLAError
+from nla_jax.interop.base_models.record import check_ends
 from nla_jax.interop.pairs.beforehand import check_beforehand
 from nla_jax.interop.pairs.sidecar import ModelSidecar
 from nla_jax.models.architectures import Architecture
@@ -32,6 +33,14 @@ def describe_prompts(
     chosen_template(tokenizer)
   except NLAError as error:
     return facts, [str(error)]
+
+  # What is not in the vocabulary cannot be shown; the rest of the prompts can.
+  if architecture is not None:
+    try:
+      check_ends(ends, architecture.vocab_size, "the model")
+    except NLAError as error:
+      missing.append(str(error))
+      ends = [end for end in ends if 0 <= end < architecture.vocab_size]
 
   # A tokenizer without such a token is no fault of the model: a config can name another marker.
   try:

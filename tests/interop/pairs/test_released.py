@@ -344,11 +344,9 @@ def test_a_loaded_pair_is_evaluated_on_a_store(pair, tmp_path):
   report = evaluation.evaluate(
     nla, _store(tmp_path / "a", ["held_out", "rl", "held_out"]), batch=8, bootstrap_samples=20
   )
-  assert report.metrics["rows"] == 16 and report.metrics["fve"].keys() == {
-    "round_trip",
-    "greedy",
-    "shuffled_words",
-  }
+  # Synonyms are measured where a thesaurus is installed.
+  found = report.metrics["fve"].keys() - {"synonyms"}
+  assert report.metrics["rows"] == 16 and found == {"round_trip", "greedy", "shuffled_words"}
   controls = report.metrics["controls"]
   needs_nothing, needs_training = (
     {"shuffled_vector", "zero_vector", "empty_text"},
