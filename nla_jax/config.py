@@ -8,10 +8,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
+from nla_jax.config_section import Section
 from nla_jax.errors import NLAError
 from nla_jax.files import expect_file, here
 from nla_jax.models.lora import TARGETS
-from nla_jax.progress import say
 from nla_jax.workdir import read_config
 
 # Keys that name files and folders of this machine, or may; the corpus may name several.
@@ -25,37 +25,7 @@ _PATHS = (
   "teacher.prompt",
 )
 
-# Keys of version 0.1 and what they are called now. The old names work in 0.2, with a warning, and not after it.
-RENAMED = {"parts": "accumulate", "ar_gold": "ar_teacher"}
-
-
 START_FROM = "configs/smollm2_135m.py is the one to start from"
-
-
-@functools.cache  # a config file is read twice, by the command line's parser and by `load_config`: one line is enough
-def _warn_of_old_name(old: str) -> None:
-  say(f"config: {old} is now called {RENAMED[old]}; the old name works in this version only")
-
-
-class Section(ConfigDict):
-  """A section of the config that takes a key by its old name too."""
-
-  def current(self, key: str) -> str:
-    """What a key is called now."""
-    if RENAMED.get(key) not in self._fields:
-      return key
-    _warn_of_old_name(key)
-    return RENAMED[key]
-
-  def __setitem__(self, key, value):
-    super().__setitem__(self.current(key), value)
-
-  def __getitem__(self, key):
-    return super().__getitem__(self.current(key))
-
-  def get_type(self, key):
-    """The type of a key's value, which the parser of the command line asks for."""
-    return super().get_type(self.current(key))
 
 
 def optimizer(**changes) -> ConfigDict:

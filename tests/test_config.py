@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_jax import config as config_lib
+from nla_jax import config_section
 from nla_jax.cli.command_line import parse
 from nla_jax.cli.stages import define
 from nla_jax.config import default_config, load_config
@@ -40,7 +40,7 @@ def written(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _nothing_was_said_yet():
-  config_lib._warn_of_old_name.cache_clear()
+  config_section._warn_of_old_name.cache_clear()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ FLOORS = (
   "autoencoder conversation reading",
   "data",
   "interop",
-  "config",
+  "config config_section",
   "training",
   "evaluation",
   "planning",

@@ -59,8 +59,7 @@ def select(config, tokenizer, folder: str) -> Selection:
 
   1. Each process reads its part of the corpus.
   2. Documents are drawn where the config limits their number, tokenised, and the short ones left out.
-  3. The documents of all processes meet.
-  4. Positions are chosen.
+  3. The documents of all processes meet. 4. Positions are chosen.
   5. Groups that share a text are joined, then split, held-out groups first.
 
   Args:

@@ -135,9 +135,7 @@ def tokenizer_from_header(header: dict[str, Any]):
 
   # 3. What is put around a text. Headers of Llama 3 do not say that a BOS is.
   bos = _named(header, tokens, "bos")
-  adds_bos = (
-    bool(header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))) and bos is not None
-  )
+  adds_bos = bos is not None and header.get("tokenizer.ggml.add_bos_token", _is_llama3(header))
   _put_around(tokenizer, tokens, bos if adds_bos else None, _appended(header, tokens))
 
   special = {
@@ -147,9 +145,8 @@ def tokenizer_from_header(header: dict[str, Any]):
     "unk_token": _named(header, tokens, "unknown"),
     "pad_token": _named(header, tokens, "padding") or _named(header, tokens, "eos"),
   }
-  from transformers import (
-    PreTrainedTokenizerFast,
-  )  # a second to import, and `nla` quietens it first
+  # A second to import, and `nla` quietens it first.
+  from transformers import PreTrainedTokenizerFast
 
   return PreTrainedTokenizerFast(
     tokenizer_object=tokenizer,
