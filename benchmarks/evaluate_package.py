@@ -1,7 +1,6 @@
 """Evaluates an installed pair on held-out activations of the run that it came from, and writes its card.
 
-  python benchmarks/evaluate_package.py runs/box package:nla_smollm2 --rows=160 [--card=packages/nla_smollm2/nla_smollm2]
-    [--out=benchmarks/results/box.json]
+  python benchmarks/evaluate_package.py runs/box package:nla_smollm2 --rows=160 [--card=FOLDER] [--out=FILE.json]
 
 The run may be half done: its store, the teacher's texts and the pair of its SFT (the fixed critic) are read.
 """
