@@ -187,9 +187,9 @@ def check(folder: "BucketPath") -> None:
     store.write(_PROBE, None).result()
 
 
-def send(folder: Path, to: BucketPath, last: str = "") -> None:
-  """Copies the files of a local folder into a bucket, `last` after all others: what vouches for them."""
+def send(folder: Path, to: BucketPath) -> None:
+  """Copies the files of a local folder into a bucket."""
   store = to.store()
   names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-  for name in sorted(names, key=lambda name: (name == last, name)):
+  for name in sorted(names):
     store.write(name, (folder / name).read_bytes()).result()

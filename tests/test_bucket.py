@@ -89,11 +89,11 @@ def test_lines_are_in_the_bucket_at_a_sync_and_go_on_from_what_is_kept(folder):
   assert [line["step"] for line in read_lines(folder / "l.jsonl")] == [0, 1, 2]
 
 
-def test_a_folder_is_sent_whole_what_vouches_for_it_last(folder, tmp_path, monkeypatch):
+def test_a_folder_is_sent_whole(folder, tmp_path):
   (tmp_path / "av").mkdir()
   for name in ("a_mark", "av/weights", "z"):
     (tmp_path / name).write_text(name)
-  send(tmp_path, folder, last="a_mark")
+  send(tmp_path, folder)
   assert files.read_bytes(folder / "av" / "weights") == b"av/weights"
   assert [path.name for path in folder.iterdir()] == ["a_mark", "av", "z"]
 

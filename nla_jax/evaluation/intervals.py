@@ -167,14 +167,20 @@ def paired_bootstrap(
   Raises:
     NLAError: the two have not the same rows; and as `bootstrap`.
   """
-  errors_a, errors_b = np.asarray(errors_a, np.float64), np.asarray(errors_b, np.float64)
-  if errors_a.shape != errors_b.shape:
-    raise NLAError(
-      f"a paired comparison needs the same rows on both sides, got {errors_a.shape} and {errors_b.shape}"
-    )
+  errors_a, errors_b = _pair(errors_a, errors_b)
   _check_baseline(baseline)
   difference = bootstrap_mean(errors_a - errors_b, groups, samples=samples, seed=seed)
   return _falling(difference, lambda error: 0.0 - error / baseline)
+
+
+def _pair(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Both sides of a comparison as float64. Raises NLAError where they have not the same rows."""
+  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  if a.shape != b.shape:
+    raise NLAError(
+      f"a paired comparison needs the same rows on both sides, got {a.shape} and {b.shape}"
+    )
+  return a, b
 
 
 def paired_retention(
@@ -216,11 +222,7 @@ def bootstrap_ratio(
   Raises:
     NLAError: the two have not the same rows; and as `bootstrap_mean`.
   """
-  above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-  if above.shape != below.shape:
-    raise NLAError(
-      f"a paired comparison needs the same rows on both sides, got {above.shape} and {below.shape}"
-    )
+  above, below = _pair(above, below)
   # It checks rows, groups and values.
   n = bootstrap_mean(above - below, groups, samples=1, seed=seed).n
   if below.sum() <= 0:

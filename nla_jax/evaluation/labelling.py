@@ -58,6 +58,15 @@ class Labelled(NamedTuple):
   examples: list[dict]
 
 
+_SHARE = 0.4  # of the preset's items, for each of a suite's four or five tasks
+_FEWEST = 40  # of each, below which a probe has too few cues to learn from
+
+
+def items_of_a_task(subject: Subject) -> int:
+  """How many items a task has at the subject's preset."""
+  return max(int(_SHARE * subject.settings.items), _FEWEST)
+
+
 def read_task(subject: Subject, task: Task) -> Read:
   """The target's activations at the last token of each text."""
   ids = [subject.nla.tokens(one.text).ids for one in task.items]

@@ -8,7 +8,7 @@
 
 import concurrent.futures
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from nla_jax.errors import NLAError
@@ -208,12 +208,7 @@ class _Tries:
 
 
 def _ask_in_batch(
-  provider: Provider,
-  new: dict[str, Request],
-  journal: Journal,
-  terms: Terms,
-  name: str,
-  sleep: Callable[[float], None] = time.sleep,
+  provider: Provider, new: dict[str, Request], journal: Journal, terms: Terms, name: str
 ) -> None:
   """Sends what no batch under way holds, as one batch, and waits for all."""
   # 1. A batch of a run that was stopped is waited for, not sent again.
@@ -229,7 +224,7 @@ def _ask_in_batch(
   for batch, digests in journal.batches.items():
     say(f"{name}: waiting for batch {batch} of {len(digests):,} requests")
     while not (found := provider.poll_batch(batch)).done:
-      sleep(terms.poll_seconds)
+      time.sleep(terms.poll_seconds)
     for digest, answer in found.answers.items():
       if journal.find(digest) is None:
         journal.add(digest, answer, terms.paid(answer))

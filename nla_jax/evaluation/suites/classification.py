@@ -11,8 +11,6 @@ from nla_jax.evaluation.suite import Measured, Suite
 
 NAME = "classification"
 _DRAW = 20  # the number of its first draw, see `Subject.explain`
-_SHARE = 0.4  # of the preset's items, for each task; there are five
-_FEWEST = 40  # of each, below which a probe has too few cues to learn from
 
 
 def run(subject: Subject) -> Measured:
@@ -21,7 +19,7 @@ def run(subject: Subject) -> Measured:
   Raises:
     LeftOutError: there is no base model to read and to judge with.
   """
-  n = max(int(_SHARE * subject.settings.items), _FEWEST)
+  n = labelling.items_of_a_task(subject)
   found = []
   for i, name in enumerate(SENTENCES):
     read = labelling.read_task(subject, sentences(name, n, subject.seed))

@@ -14,8 +14,6 @@ from nla_jax.evaluation.suite import Measured, Suite
 
 NAME = "user_modelling"
 _DRAW = 30  # the number of its first draw, see `Subject.explain`
-_SHARE = 0.4  # of the preset's items, for each trait; there are four
-_FEWEST = 40  # of each, below which a probe has too few cues to learn from
 
 
 def run(subject: Subject) -> Measured:
@@ -24,7 +22,7 @@ def run(subject: Subject) -> Measured:
   Raises:
     LeftOutError: there is no base model to read and to judge with.
   """
-  n = max(int(_SHARE * subject.settings.items), _FEWEST)
+  n = labelling.items_of_a_task(subject)
   found = []
   for name in TRAITS:
     for read in _places(subject, users(name, n, subject.seed)):
