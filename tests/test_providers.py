@@ -103,9 +103,7 @@ def test_a_request_that_gets_no_answer_is_none_and_is_asked_again_next_time(
 ):
   server, provider = served
   server.broken = "number 2"
-  monkeypatch.setattr("nla_jax.providers.errors.TRIES", 1)
-  for module in ("openai_api", "anthropic_api"):
-    monkeypatch.setattr(f"nla_jax.providers.{module}.TRIES", 1)
+  monkeypatch.setattr("nla_jax.providers.vendor.TRIES", 1)
   texts = complete(provider(), requests(5), Journal(tmp_path / "j"), Terms(PRICE), "test")
   assert [text is None for text in texts] == [False, False, True, False, False]
 
@@ -117,8 +115,7 @@ def test_a_request_that_gets_no_answer_is_none_and_is_asked_again_next_time(
 def test_where_most_fail_the_rest_is_not_tried(served, tmp_path, monkeypatch):
   server, provider = served
   server.broken = "question"
-  for module in ("openai_api", "anthropic_api"):
-    monkeypatch.setattr(f"nla_jax.providers.{module}.TRIES", 0)
+  monkeypatch.setattr("nla_jax.providers.vendor.TRIES", 0)
   with pytest.raises(NLAError, match=r"requests to m got no answer .*run the same command again"):
     complete(provider(), requests(200), Journal(tmp_path / "j"), Terms(PRICE, parallel=2), "test")
   assert server.answered == []
@@ -138,8 +135,7 @@ def test_a_wrong_key_or_model_is_one_line_and_stops_at_once(served, tmp_path, wr
 
 
 def test_a_server_that_is_not_there_is_said(tmp_path, monkeypatch):
-  for module in ("openai_api", "anthropic_api"):
-    monkeypatch.setattr(f"nla_jax.providers.{module}.TRIES", 0)
+  monkeypatch.setattr("nla_jax.providers.vendor.TRIES", 0)
   asked = open_provider("openai", "m", "http://127.0.0.1:9/v1")
   with pytest.raises(NLAError, match="got no answer"):
     complete(asked, requests(30), Journal(tmp_path / "j"), Terms(PRICE), "test")

@@ -1,38 +1,15 @@
 """Anthropic's models. Their interface takes no temperature: a request's is not sent."""
 
-import os
 from collections.abc import Sequence
 
-from nla_jax.errors import NLAError
-from nla_jax.providers.errors import TIMEOUT, TRIES, told
-from nla_jax.providers.optional import need
 from nla_jax.providers.request import Answer, Batch, Request
+from nla_jax.providers.vendor import Vendor
 
-KEY = "ANTHROPIC_API_KEY"
 
+class Anthropic(Vendor):
+  """A model of Anthropic's; see `Vendor`."""
 
-class Anthropic:
-  """A model of Anthropic's.
-
-  Args:
-    model: its name there.
-    url: of another server with the same interface; empty is Anthropic's own.
-
-  Raises:
-    NLAError: the package `anthropic` is not installed, or there is no key.
-  """
-
-  name = "anthropic"
-
-  def __init__(self, model: str, url: str = ""):
-    self._library = need("anthropic", "anthropic", "asking a model of Anthropic's")
-    key = os.environ.get(KEY, "")
-    if not key and not url:
-      raise NLAError(f"{KEY} is not set: Anthropic answers nobody without a key")
-    self.model, self._address = model, url or "Anthropic"
-    self._client = self._library.Anthropic(
-      api_key=key or "none", base_url=url or None, max_retries=TRIES, timeout=TIMEOUT
-    )
+  name, client_class, key = "anthropic", "Anthropic", "ANTHROPIC_API_KEY"
 
   def ask(self, request: Request) -> Answer:
     """See `Provider`."""
@@ -66,9 +43,6 @@ class Anthropic:
       "messages": [{"role": "user", "content": request.prompt}],
       **system,
     }
-
-  def _told(self):
-    return told(self._library, KEY, self.model, self._address)
 
 
 def _answer(body: dict) -> Answer:

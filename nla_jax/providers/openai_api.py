@@ -2,43 +2,19 @@
 
 import io
 import json
-import os
 from collections.abc import Sequence
 
-from nla_jax.errors import NLAError
-from nla_jax.providers.errors import TIMEOUT, TRIES, told
-from nla_jax.providers.optional import need
 from nla_jax.providers.request import Answer, Batch, Request
+from nla_jax.providers.vendor import Vendor
 
-KEY = "OPENAI_API_KEY"
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = ("failed", "expired", "cancelled")
 
 
-class OpenAI:
-  """A model behind OpenAI's interface.
+class OpenAI(Vendor):
+  """A model behind OpenAI's interface; see `Vendor`."""
 
-  Args:
-    model: its name there.
-    url: of the server, such as http://127.0.0.1:8000/v1; empty is OpenAI's own.
-
-  Raises:
-    NLAError: the package `openai` is not installed, or there is no key for OpenAI itself.
-  """
-
-  name = "openai"
-
-  def __init__(self, model: str, url: str = ""):
-    self._library = need("openai", "openai", "asking an OpenAI-compatible server")
-    key = os.environ.get(KEY, "")
-    if not key and not url:
-      raise NLAError(f"{KEY} is not set: OpenAI answers nobody without a key")
-    self.model, self._address = model, url or "OpenAI"
-
-    # Servers of one's own mostly take any key, and the library wants one.
-    self._client = self._library.OpenAI(
-      api_key=key or "none", base_url=url or None, max_retries=TRIES, timeout=TIMEOUT
-    )
+  name, client_class, key = "openai", "OpenAI", "OPENAI_API_KEY"
 
   def ask(self, request: Request) -> Answer:
     """See `Provider`."""
@@ -80,12 +56,9 @@ class OpenAI:
     return {
       "model": self.model,
       "messages": [*system, {"role": "user", "content": request.prompt}],
-      "max_completion_tokens" if self._address == "OpenAI" else "max_tokens": request.max_tokens,
+      "max_completion_tokens" if self.own else "max_tokens": request.max_tokens,
       "temperature": request.temperature,
     }
-
-  def _told(self):
-    return told(self._library, KEY, self.model, self._address)
 
 
 def _answer(body: dict) -> Answer:

@@ -47,7 +47,7 @@ def test_a_ceiling_stops_before_it_is_passed_and_what_was_answered_is_kept(serve
 
 def test_a_request_without_an_answer_is_no_verdict(served, monkeypatch):
   server, to = served
-  monkeypatch.setattr("nla_jax.providers.openai_api.TRIES", 0)
+  monkeypatch.setattr("nla_jax.providers.vendor.TRIES", 0)
   server.broken = "another"
   with pytest.raises(NLAError, match="did not answer 1 of 2 requests"):
     Client(to()).ask([WORDS, "another"])
