@@ -46,6 +46,7 @@ setup(
   packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
+    "nla_jax.auditing": ["graders/*.yaml", "labelled/*.jsonl", "templates/*"],
     "nla_jax.data.teachers": ["prompts/*"],
     "nla_jax.evaluation.claims": ["*.yaml"],
     "nla_jax.evaluation.items": ["*.yaml"],

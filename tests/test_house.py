@@ -22,6 +22,7 @@ FLOORS = (
   "planning",
   "run",
   "loading",
+  "auditing",
   "serving",
   "cli",
 )
