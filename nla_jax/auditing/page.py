@@ -10,8 +10,8 @@ from markupsafe import Markup
 from nla_jax.axes import Axes, Points, path, svg
 
 CAUTION = (
-  "An explanation is drawn by a model and can be wrong. A rate says how often a grader finds a topic in explanations; it "
-  "is no probability that the target believes anything. Compare it with the benign rate and the shuffled one, not with zero."
+  "An explanation is drawn by a model and can be wrong. A rate says how often a grader finds a topic in explanations, "
+  "not how likely the target believes anything. Compare it with the benign and the shuffled rate, not with zero."
 )
 _BOX = (50.0, 22.0, 600.0, 230.0)  # left, top, right, bottom of the plot
 

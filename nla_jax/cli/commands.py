@@ -46,6 +46,11 @@ COMMANDS = {
     '--nla=PAIR --edit=OLD=NEW "TEXT"',
     "what the target writes once the explanation of a token is edited",
   ),
+  "awareness": Command(
+    "awareness",
+    "--nla=PAIR --file=FILE --benign=FILE",
+    "how often explanations say that the target thinks it is tested, beside benign use",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",
@@ -94,4 +99,4 @@ def usage() -> str:
 
 
 def _line(name: str) -> str:
-  return f"  {name:<8} {COMMANDS[name].summary}"
+  return f"  {name:<9} {COMMANDS[name].summary}"

@@ -19,7 +19,7 @@ def rubric(tmp_path, body, head=HEAD):
   "body, said",
   [
     ("yes: [bread]\nunclear: [bread]\n", "'bread' stands under yes/outright and unclear"),
-    ("yes: [bread]\nno: {t: {patterns: [' BREAD']}}\n", "'bread'"),
+    ("yes: [bread]\nno: {t: {patterns: [' BREAD']}}\n", "stands under yes/outright and no/t"),
     ("yes: [bread]\nno: {t: {patterns: ['b\\w+d']}}\n", "'bread' of yes/outright is also matched"),
     ("yes: ['(']\n", "no regular expression"),
     ("yes: {perhaps: [a]}\n", "'perhaps'"),

@@ -12,6 +12,7 @@ MENTIONED = {  # what must be found in a command's help, beside its summary
   "inspect": ("PATH", ".gguf", "--chat-template"),
   "read": ("TEXT", "--nla", "--positions", "--best-of", "(default 4)"),
   "steer": ("TEXT", "--nla", "--edit", "--strength", "(default 32)"),
+  "awareness": ("--benign", "--labels", "--grader", "(default 50)"),
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),
   "serve": ("--nla", "--host", "--port", "--secret-file", "--max-concurrent", "(default 5009)"),
@@ -24,7 +25,7 @@ def test_the_usage_names_every_command_with_what_it_does(arguments, capsys):
   assert main(arguments) == 0
   printed = capsys.readouterr().out
   for name, command in COMMANDS.items():
-    assert f"  {name:<8} {command.summary}\n" in printed
+    assert f"  {name:<9} {command.summary}\n" in printed
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
