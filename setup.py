@@ -90,6 +90,7 @@ setup(
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "api": API,  # teachers and judges of others
     "serve": SERVE,
+    "inspect": ["inspect-ai>=0.3.285"],  # Inspect's logs as transcripts for `nla awareness`
     "browser": BROWSER,
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
