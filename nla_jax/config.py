@@ -176,6 +176,10 @@ def default_config() -> ConfigDict:
       # The reward, and what is taken off it.
       "reward": "mse",  # mse | cosine | log
       "truncate": False,  # explanations are cut at random for the reward, so that first words carry most
+      # Share of the explanations that the AR reads in other words: in another order, or with WordNet's synonyms.
+      "reword": 0.0,
+      "reword_by": "both",  # order | synonyms | both (half of them each)
+      "false_claim_cost": 0.0,  # reward lost for a text all of whose claims about the context are false
       "repeat_cost": 0.0,  # reward lost for a text all of whose three-word sequences occurred before
       "non_ascii_cost": 0.0,  # reward lost for a text without an ASCII character
       "length_cost": 0.0,  # reward lost a token above length_target

@@ -17,6 +17,7 @@ from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.providers.find import PROVIDERS, known_price, open_provider
 from nla_jax.run.asking import LOCAL
+from nla_jax.run.pressures import rewording
 from nla_jax.run.run import Run
 from nla_jax.run.warm_start import initial_prompts
 from nla_jax.training.settings import check_settings
@@ -37,6 +38,7 @@ def check(run: Run) -> None:
   check_names(config)
   check_supervised(config)
   check_settings(config.rl)
+  rewording(config.rl)  # raises where the synonyms that it needs are not installed
   check_teacher(config)
   check_export(config)
 

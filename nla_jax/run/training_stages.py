@@ -20,6 +20,7 @@ from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import say
+from nla_jax.run import pressures
 from nla_jax.run.passes import described
 from nla_jax.run.run import Run
 from nla_jax.run.stage import Stage, write_json
@@ -192,6 +193,8 @@ def rl_examples(run: Run, pair: Pair) -> rl_lib.Examples:
     baseline_variance(store.read("activations", rows)),
     _teacher_text(run, pair) if settings.ar_teacher else None,
     unevaluated(store, run.config.seed, settings.watch_rows) if settings.watch_every else None,
+    pressures.rewording(settings),
+    pressures.false_shares(run) if settings.false_claim_cost else None,
   )
 
 
