@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nla_jax.evaluation import behaviour, tables
+from nla_jax.evaluation import behaviour, ranking, tables
 from nla_jax.evaluation.findings import Finding, Gate, Score, void
 from nla_jax.evaluation.items.multiple_choice import Asked, asked
 from nla_jax.evaluation.judges import panel, planted, probes, reconstructor
@@ -137,8 +137,9 @@ def _areas(
     if sum(cell == other for cell in cells) < _FEWEST:
       continue
     positive = np.array(cells)[mine] == _ON_PURPOSE
-    one = tables.area_estimate(values[mine], positive, groups[mine], subject)
-    found.append(Score(f"against {other}", column, one.value, one.ci95, one.n, 0.5))
+    ranks = ranking.ranks(values[mine], positive, groups=groups[mine])
+    ends = ranking.auc_interval(ranks, seed=subject.seed)
+    found.append(Score(f"against {other}", column, ranks.auc, ends, int(mine.sum()), 0.5))
   return found
 
 

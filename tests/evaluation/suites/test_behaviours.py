@@ -217,12 +217,3 @@ def test_a_reason_that_is_said_is_told_from_a_harmful_topic(subject_of, monkeypa
   value = areas(found)
   assert value["overlap"] == value["rules"] == 0.5
   assert found.verdict.startswith("It is not shown that explanations name harm")
-
-
-def test_an_area_is_the_chance_of_the_right_order():
-  from nla_jax.evaluation.tables import area
-
-  assert area(np.array([3.0, 2.0, 1.0]), np.array([True, True, False])) == 1
-  assert area(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
-  assert area(np.array([1.0, 3.0, 2.0]), np.array([True, True, False])) == 0.5
-  assert np.isnan(area(np.array([1.0]), np.array([True])))
