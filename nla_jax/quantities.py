@@ -32,9 +32,11 @@ HEADLINE = "round_trip"  # the key that controls are compared with
 BY_SOURCE, BY_POSITION, BY_N = "by_source", "by_position", "by_n"
 # What suites that answer a question found, by suite, and why others were left out; see `evaluation.findings`.
 SUITES, LEFT_OUT = "suites", "suites_left_out"
+# By suite, the rungs of evidence as {"rung", "state", "detail"}, from the bottom up; see `evaluation.ladder`.
+LADDER = "ladder"
 _NOT_NUMBERS = (
   *SECTIONS.values(),
-  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N, SUITES, LEFT_OUT),
+  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N, SUITES, LEFT_OUT, LADDER),
 )
 
 

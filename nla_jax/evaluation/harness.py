@@ -16,7 +16,7 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import in_context
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import breakdowns, findings, intervals
+from nla_jax.evaluation import breakdowns, findings, intervals, ladder
 from nla_jax.evaluation.findings import Finding
 from nla_jax.evaluation.kept import Kept, made_from
 from nla_jax.evaluation.subject import Subject, draw_subject
@@ -210,11 +210,13 @@ def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
   }
 
   # The same of parts of the rows; what there is no part of has no section.
+  suites = {name: findings.to_json(one) for name, one in found.findings.items()}
   parts = {
     quantities.BY_SOURCE: breakdowns.by_source(subject, rows, found.errors),
     quantities.BY_POSITION: breakdowns.by_position(subject.words_before, rows, found.errors),
     quantities.BY_N: breakdowns.by_n(rows, found.by_n),
-    quantities.SUITES: {name: findings.to_json(one) for name, one in found.findings.items()},
+    quantities.SUITES: suites,
+    quantities.LADDER: ladder.of_suites(suites),
   }
   return metrics | {name: part for name, part in parts.items() if part}
 

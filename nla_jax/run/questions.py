@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from nla_jax import files, quantities
-from nla_jax.evaluation import findings, harness
+from nla_jax.evaluation import findings, harness, ladder
 from nla_jax.evaluation.kept import Kept
 from nla_jax.evaluation.subject import Settings, Subject, draw_subject
 from nla_jax.evaluation.suite import QUESTIONS, suite_names
@@ -71,6 +71,7 @@ def answer(run: Run, stage: Stage, wanted: list[str]) -> None:
   }
   missing = {**metrics.get(quantities.LEFT_OUT, {}), **left_out}
   metrics[quantities.SUITES] = {name: held[name] for name in QUESTIONS if name in held}
+  metrics[quantities.LADDER] = ladder.of_suites(metrics[quantities.SUITES])
   metrics[quantities.LEFT_OUT] = {name: why for name, why in missing.items() if name not in found}
   write_json(stage.path / METRICS, metrics)
 

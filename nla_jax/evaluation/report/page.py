@@ -170,6 +170,7 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     **page.made("The results", _NO_RESULTS, _results, metrics, rows),
     **_breakdowns(page, metrics),
     "answers": page.made("The suites", [], answers.answers, metrics),
+    "ladder": page.made("The ladder", [], answers.rungs, metrics),
     "left_out": page.made("What was left out", [], answers.left_out, metrics),
     # Last, when all of them have been made.
     "failures": page.failures,
