@@ -22,7 +22,7 @@ FLOORS = (
   "planning",
   "run",
   "loading",
-  "serving",
+  "serving watching",
   "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

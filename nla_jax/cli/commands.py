@@ -46,6 +46,11 @@ COMMANDS = {
     '--nla=PAIR --edit=OLD=NEW "TEXT"',
     "what the target writes once the explanation of a token is edited",
   ),
+  "watch": Command(
+    "watch",
+    "FOLDER --nla=PAIR --out=FOLDER [--budget=20]",
+    "many transcripts under a cost bound: rates, alerts and a page",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",

@@ -15,6 +15,7 @@ MENTIONED = {  # what must be found in a command's help, beside its summary
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),
   "serve": ("--nla", "--host", "--port", "--secret-file", "--max-concurrent", "(default 5009)"),
+  "watch": ("FOLDER", "--nla", "--out", "--budget", "--benign", "--fail-above", "(default 20)"),
   "plan": ("--topology", "--suggest", "--config.KEY=VALUE", "(default 6)"),
 }
 
