@@ -76,4 +76,7 @@ def _rate(watched: Sequence[dict[str, Any]], label: str) -> dict[str, Any] | Non
   if not known:
     return None
   values, names = zip(*known)
-  return bootstrap_mean(np.array(values), np.array(names)).to_dict()
+  found = bootstrap_mean(np.array(values), np.array(names)).to_dict()
+  # A rate lies between 0 and 1, an interval by Student's t need not.
+  ends = found["ci95"] and [min(max(end, 0.0), 1.0) for end in found["ci95"]]
+  return {**found, "ci95": ends}
