@@ -4,7 +4,7 @@ A workdir's config.json says which layout it has (`FORMAT`) and which version ma
 
   config.json  report.html  compiled/  lock  owner.json (while a run is at work)
   activations/store   explanations/texts   sft/{av,ar}/params   rl/{av,ar}/params
-  eval/{metrics,rows,examples}.json, eval/suites/   hf/{av,ar}
+  eval/{metrics,rows,examples}.json, eval/{suites,fits}/   hf/{av,ar}
 
 Each stage's folder also holds `request.json` (what it is made from) and, once it is done, `manifest.json`.
 """
@@ -40,6 +40,7 @@ PARAMS, CHECKPOINTS = "params", "checkpoints"
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"
 JOURNAL = "journal.jsonl"  # of what a teacher that is a language model was asked
 SUITES = "suites"  # of the evaluation: a file for each suite that has answered its question
+FITS = "fits"  # of the evaluation: what its baselines fitted on training rows
 CURVE, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 

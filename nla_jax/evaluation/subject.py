@@ -12,6 +12,7 @@ import numpy as np
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.turns import opening
+from nla_jax.bucket import Place
 from nla_jax.data.positions import words_begin
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
@@ -89,6 +90,7 @@ class Subject:
     training_activations: [m, d] of these rows.
     baseline: error of the best constant answer on `activations`.
     settings: of this evaluation.
+    folder: in which what is fitted on training rows is kept; or None.
     on_explained: called with the number of explanations after each batch.
   """
 
@@ -104,6 +106,7 @@ class Subject:
   training_activations: np.ndarray
   baseline: float
   settings: Settings
+  folder: Place | None = None
   on_explained: Callable[[int], None] = lambda n: None
 
   @property
@@ -255,9 +258,10 @@ def draw_subject(
   *,
   texts: dict[int, str] | None,
   before_rl: NLA | None,
+  folder: Place | None = None,
   **settings,
 ) -> Subject:
-  """Draws held-out rows, and the training rows; arguments as of `harness.evaluate`.
+  """Draws held-out rows, and the training rows; `folder` as of `Subject`, other arguments as of `harness.evaluate`.
 
   Raises:
     NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
@@ -293,6 +297,7 @@ def draw_subject(
     training_activations=store.read("activations", training),
     baseline=fve.baseline_variance(activations),
     settings=chosen_settings,
+    folder=folder,
   )
 
 

@@ -12,7 +12,7 @@ from nla_jax.run import report
 from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
 from nla_jax.run.stage import Stage, write_json
-from nla_jax.workdir import METRICS, SUITES
+from nla_jax.workdir import FITS, METRICS, SUITES
 
 
 def names(config: ConfigDict) -> list[str]:
@@ -35,6 +35,7 @@ def draw(run: Run) -> Subject:
     run.store,
     texts=run.texts,
     before_rl=load_run(run.workdir, run=run, stage="sft"),
+    folder=run.path("eval") / FITS,
     rows=c.evaluation.rows,
     seed=c.seed,
     batch=c.evaluation.batch,

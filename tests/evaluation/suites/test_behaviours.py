@@ -5,7 +5,7 @@ import pytest
 from support.judges import Overlap
 from support.speaking_pair import WIDTH, SpeakingNLA, Tokenizer, write_store
 
-from nla_jax.evaluation import behaviour, readings
+from nla_jax.evaluation import behaviour, rivals
 from nla_jax.evaluation.items import multiple_choice
 from nla_jax.evaluation.items.multiple_choice import LETTERS, MARK
 from nla_jax.evaluation.judges import panel
@@ -54,7 +54,7 @@ class Holding(SpeakingNLA):
 @pytest.fixture
 def subject_of(tmp_path, monkeypatch):
   monkeypatch.setattr(panel, "word_judges", lambda subject: [Reader()])
-  monkeypatch.setattr(readings, "lens_words", lambda target, tokenizer, v: ["?"] * len(v))
+  monkeypatch.setattr(rivals, "texts", lambda subject, v: {"logit_lens": ["?"] * len(v)})
   tokenizer = Tokenizer()
   store = write_store(tmp_path / "store", tokenizer)
 
