@@ -241,6 +241,7 @@ def default_config() -> ConfigDict:
       "names": "",  # comma-separated, of nla_jax/evaluation/suite.py; none by default
       "preset": "standard",  # how many items each looks at: quick (50) | standard (250) | full (1000)
       "judge": "",  # a YAML file of a language model by provider, see evaluation/judges/provider.py; none by default
+      "sae": "",  # a folder of Gemma Scope 2 or SAELens, of this block; "" trains one on the store's training rows
     }
   )
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from nla_jax.evaluation.lenses.fitted import lenses
 from nla_jax.evaluation.lenses.lens import words
+from nla_jax.evaluation.sae import fitted as sae
 from nla_jax.evaluation.subject import Subject
 
 Texts = dict[str, list[str]]
@@ -25,4 +26,4 @@ def _lenses(subject: Subject, vectors: np.ndarray) -> Texts:
   return {name: words(lens, target, tokenizer, vectors) for name, lens in every}
 
 
-READERS: tuple[Callable[[Subject, np.ndarray], Texts], ...] = (_lenses,)
+READERS: tuple[Callable[[Subject, np.ndarray], Texts], ...] = (_lenses, sae.texts)

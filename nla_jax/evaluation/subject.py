@@ -17,6 +17,7 @@ from nla_jax.data.positions import words_begin
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
+from nla_jax.evaluation.sae import files
 from nla_jax.progress import say
 
 _TRAINING_ROWS = 50_000  # most training activations that controls look at
@@ -49,6 +50,7 @@ class Settings:
     best_of_rows: rows on which it is measured, since it samples `best_of` times as much.
     preset: of suites that answer a question, a key of `PRESETS`: how many items they look at.
     judge: of these suites, a file that describes a language model by provider; "" for none.
+    sae: of these suites, a folder with a sparse autoencoder of this block; "" trains one on the training rows.
 
   Raises:
     NLAError: there is no such preset.
@@ -62,6 +64,7 @@ class Settings:
   best_of_rows: int = 96
   preset: str = "standard"
   judge: str = ""
+  sae: str = ""
 
   def __post_init__(self):
     if self.preset not in PRESETS:
@@ -264,10 +267,14 @@ def draw_subject(
   """Draws held-out rows, and the training rows; `folder` as of `Subject`, other arguments as of `harness.evaluate`.
 
   Raises:
-    NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
+    NLAError: the store is of another width or layer than the pair, or has no split `held_out`; or the settings name a
+      sparse autoencoder that is none of this block.
   """
   chosen_settings = Settings(**settings)
   _check(nla, store)
+  if chosen_settings.sae:
+    # A folder that cannot be read is told before the first explanation.
+    files.load(chosen_settings.sae, width=store.d, layer=nla.pair.layer)
 
   # One generator for both, in this order: numbers of earlier evaluations depend on it.
   random = np.random.default_rng(chosen_settings.seed)

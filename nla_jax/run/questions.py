@@ -44,6 +44,7 @@ def draw(run: Run) -> Subject:
     best_of_rows=c.evaluation.best_of_rows,
     preset=c.suites.preset,
     judge=c.suites.judge,
+    sae=c.suites.sae,
   )
 
 
@@ -61,6 +62,8 @@ def answer(run: Run, stage: Stage, wanted: list[str]) -> None:
       "evaluation": stage.digest,
       "preset": run.config.suites.preset,
       "judge": run.config.suites.judge,
+      # Named only where it is set: findings of before there was this key stay.
+      **({"sae": run.config.suites.sae} if run.config.suites.sae else {}),
     },
   )
   found, left_out = harness.answer(draw(run), wanted, kept)
