@@ -214,6 +214,9 @@ def default_config() -> ConfigDict:
 
   # What a long run needs to be stopped, watched and continued.
   c.checkpoint_every = 100  # updates
+  # Updates of RL between two copies of both models' parameters that stay beside the result, for `nla eval
+  # --over_training`; 0 keeps none. A copy is as large as the result.
+  c.snapshot_every = 0
   c.guard_limit = 5  # skipped updates in a row that stop a run
 
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16

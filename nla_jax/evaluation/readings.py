@@ -1,7 +1,8 @@
 """What a judge is given to read of an item: the explanation, and every row that it must be compared with.
 
-The names are those of a table's rows: explanation, greedy, before_rl, teacher, retrieval, last_words, last_token,
-next_tokens, topic_words, shuffled, empty, skyline, and those of `rivals`. A row is left out where the subject lacks it.
+The names are those of a table's rows: explanation, greedy, before_rl, teacher, retrieval, last_words, last_4_words,
+last_16_words, last_token, next_tokens, topic_words, shuffled, empty, skyline, and those of `rivals`. A row is left out
+where the subject lacks it.
 """
 
 import re
@@ -17,6 +18,7 @@ from nla_jax.evaluation.suites.baselines.last_words import last_tokens
 from nla_jax.evaluation.suites.baselines.retrieval import nearest_rows
 
 Readings = dict[str, list[str | None]]
+_ENDS = (4, 16)  # last tokens of a context that a reader of the text alone is given
 _SKYLINE_TOKENS = 96  # of the end of a context that the skyline reads
 # The teacher's line of topics, as data/teachers/readout.py writes it.
 _TOPICS = re.compile(r"^About:\s*(.*)$", re.MULTILINE)
@@ -71,8 +73,13 @@ def of_contexts(
     len, tokenizer([one or "" for one in explanations], add_special_tokens=False)["input_ids"]
   )
   ends = [last_tokens(ids, len(ids) - 1, n) for ids, n in zip(contexts, lengths)]
+  # A reader of the text alone: it has as many words as an explanation, and then a fixed number of them.
+  fixed = {
+    f"last_{n}_words": [decode(tokenizer, ids[-n:]).strip() for ids in contexts] for n in _ENDS
+  }
   return {
     "last_words": [decode(tokenizer, ids).strip() for ids in ends],
+    **fixed,
     "last_token": [decode(tokenizer, ids[-1:]).strip() for ids in contexts],
     **rivals.texts(subject, vectors),
     "empty": [""] * len(contexts),

@@ -15,6 +15,8 @@ Texts = dict[str, list[str]]
 def texts(subject: Subject, vectors: np.ndarray) -> Texts:
   """The texts of activations [n, d] by row; a reader that the subject has no data for has no row."""
   found: Texts = {}
+  if not subject.settings.baselines:
+    return found
   for read in READERS:
     found |= read(subject, vectors)
   return found

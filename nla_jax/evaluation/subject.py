@@ -50,6 +50,7 @@ class Settings:
     best_of_rows: rows on which it is measured, since it samples `best_of` times as much.
     preset: of suites that answer a question, a key of `PRESETS`: how many items they look at.
     judge: of these suites, a file that describes a language model by provider; "" for none.
+    baselines: of these suites, whether activations are read without an AV as well (`rivals`).
     sae: of these suites, a folder with a sparse autoencoder of this block; "" trains one on the training rows.
 
   Raises:
@@ -64,6 +65,7 @@ class Settings:
   best_of_rows: int = 96
   preset: str = "standard"
   judge: str = ""
+  baselines: bool = True
   sae: str = ""
 
   def __post_init__(self):

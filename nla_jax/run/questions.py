@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from nla_jax import files, quantities
+from nla_jax.autoencoder.nla import NLA
 from nla_jax.evaluation import findings, harness
 from nla_jax.evaluation.kept import Kept
 from nla_jax.evaluation.subject import Settings, Subject, draw_subject
@@ -29,22 +30,27 @@ def names(config: ConfigDict) -> list[str]:
 
 def draw(run: Run) -> Subject:
   """What the run's evaluation looks at."""
+  nla, before = load_run(run.workdir, run=run), load_run(run.workdir, run=run, stage="sft")
+  return draw_of(run, nla, before)
+
+
+def draw_of(run: Run, nla: NLA, before_rl: NLA | None, **other) -> Subject:
+  """The same of any pair of the run; `other` settings than the config's."""
   c = run.config
+  settings = {
+    "rows": c.evaluation.rows,
+    "seed": c.seed,
+    "batch": c.evaluation.batch,
+    "bootstrap_samples": c.evaluation.bootstrap,
+    "best_of": c.evaluation.best_of,
+    "best_of_rows": c.evaluation.best_of_rows,
+    "preset": c.suites.preset,
+    "judge": c.suites.judge,
+    "sae": c.suites.sae,
+  }
+  folder = run.path("eval") / FITS
   return draw_subject(
-    load_run(run.workdir, run=run),
-    run.store,
-    texts=run.texts,
-    before_rl=load_run(run.workdir, run=run, stage="sft"),
-    folder=run.path("eval") / FITS,
-    rows=c.evaluation.rows,
-    seed=c.seed,
-    batch=c.evaluation.batch,
-    bootstrap_samples=c.evaluation.bootstrap,
-    best_of=c.evaluation.best_of,
-    best_of_rows=c.evaluation.best_of_rows,
-    preset=c.suites.preset,
-    judge=c.suites.judge,
-    sae=c.suites.sae,
+    nla, run.store, texts=run.texts, before_rl=before_rl, folder=folder, **(settings | other)
   )
 
 

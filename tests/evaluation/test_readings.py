@@ -33,6 +33,8 @@ def test_every_row_is_of_its_own_item(subject):
     assert found["last_token"][j] == words[at]
     # Eight words, as many as the explanation has.
     assert found["last_words"][j].split() == words[at - 7 : at + 1]
+    assert found["last_4_words"][j].split() == words[at - 3 : at + 1]
+    assert found["last_16_words"][j].split() == words[at - 15 : at + 1]
     assert found["skyline"][j].split() == words[: at + 1]
     other = subject.other_rows[i]
     assert found["shuffled"][j] == subject.sampled.texts[other]

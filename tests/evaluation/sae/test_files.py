@@ -1,4 +1,4 @@
-"""Files of others, made after their published layout: they compute what their code does; what is not known is refused."""
+"""Files of others, made after their published layout, compute what their code does; what is not known is refused."""
 
 import json
 
