@@ -218,6 +218,9 @@ def default_config() -> ConfigDict:
 
   # What a long run needs to be stopped, watched and continued.
   c.checkpoint_every = 100  # updates
+  # Updates of RL between two copies of both models' parameters that stay beside the result, for `nla eval
+  # --over_training`; 0 keeps none. A copy is as large as the result.
+  c.snapshot_every = 0
   c.guard_limit = 5  # skipped updates in a row that stop a run
 
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
@@ -245,6 +248,7 @@ def default_config() -> ConfigDict:
       "names": "",  # comma-separated, of nla_jax/evaluation/suite.py; none by default
       "preset": "standard",  # how many items each looks at: quick (50) | standard (250) | full (1000)
       "judge": "",  # a YAML file of a language model by provider, see evaluation/judges/provider.py; none by default
+      "sae": "",  # a folder of Gemma Scope 2 or SAELens, of this block; "" trains one on the store's training rows
     }
   )
 

@@ -31,6 +31,7 @@ from nla_jax.evaluation.suite import (
 from nla_jax.parallel import distributed
 from nla_jax.progress import Progress, say
 from nla_jax.quantities import Found
+from nla_jax.workdir import FITS
 
 _CONTEXT = 80  # tokens shown before an example's position
 _AFTER = 12  # and after
@@ -80,7 +81,8 @@ def evaluate(
     texts: the teacher's text by store row; without it, the teacher's-text FVE and retrieval are left out.
     before_rl: the pair before RL, to see what RL added; or None.
     suites: names of suites that run beside `reconstruction`; those of `nla_jax.quantities.TABLE` where None.
-    keep: a folder in which answers to questions are kept, so that an evaluation that was stopped goes on; or None.
+    keep: a folder in which answers to questions, and what they fit on training rows, are kept, so that an evaluation
+      that was stopped goes on; or None.
     settings: of `nla_jax.evaluation.subject.Settings`: rows, seed, batch, preset and more.
 
   Raises:
@@ -89,8 +91,11 @@ def evaluate(
     PreemptedError: the machine is about to be taken away; an evaluation begins anew, but for what is in `keep`.
   """
   suite_names(suites)  # before anything is read
-  subject = draw_subject(nla, store, texts=texts, before_rl=before_rl, **settings)
-  return measure(subject, suites, kept=Kept(Path(keep), made_from(subject)) if keep else None)
+  folder = Path(keep) if keep else None
+  subject = draw_subject(
+    nla, store, texts=texts, before_rl=before_rl, folder=folder and folder / FITS, **settings
+  )
+  return measure(subject, suites, kept=Kept(folder, made_from(subject)) if folder else None)
 
 
 def measure(

@@ -29,7 +29,8 @@ SUITES = ("suffix_prediction", "classification", "user_modelling", "hints", "san
 # How names begin or end that suites give to gates and columns.
 _BEHAVIOUR_GATE, _ACTIVATION_GATE = "behaviour, ", "in the activation, "
 _AR, _PROBE, _TARGET = "AR", "probe on h", "target: "
-_HARD = "against harmful, answered"  # of areas under the curve the contrast that a topic cannot win
+# Of areas under the curve the contrast that a topic cannot win decides.
+_CONTRAST, _HARD = "against ", "against harmful, answered"
 
 
 class Rung(NamedTuple):
@@ -118,7 +119,9 @@ def _cells(finding: Finding) -> Iterator[Cell]:
   """What explanations score, judge by judge, in the order of the table."""
   failed = {one.name for one in finding.gates if not one.passed}
   for score in finding.scores:
-    if score.row not in ("explanation", _HARD) or score.column.startswith(_TARGET):
+    if score.row != "explanation" or score.column.startswith(_TARGET):
+      continue
+    if score.column.startswith(_CONTRAST) and not score.column.startswith(_HARD):
       continue
     task, _, judge = score.column.rpartition(", ")
     if _PROBE in judge or score.chance is None:

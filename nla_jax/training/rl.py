@@ -34,7 +34,7 @@ from nla_jax.progress import StepLines, say
 from nla_jax.training import losses
 from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.alarms import CollapseAlarms
-from nla_jax.training.keeping import Lookout
+from nla_jax.training.keeping import MODELS, Lookout
 from nla_jax.training.learner import Learner, ReconstructionBatch, States, frozen
 from nla_jax.training.loop import Loop, Session
 from nla_jax.training.settings import check_settings, host_seed, teacher_rows
@@ -167,6 +167,9 @@ def train(
     # The weight is saved with the step: a resumed run goes on with it.
     if settings.kl_target and batch.av_learns:
       kl_weight = losses.adapted_kl_weight(kl_weight, float(done.metrics["kl"]), settings.kl_target)
+    # Before the step ends: a run that is stopped there goes on behind it.
+    if session.snapshot_is_due(step + 1, settings.steps):
+      session.snapshot(step + 1, {name: learner.params(states, name) for name in MODELS})
     loop.end_step(step, states, kl_weight=kl_weight, **kept)
 
   states, kept, seen = lookout.look(settings.steps, states, kept)

@@ -83,6 +83,14 @@ def test_the_behaviour_comes_first_and_the_rest_was_not_asked():
   assert ladder.of_suites({"steganography": suites["hints"]}) == {}
 
 
+def test_of_contrasts_the_hard_one_decides():
+  scores = [
+    explained("against neutral, wrong, rules", 0.9, 0.8, 1.0),
+    explained("against harmful, answered, rules", 0.5, 0.4, 0.6),
+  ]
+  assert states(finding(scores))[2] == "broken"
+
+
 def test_the_report_and_the_card_show_it(tmp_path):
   metrics = evaluate(KnownNLA(), write_store(tmp_path / "store"), bootstrap_samples=20).metrics
   plain = page.write_report(tmp_path / "plain.html", {"metrics": metrics}).read_text()
