@@ -74,6 +74,9 @@ def default_config() -> ConfigDict:
       # A seeded sample of this many documents in all, as many of each corpus as of another; where one has fewer, the
       # others give the rest. 0 takes all.
       "max_documents": 0,
+      # Shares of the documents where there are several corpora, by the names of their documents' sources:
+      # "fineweb=0.7,talks=0.3". The scarcest one then says how many there are. Empty: as above.
+      "weights": "",
       "max_tokens": 128,  # documents are cut to this length
       "positions_per_document": 10,
       "position_minimum": 50,  # first position that may be chosen

@@ -7,9 +7,8 @@ meet in files beside the store, and every process holds what one process alone w
 
 import dataclasses
 import hashlib
-import random
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +19,9 @@ from nla_jax.autoencoder.text import encode
 from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.autoencoder.turns import opening
 from nla_jax.data.corpora.document import Document, no_document, repeated_id
+from nla_jax.data.corpora.mixture import draw, read_weights
 from nla_jax.data.corpora.read import read_part, source_names
-from nla_jax.data.left_out import Counts, notes
+from nla_jax.data.left_out import Counts, Part, notes
 from nla_jax.data.positions import (
   FRACTIONS,
   HELD_OUT,
@@ -45,6 +45,7 @@ class Selection(NamedTuple):
     position: [N] int32, index of the row's token.
     counts: of what was left out or put together, and why; see `notes`.
     conversations: whether a document was written by the chat template.
+    parts: {source: what was drawn of it}, of a corpus of several.
   """
 
   documents: list[StoredDocument]
@@ -52,6 +53,7 @@ class Selection(NamedTuple):
   position: np.ndarray
   counts: Counts
   conversations: bool = False
+  parts: Mapping[str, Part] = {}
 
 
 def select(config, tokenizer, folder: str) -> Selection:
@@ -71,6 +73,7 @@ def select(config, tokenizer, folder: str) -> Selection:
     NLAError: the corpus cannot be read, or holds nothing long enough; in every process where it is so in one.
   """
   data = config.data
+  weights = read_weights(config.corpus, data.weights)
 
   # 1. Together: where one process meets a bad line, the others would wait for it for ever.
   index, count = distributed.process()
@@ -80,7 +83,7 @@ def select(config, tokenizer, folder: str) -> Selection:
   place, counts = _places(config.corpus, part)
 
   # 2. Drawn by place in the whole corpus, so the number of processes does not change the draw.
-  drawn = draw(counts, data.max_documents, config.seed)
+  drawn = draw(counts, data.max_documents, config.seed, weights)
   mine = [
     (i, document) for i, (_, document) in zip(place.tolist(), part, strict=True) if i in drawn
   ]
@@ -106,7 +109,24 @@ def select(config, tokenizer, folder: str) -> Selection:
   talks = np.array([any(one.messages for _, one in mine)])
   conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
   found = _split_up(config, documents, document, position, len(drawn))
-  return found._replace(conversations=conversations)
+  parts = _parts(config.corpus, counts, drawn, found)
+  return found._replace(conversations=conversations, parts=parts)
+
+
+def _parts(
+  corpus: str, counts: Sequence[int], drawn: Collection[int], found: "Selection"
+) -> dict[str, Part]:
+  """What each source of a corpus of several gave; empty for a corpus of one."""
+  names, ends = source_names(corpus), np.cumsum(counts)
+  if len(names) == 1:
+    return {}
+  of_drawn = np.searchsorted(ends, np.array(sorted(drawn)), side="right")
+  kept = Counter(one.source for one in found.documents)
+  rows = Counter(found.documents[i].source for i in found.document.tolist())
+  return {
+    name: Part(counts[i], int((of_drawn == i).sum()), kept[name], rows[name])
+    for i, name in enumerate(names)
+  }
 
 
 def _split_up(
@@ -176,34 +196,6 @@ def _refuse_empty_splits(
       f"no token of the documents of the split {empty[0]} may be taken, so it has no row: give more or longer "
       f"documents; {'; '.join(notes(counts))}"
     )
-
-
-def draw(counts: Sequence[int], wanted: int, seed: int) -> Collection[int]:
-  """Draws documents, the same number of each source as far as it has them.
-
-  Args:
-    counts: documents of each source; the corpus has them in this order.
-    wanted: how many; 0 for all.
-    seed: of the run.
-
-  Returns:
-    places in the corpus.
-  """
-  total = sum(counts)
-  if not wanted or wanted >= total:
-    return range(total)
-
-  # The smallest source first: what it cannot give is left for the others.
-  shares, left = {}, wanted
-  for given, i in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
-    shares[i] = min(counts[i], left // (len(counts) - given))
-    left -= shares[i]
-
-  generator, drawn, begin = random.Random(seed), set(), 0
-  for i, count in enumerate(counts):
-    drawn.update(generator.sample(range(begin, begin + count), shares[i]))
-    begin += count
-  return drawn
 
 
 def _tokenise(

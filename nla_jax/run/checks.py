@@ -8,6 +8,7 @@ from nla_jax import files
 from nla_jax.autoencoder import chat
 from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.prompts import check_kept
+from nla_jax.data.corpora.mixture import read_weights
 from nla_jax.data.store import rounding
 from nla_jax.data.teachers.model import read_prompt
 from nla_jax.errors import NLAError
@@ -52,11 +53,12 @@ def check(run: Run) -> None:
 
 
 def check_names(config: ConfigDict) -> None:
-  """A model and a corpus are named."""
+  """A model and a corpus are named, and the corpus's weights are of its parts."""
   if not config.model or not config.corpus:
     raise NLAError(
       "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
     )
+  read_weights(config.corpus, config.data.weights)
 
 
 def check_supervised(config: ConfigDict) -> None:
