@@ -52,6 +52,7 @@ class ArrayFile(abc.ABC):
     with self._reading():
       self._open()
 
+    # A hash of the content would read a file of any size twice.
     stat = self.path.stat()
     facts = [sorted(self.shapes.items()), sorted(map(str, self.dtypes.values()))]
     facts += [stat.st_size, stat.st_mtime_ns]
@@ -135,6 +136,7 @@ class NpzFile(ArrayFile):
       archive.open(name + ".npy") as file,
     ):
       _npy_header(file)
+      # Of a compressed member all that is before is read, which happens once.
       file.seek(start * width, 1)
       for first in range(start, shape[0], rows):
         count = min(rows, shape[0] - first)
@@ -169,6 +171,7 @@ class SafetensorsFile(ArrayFile):
 
   def strings(self, name: str) -> list[str] | None:
     text = self._metadata.get(name)
+    # This one is an object, which `metadata` parses.
     if text is None or name == "metadata":
       return None if text is None else [text]
     try:

@@ -77,51 +77,64 @@ def to_store(
   Raises:
     NLAError: the files contradict each other or themselves, or cannot be read or written.
   """
-  # 1. What the files say, without their activations.
+  # 1. What the files say, without the activations.
   files = [open_array_file(path) for path in paths]
   width = _width(files)
   said = _metadata(files, {"model": model, "layer": layer})
   tokenizer = load_tokenizer(said["model"])
+  mark = _compared(tokenizer, said)
+  parts = [_read_part(file, tokenizer, len(files) > 1) for file in files]
+
+  # 2. The documents of all, with their splits.
+  documents, copies = _with_splits(parts, held_out, seed)
+  document, position = _rows_of(parts)
+  groups = {one.group for part in parts for one in part.documents}
+  say_copies(documents, document, position, copies, len(groups))
+
+  # 3. The store.
+  made_from = _made_from(files, said, {"tokenizer": mark, "seed": seed, "held_out": held_out})
+  together = rows_per_group(width)
+  writer = open_store(Path(folder) / STORE, len(document), width, made_from, together)
+  writer.write_documents(documents)
+  write_shards(writer, functools.partial(_activations, files, together), document, position)
+  rows = Counter(documents[i].split for i in document.tolist())
+  names = [file.path.name for file in files]
+  origin = {"base_model": said["model"], "corpus": said.get("corpus", ""), "files": names}
+  fields = {"layer": said["layer"], "rows": dict(sorted(rows.items()))}
+  writer.finish(fields | {"converted": origin})
+  return {
+    "rows": len(document),
+    "documents": len(documents),
+    "d_model": width,
+    "rows_by_split": fields["rows"],
+    "layer": said["layer"],
+    "explanations": 0,
+    "groups": len({one.group for one in documents}),
+  }
+
+
+def _made_from(files: Sequence[ArrayFile], said: dict[str, Any], further: dict) -> dict[str, Any]:
+  """All that decides what the store holds, so that a store of other files is not resumed."""
+  named = {"model": said["model"], "layer": said["layer"], "corpus": said.get("corpus", "")}
+  return {**named, **further, "arrays": [file.fingerprint for file in files]}
+
+
+def _compared(tokenizer, said: dict[str, Any]) -> str:
+  """The tokenizer's hash; says where the files name another."""
   mark = hash_tokenizer(tokenizer)
   if said.get("tokenizer", mark) != mark:
     # No error: a run may have given the same tokenizer another chat template.
     say(
       f"convert: the tokens are of another tokenizer or chat template than that of {said['model']}"
     )
-  parts = [_read_part(file, tokenizer, len(files) > 1) for file in files]
+  return mark
 
-  # 2. The documents of all, with their splits.
-  documents, copies = _with_splits(parts, held_out, seed)
+
+def _rows_of(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray]:
+  """Document and position of the rows of all files, whose documents are counted through."""
   starts = np.cumsum([0, *(len(part.documents) for part in parts)])
   document = np.concatenate([part.document + start for part, start in zip(parts, starts)])
-  document, position = document.astype(np.int32), np.concatenate([part.position for part in parts])
-  groups = {one.group for part in parts for one in part.documents}
-  say_copies(documents, document, position, copies, len(groups))
-
-  # 3. The store.
-  made_from = {
-    "model": said["model"],
-    "tokenizer": mark,
-    "layer": said["layer"],
-    "corpus": said.get("corpus", ""),
-    "seed": seed,
-    "held_out": held_out,
-    "arrays": [file.fingerprint for file in files],
-  }
-  together = rows_per_group(width)
-  writer = open_store(Path(folder) / STORE, len(document), width, made_from, together)
-  writer.write_documents(documents)
-  write_shards(writer, functools.partial(_activations, files, together), document, position)
-  rows = Counter(documents[i].split for i in document.tolist())
-  origin = {"base_model": said["model"], "corpus": said.get("corpus", "")}
-  origin["files"] = [file.path.name for file in files]
-  fields = {"layer": said["layer"], "rows": dict(sorted(rows.items()))}
-  writer.finish(fields | {"converted": origin})
-  return {
-    **{"rows": len(document), "documents": len(documents), "rows_by_split": fields["rows"]},
-    **{"d_model": width, "layer": said["layer"], "explanations": 0},
-    "groups": len({one.group for one in documents}),
-  }
+  return document.astype(np.int32), np.concatenate([part.position for part in parts])
 
 
 def layer_of(paths: Sequence[str | Path]) -> int | None:
