@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
-from nla_jax.config_section import Section
+from nla_jax.config_section import Section, optimizer
 from nla_jax.errors import NLAError
 from nla_jax.files import expect_file, here
 from nla_jax.models.lora import TARGETS
@@ -26,26 +26,6 @@ _PATHS = (
 )
 
 START_FROM = "configs/smollm2_135m.py is the one to start from"
-
-
-def optimizer(**changes) -> ConfigDict:
-  """AdamW and its schedule; `steps` × `batch` examples are seen."""
-  settings = Section(
-    {
-      "steps": 1000,  # updates
-      "batch": 256,  # examples an update
-      "lr": 2e-5,  # peak learning rate
-      "lr_end": 2e-6,  # where the cosine ends
-      "warmup": 50,  # updates of linear warm-up
-      "schedule": "cosine",  # cosine | constant
-      "weight_decay": 0.0,
-      "clip": 1.0,  # global norm to which gradients are clipped
-      "skip_above": 0.0,  # norm of a gradient above which an update is skipped and counted; 0: none but non-finite
-      "accumulate": 1,  # parts of a batch whose gradients are added one after the other: less memory, same update
-    }
-  )
-  settings.update(changes)
-  return settings
 
 
 def default_config() -> ConfigDict:
@@ -80,6 +60,9 @@ def default_config() -> ConfigDict:
       "max_tokens": 128,  # documents are cut to this length
       "positions_per_document": 10,
       "position_minimum": 50,  # first position that may be chosen
+      "roles": "",  # of conversations, only what these say: "assistant" or "user,assistant"; empty: any token of words
+      "last_of_turn": False,  # of conversations, only the last token of what a message says
+      "group_by": "user",  # user (where a conversation names one) | conversation; a row's own `group` goes before both
       "held_out": 0.1,  # share of document groups that nothing is trained on; cut first
       "av_sft": 0.25,  # shares of the remaining groups
       "ar_sft": 0.25,

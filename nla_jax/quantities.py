@@ -29,12 +29,13 @@ HEADLINE = "round_trip"  # the key that controls are compared with
 
 # Sections of metrics.json that hold, by name, what was measured on some of the rows or with n explanations. What stands
 # under a name is laid out like metrics.json itself, and every function here reads it.
-BY_SOURCE, BY_POSITION, BY_N = "by_source", "by_position", "by_n"
+BY_SOURCE, BY_ROLE = "by_source", "by_role"
+BY_POSITION, BY_N = "by_position", "by_n"
 # What suites that answer a question found, by suite, and why others were left out; see `evaluation.findings`.
 SUITES, LEFT_OUT = "suites", "suites_left_out"
 _NOT_NUMBERS = (
   *SECTIONS.values(),
-  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N, SUITES, LEFT_OUT),
+  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_ROLE, BY_POSITION, BY_N, SUITES, LEFT_OUT),
 )
 
 
@@ -186,12 +187,17 @@ def unknown(metrics: Mapping[str, Any], kind: str) -> list[Found]:
 
 
 def parts(metrics: Mapping[str, Any], section: str) -> dict[str, Mapping[str, Any]]:
-  """What `BY_SOURCE`, `BY_POSITION` or `BY_N` holds, by name; empty where nothing was measured so."""
+  """What `BY_SOURCE`, `BY_ROLE`, `BY_POSITION` or `BY_N` holds, by name; empty where nothing was measured so."""
   found = _section(metrics, section)
   return {str(name): part for name, part in found.items() if isinstance(part, Mapping)}
 
 
 def above_controls(metrics: Mapping[str, Any]) -> list[Found]:
+def alone(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  """What was measured of each source and of each role as if nothing else had been there, by name."""
+  return parts(metrics, BY_SOURCE) | parts(metrics, BY_ROLE)
+
+
   """The round trip's FVE less each control's on the same rows: the table's controls first, then others."""
   # Keyed like the controls, so these have no entries of their own in the table.
   section = _section(metrics, ABOVE_CONTROL)

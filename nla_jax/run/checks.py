@@ -10,6 +10,7 @@ from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.prompts import check_kept
 from nla_jax.data.corpora.mixture import read_weights
 from nla_jax.data.store import rounding
+from nla_jax.data.roles import check_positions
 from nla_jax.data.teachers.model import read_prompt
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.load import load_pretrained
@@ -53,7 +54,7 @@ def check(run: Run) -> None:
 
 
 def check_names(config: ConfigDict) -> None:
-  """A model and a corpus are named, and the corpus's weights are of its parts."""
+  """A model and a corpus are named, and what is taken of the corpus is known."""
   if not config.model or not config.corpus:
     raise NLAError(
       "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
@@ -61,6 +62,7 @@ def check_names(config: ConfigDict) -> None:
   read_weights(config.corpus, config.data.weights)
 
 
+  check_positions(config.data)
 def check_supervised(config: ConfigDict) -> None:
   """A batch of SFT can be cut into equal parts."""
   # Every part is compiled for one shape.

@@ -284,3 +284,72 @@ def test_a_copy_in_another_source_is_in_the_same_split_whoever_read_it(
     assert len(splits) == 30 and all(len(where) == 1 for where in splits.values())
     assert (found.counts.copies, found.counts.groups_joined, found.counts.twins) == (10, 10, 0)
     assert any("10 of 40 documents are copies" in note for note in notes(found.counts))
+
+
+def test_positions_are_those_of_a_role_and_the_last_of_a_turn(mixed, tokenizer, tmp_path):
+  talks, folder = mixed.split("+")[1], str(tmp_path / "tokens")
+  options = {"positions_per_document": 1000, "position_minimum": 0}
+  words = {}
+  for roles in ("user", "assistant", "user,assistant", ""):
+    found = select(_config(talks, roles=roles, **options), tokenizer, folder)
+    first = found.documents[0]
+    at = found.position[found.document == 0]
+    words[roles] = tokenizer.decode(first.tokens[at])
+  said = [f"turn {k} of talk 0" for k in range(4)]
+  assert words["user"] == said[0] + said[2] and words["assistant"] == said[1] + said[3]
+  assert words["user,assistant"] == "".join(said)
+  # What the template writes beside its special tokens may be taken where no role is asked for.
+  assert all(one in words[""] for one in said)
+
+  last = _config(talks, roles="assistant", last_of_turn=True, **options)
+  found = select(last, tokenizer, folder)
+  before = [tokenizer.decode(found.documents[0].tokens[: p + 1]) for p in found.position[:2]]
+  assert before[0].endswith(said[1]) and before[1].endswith(said[3])
+  assert len(found.position) == 2 * 12
+
+  # A conversation that was cut does not end a turn where it was cut.
+  whole = len(found.documents[0].tokens)
+  cut = select(
+    _config(talks, last_of_turn=True, max_tokens=whole - 6, **options), tokenizer, folder
+  )
+  assert (cut.document == 0).sum() == 3
+
+
+@pytest.mark.parametrize("group_by", ["user", "conversation"])
+def test_conversations_of_one_user_are_one_group(tokenizer, tmp_path, group_by, monkeypatch):
+  rows = [{"conversation": _talk(i), "hashed_ip": f"u{i // 3}"} for i in range(18)]
+  (tmp_path / "wild.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  config, folder = _config(tmp_path / "wild.jsonl", group_by=group_by), str(tmp_path / "tokens")
+  alone = select(config, tokenizer, folder)
+  groups = [one.group for one in alone.documents]
+  if group_by == "user":
+    assert groups == [f"u{i // 3}" for i in range(18)]
+  else:
+    assert len(set(groups)) == 18
+  for found in _in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder)):
+    for one, expected in zip(found.documents, alone.documents, strict=True):
+      assert one.group == expected.group and one.roles.tolist() == expected.roles.tolist()
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"roles": "bot"}, "'bot' is none of system, developer, user, assistant, tool, reasoning"),
+    ({"group_by": "day"}, "expected user or conversation"),
+  ],
+)
+def test_roles_and_groups_that_nobody_knows_are_one_line_before_the_corpus_is_read(
+  options, message
+):
+  with pytest.raises(NLAError, match=message):
+    check_names(_named("missing.jsonl", **options))
+
+
+def test_roles_of_texts_and_roles_that_nobody_has_are_one_line(mixed, tokenizer, tmp_path):
+  texts, talks = mixed.split("+")
+  for corpus, message in (
+    (texts, r"roles='tool', config\.data\.last_of_turn=False: the corpus .* holds no conversation"),
+    (talks, r"has a position to take.*other tokens are left out"),
+  ):
+    with pytest.raises(NLAError, match=message):
+      select(_config(corpus, roles="tool"), tokenizer, str(tmp_path / "tokens"))
