@@ -218,6 +218,9 @@ def default_config() -> ConfigDict:
       # times as much.
       "best_of": 0,
       "best_of_rows": 96,  # held-out activations on which it is measured
+      # Training activations that are explained so that the pair learns how large an activation is, too; 0: it says
+      # directions alone.
+      "magnitude_rows": 0,
     }
   )
 

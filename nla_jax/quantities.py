@@ -106,6 +106,7 @@ TABLE = (
   Quantity("distinct", "number", "reconstruction", "Distinct explanations", "Different texts per activation. Near 0: the AV says the same of everything.", unit="share"),
   Quantity("synonyms_share", "number", "retention", "Words with a synonym", "Share of the explanations' words, labels excepted, that were replaced where synonyms are read.", unit="share"),
   Quantity("tokens_mean", "number", "reconstruction", "Length", "Mean tokens of an explanation. Longer explanations buy FVE.", note="tokens an explanation, mean", unit="tokens"),
+  Quantity("magnitude_r2", "number", "magnitude", "Magnitude, R²", "Share of the variance of log ‖h‖ that is read from the sampled explanations, by a head that was fitted to explanations of training activations. 0: as good as always answering the mean."),
   Quantity("baseline_variance", "number", "", "Baseline variance", "The error of always answering the mean direction: what FVE is measured against.", note="error of answering the mean, 0 to 1"),
   Quantity("fve_inflated", "number", "reconstruction", "FVE, inflated definition", "The same reconstructions against a mean scaled back to unit norm. That baseline is worse than the best constant, so this number is larger without a better reconstruction. Shown only to compare with work that reports it."),
   Quantity("rows", "count", "", "Activations", "Held-out activations that were evaluated."),
@@ -192,12 +193,12 @@ def parts(metrics: Mapping[str, Any], section: str) -> dict[str, Mapping[str, An
   return {str(name): part for name, part in found.items() if isinstance(part, Mapping)}
 
 
-def above_controls(metrics: Mapping[str, Any]) -> list[Found]:
 def alone(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
   """What was measured of each source and of each role as if nothing else had been there, by name."""
   return parts(metrics, BY_SOURCE) | parts(metrics, BY_ROLE)
 
 
+def above_controls(metrics: Mapping[str, Any]) -> list[Found]:
   """The round trip's FVE less each control's on the same rows: the table's controls first, then others."""
   # Keyed like the controls, so these have no entries of their own in the table.
   section = _section(metrics, ABOVE_CONTROL)

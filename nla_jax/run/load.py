@@ -1,6 +1,7 @@
 """The pair that a run trained."""
 
 from nla_jax import files, workdir
+from nla_jax.autoencoder.magnitude import from_json
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.bucket import Place, place
 from nla_jax.config import load_config
@@ -35,4 +36,8 @@ def load_run(
 
   folders = (workdir.params_of(run.path(stage), model) for model in ("av", "ar"))
   av, ar = (run.whole(load_params(folder)) for folder in folders)
-  return NLA(pair, av, ar, run.config.model, baseline, load_target, run.config.model_adapter)
+  nla = NLA(pair, av, ar, run.config.model, baseline, load_target, run.config.model_adapter)
+  if stage == "rl":
+    # It was fitted to this AR's reconstructions of this AV's words.
+    nla.magnitude = from_json(files.read_json(run.path("eval") / workdir.MAGNITUDE))
+  return nla
