@@ -101,6 +101,7 @@ setup(
       *BROWSER,
       "httpx2>=2.0",  # of starlette's test client
       "ipykernel>=6.29",
+      "jsonschema>=4.20",
       "nbclient>=0.10",
       *API,
       *BUCKETS,

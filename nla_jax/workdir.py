@@ -37,6 +37,7 @@ MANIFEST, REQUEST, SECONDS = "manifest.json", "request.json", "seconds.json"
 PROMPTS = "prompts.json"  # of SFT: the ids that it trains with, from its first step on
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
 PARAMS, CHECKPOINTS = "params", "checkpoints"
+MAGNITUDE = "magnitude.json"  # of the evaluation: the head that says how large an activation is
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"
 JOURNAL = "journal.jsonl"  # of what a teacher that is a language model was asked
 SUITES = "suites"  # of the evaluation: a file for each suite that has answered its question

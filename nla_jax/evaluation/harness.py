@@ -218,6 +218,7 @@ def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
   suites = {name: findings.to_json(one) for name, one in found.findings.items()}
   parts = {
     quantities.BY_SOURCE: breakdowns.by_source(subject, rows, found.errors),
+    quantities.BY_ROLE: breakdowns.by_role(subject, rows, found.errors),
     quantities.BY_POSITION: breakdowns.by_position(subject.words_before, rows, found.errors),
     quantities.BY_N: breakdowns.by_n(rows, found.by_n),
     quantities.SUITES: suites,
@@ -296,18 +297,18 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def _parts(metrics: dict[str, Any]) -> list[str]:
-  """Lines of the round trip by source and position, and by the number of explanations."""
-  lines, sources = [], quantities.parts(metrics, quantities.BY_SOURCE)
-  for source, part in sources.items():
+  """Lines of the round trip by source, role and position, and by the number of explanations."""
+  lines, alone = [], quantities.alone(metrics)
+  for label, part in alone.items():
     lines += [
-      _line(f"{source}: {one.quantity.name}", one) for one in quantities.measured(part, "result")
+      _line(f"{label}: {one.quantity.name}", one) for one in quantities.measured(part, "result")
     ]
     if above := quantities.above_controls(part):
       closest = min(above, key=lambda one: one.value)
-      lines.append(_line(f"{source}: above {closest.quantity.name} (paired)", closest))
+      lines.append(_line(f"{label}: above {closest.quantity.name} (paired)", closest))
 
-  # Of all rows, then of each source.
-  for label, whole in {"": metrics, **sources}.items():
+  # Of all rows, then of each source and role.
+  for label, whole in {"": metrics, **alone}.items():
     for name, part in quantities.parts(whole, quantities.BY_POSITION).items():
       before = f"{label}: " if label else ""
       at = quantities.measured(part, "result")

@@ -1,6 +1,7 @@
 """The pair that a run trained."""
 
 from nla_jax import files, workdir
+from nla_jax.autoencoder.magnitude import from_json
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.bucket import Place, place
 from nla_jax.config import load_config
@@ -42,4 +43,8 @@ def load_run(
   made = workdir.snapshot_of(run.path(stage), snapshot) if snapshot else run.path(stage)
   folders = (workdir.params_of(made, model) for model in ("av", "ar"))
   av, ar = (run.whole(load_params(folder)) for folder in folders)
-  return NLA(pair, av, ar, run.config.model, baseline, load_target, run.config.model_adapter)
+  nla = NLA(pair, av, ar, run.config.model, baseline, load_target, run.config.model_adapter)
+  if stage == "rl":
+    # It was fitted to this AR's reconstructions of this AV's words.
+    nla.magnitude = from_json(files.read_json(run.path("eval") / workdir.MAGNITUDE))
+  return nla

@@ -184,7 +184,8 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
 def _breakdowns(page: Sections, metrics: Mapping[str, Any]) -> dict[str, Any]:
   """The part of the context that shows parts of the rows."""
   return {
-    "sources": page.made("The sources", None, parts.sources, metrics),
+    "sources": page.made("The sources", None, parts.alone, metrics, quantities.BY_SOURCE),
+    "roles": page.made("The roles", None, parts.alone, metrics, quantities.BY_ROLE),
     "positions": page.made("The positions", [], parts.positions, metrics),
     "by_n": page.made("The best of n", None, parts.by_n, metrics),
   }

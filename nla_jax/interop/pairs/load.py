@@ -19,6 +19,7 @@ from nla_jax.interop.pairs.adapted import find_base
 from nla_jax.interop.pairs.beforehand import check_base
 from nla_jax.interop.pairs.directories import Checkpoint, read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
+from nla_jax.interop.pairs.magnitude_file import read_magnitude
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import joined
 from nla_jax.models.parameters import as_base, kept_narrow
@@ -100,6 +101,7 @@ def load_directories(
     for folder, role in ((av_folder, "av"), (ar_folder, "ar"))
   )
   side, training = av.sidecar, av.sidecar.training
+  magnitude = read_magnitude(Path(ar_folder), rebuilder.sidecar.training, av.architecture.d_model)
 
   # 2. What they compute. The AR's sidecar is the one that must say the layer.
   pair = make_pair(
@@ -137,7 +139,9 @@ def load_directories(
   # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
   baseline = _baseline(training, av_folder)
   load = functools.partial(load_target, pair=pair, dtype=kept)
-  return NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
+  nla = NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
+  nla.magnitude = magnitude
+  return nla
 
 
 def _max_new_tokens(training: dict, folder: str | Path, architecture: Architecture) -> int:
