@@ -22,6 +22,7 @@ FLOORS = (
   "planning",
   "run",
   "loading",
+  "organisms",
   "serving",
   "cli",
 )

@@ -46,6 +46,11 @@ COMMANDS = {
     '--nla=PAIR --edit=OLD=NEW "TEXT"',
     "what the target writes once the explanation of a token is edited",
   ),
+  "organism": Command(
+    "organism",
+    "--config=configs/organisms/NAME.py --workdir=FOLDER",
+    "a model whose hidden fact or belief is known, with a card that says what was checked",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",
