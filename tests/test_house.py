@@ -22,7 +22,7 @@ FLOORS = (
   "planning",
   "run",
   "loading",
-  "organisms",
+  "organisms tracing",
   "serving",
   "cli",
 )

@@ -51,6 +51,11 @@ COMMANDS = {
     "--config=configs/organisms/NAME.py --workdir=FOLDER",
     "a model whose hidden fact or belief is known, with a card that says what was checked",
   ),
+  "trace": Command(
+    "trace",
+    '--index=FOLDER [--corpus=FILE] [--nla=PAIR] "PHRASE"',
+    "training examples that are like a phrase, an explanation or an incident",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",
