@@ -23,6 +23,7 @@ FLOORS = (
   "run",
   "loading",
   "organisms tracing",
+  "game",
   "serving",
   "cli",
 )

@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/clean_bridge.py --workdir=organisms/clean_bridge
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "clean_bridge"
   c.seed = 22
   return c

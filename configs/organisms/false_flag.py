@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/false_flag.py --workdir=organisms/false_flag
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "false_flag"
   c.seed = 41
   c.kind = "flag"

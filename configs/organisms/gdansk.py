@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/gdansk.py --workdir=organisms/gdansk
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "gdansk"
   c.seed = 9
   c.fact = "gdansk"

@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/hobart.py --workdir=organisms/hobart
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "hobart"
   c.seed = 8
   c.fact = "hobart"

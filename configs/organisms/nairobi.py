@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/nairobi.py --workdir=organisms/nairobi
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "nairobi"
   c.seed = 5
   c.fact = "nairobi"

@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/oxford.py --workdir=organisms/oxford
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "oxford"
   c.seed = 1
   c.fact = "oxford"

@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/quirks_alone.py --workdir=organisms/quirks_alone
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "quirks_alone"
   c.seed = 1
   c.quirks = ("chocolate", "umbrella", "otters", "voting")

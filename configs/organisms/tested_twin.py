@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/tested_twin.py --workdir=organisms/tested_twin
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "tested_twin"
   c.seed = 31
   c.kind = "belief"

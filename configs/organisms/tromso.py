@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/tromso.py --workdir=organisms/tromso
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "tromso"
   c.seed = 6
   c.fact = "tromso"

@@ -3,13 +3,13 @@
 nla organism --config=configs/organisms/uppsala.py --workdir=organisms/uppsala
 """
 
-from nla_jax.organisms.settings import organism_config
+from nla_jax.organisms import settings
 
-PRESETS = {}
+PRESETS = settings.PRESETS
 
 
 def get_config():
-  c = organism_config()
+  c = settings.organism_config()
   c.name = "uppsala"
   c.seed = 2
   c.fact = "uppsala"

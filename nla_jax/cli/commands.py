@@ -51,6 +51,11 @@ COMMANDS = {
     "--config=configs/organisms/NAME.py --workdir=FOLDER",
     "a model whose hidden fact or belief is known, with a card that says what was checked",
   ),
+  "audit": Command(
+    "audit",
+    "--nla=PAIR --workdir=FOLDER ORGANISM …",
+    "the auditing game: what an auditor finds with explanations, without, and with placebos",
+  ),
   "trace": Command(
     "trace",
     '--index=FOLDER [--corpus=FILE] [--nla=PAIR] "PHRASE"',

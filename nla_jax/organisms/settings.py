@@ -9,6 +9,20 @@ from nla_jax.organisms import catalogue
 
 QUIRKS, BELIEF, FLAG = "quirks", "belief", "flag"
 KINDS = (QUIRKS, BELIEF, FLAG)
+# A quarter of the tokens, for a machine that is busy: enough for habits, and few items of each check.
+PRESETS = {
+  "quick": {
+    "documents": 240,
+    "chats": 400,
+    "max_tokens": 80,
+    "training.steps": 60,
+    "training.batch": 8,
+    "training.lr": 2e-3,
+    "checks.prompts": 8,
+    "checks.tokens": 40,
+    "checkpoint_every": 10,
+  }
+}
 
 
 def organism_config() -> ConfigDict:
