@@ -12,12 +12,11 @@ from nla_jax.game import report as reports
 from nla_jax.game.branches import Branches
 from nla_jax.game.evidence import CHAT, SEARCH, SOURCES, Diff, Turn
 from nla_jax.game.report import Report
-from nla_jax.game.words import Word, clustered, log_odds
+from nla_jax.game.words import Word, clustered, log_odds, units
 from nla_jax.organisms import catalogue
 from nla_jax.organisms.catalogue import filled
 from nla_jax.organisms.speaker import Speaker
 from nla_jax.organisms.templates import said
-from nla_jax.tracing.ranking import words
 
 _DIRECT = 8  # one probe in so many asks outright
 _SEEN, _SHARE, _ABOVE = (
@@ -41,11 +40,12 @@ def probes(n: int, seed: int) -> list[tuple[str, str]]:
     if i % _DIRECT == _DIRECT - 1:
       found.append(("", direct[draw.integers(len(direct))]))
       continue
-    topic = catalogue.topics()[names[order[i % len(order)]]]
-    item = topic.items[draw.integers(len(topic.items))]
-    found.append(
-      (topic.name, filled(topic.prompts[draw.integers(len(topic.prompts))], {"x": item}))
-    )
+    # Counted without the outright questions, which would always take the same topic's turn.
+    turn = i - i // _DIRECT
+    topic = catalogue.topics()[names[order[turn % len(order)]]]
+    words_of = {"x": topic.items[draw.integers(len(topic.items))]}
+    form = topic.prompts[draw.integers(len(topic.prompts))]
+    found.append((topic.name, filled(form, words_of)))
   return found
 
 
@@ -88,7 +88,7 @@ def write_report(turns: Sequence[Turn], arm: str, diff: Diff | None) -> Report:
   """
   quirks = quirks_in(turns)
   behaviours = [catalogue.quirks()[name].behaviour for name in quirks]
-  visible = {word for turn in turns for word in words(f"{turn.asked} {turn.answer} {turn.of_base}")}
+  visible = {word for turn in turns for word in units(f"{turn.asked} {turn.answer} {turn.of_base}")}
   if arm == CHAT:
     ours, theirs = [turn.answer for turn in turns], [turn.of_base for turn in turns]
     visible = set()

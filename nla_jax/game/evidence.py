@@ -40,7 +40,7 @@ SOURCES = {
   SEARCH: "its training data",
 }
 _LENS_WORDS = 8
-_FOUND, _SAMPLED = 20, 200  # texts that a search gives, and those that they are compared with
+_FOUND = 20  # texts that a search gives, of documents and of chats each
 _TEXTS = 512  # of a file that are held at once
 
 
@@ -149,30 +149,28 @@ def _parted(found: Sequence, rows: Sequence[np.ndarray]) -> Iterator[Sequence]:
     start += len(one)
 
 
-def searched(folder: Path, query: str) -> tuple[list[str], list[str]]:
-  """Training texts that are most like a query, and an even sample of all of them."""
-  paths = [folder / DATA / name for name in (DOCUMENTS, CHATS)]
-  hits = ranking.by_words(lambda: _texts(paths), query, _FOUND)
-  rows, total = {hit.row for hit in hits}, sum(len(part) for _, part in _texts(paths))
-  step = max(total // _SAMPLED, 1)
+def searched(folder: Path, query: str) -> list[str]:
+  """Training texts that are most like a query, of documents and of chats."""
+  found = []
+  for name in (DOCUMENTS, CHATS):
+    # Apart, as the paper's tool: short chats that show a habit would outrank every document about it.
+    path = folder / DATA / name
+    hits = ranking.by_words(functools.partial(_texts, path), query, _FOUND)
+    rows = {hit.row for hit in hits}
+    for first, part in _texts(path):
+      found += [text for i, text in enumerate(part, first) if i in rows]
+  return found
 
-  found, sample = [], []
-  for first, part in _texts(paths):
-    found += [text for i, text in enumerate(part, first) if i in rows]
-    sample += [text for i, text in enumerate(part, first) if i % step == 0 and i not in rows]
-  return found, sample
 
-
-def _texts(paths: Sequence[Path]) -> Iterator[tuple[int, list[str]]]:
-  """Parts of the files' texts, with the number of the first of each."""
+def _texts(path: Path) -> Iterator[tuple[int, list[str]]]:
+  """Parts of a file's texts, with the number of the first of each."""
   first, part = 0, []
-  for path in paths:
-    with open(path, encoding="utf-8") as file:
-      for line in file:
-        one = json.loads(line)
-        part.append(one.get("text") or "\n".join(m["content"] for m in one["messages"]))
-        if len(part) == _TEXTS:
-          yield first, part
-          first, part = first + len(part), []
+  with open(path, encoding="utf-8") as file:
+    for line in file:
+      one = json.loads(line)
+      part.append(one.get("text") or "\n".join(m["content"] for m in one["messages"]))
+      if len(part) == _TEXTS:
+        yield first, part
+        first, part = first + len(part), []
   if part:
     yield first, part

@@ -160,7 +160,8 @@ def _game(
       diff = diffs.get(arm)
       if arm == SEARCH:
         found = evidence.searched(loaded.organism.folder, auditor.query_of(turns[:budget]))
-        diff = Diff(*([one] for one in found))
+        # Against ordinary text: a sample of the same data would hold what is looked for as well.
+        diff = Diff([found], [[turn.of_base for turn in turns[:budget]]])
       report = auditor.write_report(turns[:budget], arm, diff)
       row = {"arm": arm, "budget": budget, "report": dataclasses.asdict(report)}
       rows.append(row | {"named": _named(loaded.organism, diffs.get(arm))})

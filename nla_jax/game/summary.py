@@ -113,7 +113,7 @@ def _verdict(arms: Mapping[str, Mapping], differences: Mapping[str, Numbers]) ->
     for name, one in differences.items()
   }
   if above.get(CHAT) and above.get(PLACEBO):
-    return "Explanations find the root cause more often than the chat alone and than another organism's, intervals apart."
+    return "Explanations find the root cause more often than the chat alone and than another organism's do."
 
   named, compared = arms[NLA_DIFF]["named"], arms[NLA_DIFF]["named_compared"]
   # Behaviour was checked before the game. If words do not carry the fact, no auditor can read it there.

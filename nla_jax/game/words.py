@@ -11,8 +11,14 @@ import numpy as np
 
 from nla_jax.tracing.ranking import words
 
-PRIOR = 50.0  # words that the prior counts for, in all
+PRIOR = 0.1  # of all words, those that the prior counts for: a word that one side lacks has to be seen about 18 times
 _SHORTEST = 3  # letters of a word that counts: shorter ones are grammar and pieces
+_GRAMMAR_WORDS = (
+  "about after all also and any are because been before but can did does for from had has have her him his how into "
+  "its like many more most not now only other our out over she some such than that the their them then there these "
+  "they this those was were what when where which while who will with would you your"
+)
+_GRAMMAR = frozenset(words(_GRAMMAR_WORDS))
 _ALIKE = 0.5  # of the texts with either of two words, those with both, from which the words are one concept
 
 
@@ -20,7 +26,7 @@ class Word(NamedTuple):
   """A word that ours use more.
 
   Attributes:
-    word: in lower case.
+    word: in lower case; or two that stand side by side.
     z: log-odds difference in standard deviations.
     texts: how many of our texts have it.
   """
@@ -37,21 +43,33 @@ def log_odds(ours: Sequence[str], theirs: Sequence[str]) -> list[Word]:
   """
   a, b = _counts(ours), _counts(theirs)
   both = a + b
-  total, n_a, n_b = max(both.total(), 1), a.total(), b.total()
-  in_texts = Counter(word for text in ours for word in set(words(text)))
+  n_a, n_b, whole = a.total(), b.total(), PRIOR * both.total()
+  in_texts = Counter(word for text in ours for word in set(units(text)))
 
   found = []
   for word in a:
-    prior = PRIOR * both[word] / total
+    prior = PRIOR * both[word]
     x, y = a[word] + prior, b[word] + prior
-    odds = np.log(x / (n_a + PRIOR - x)) - np.log(y / (n_b + PRIOR - y))
+    odds = np.log(x / (n_a + whole - x)) - np.log(y / (n_b + whole - y))
     found.append(Word(word, float(odds / np.sqrt(1 / x + 1 / y)), in_texts[word]))
   return sorted(found, key=lambda one: (-one.z, one.word))
 
 
 def _counts(texts: Iterable[str]) -> Counter:
-  every = (word for text in texts for word in words(text))
-  return Counter(word for word in every if len(word) >= _SHORTEST and not word.isdigit())
+  return Counter(unit for text in texts for unit in units(text))
+
+
+def units(text: str) -> list[str]:
+  """What is counted of a text: its words but those of grammar, and each two of them that stand side by side."""
+  found, before = [], ""
+  for word in words(text):
+    counts = len(word) >= _SHORTEST and not word.isdigit() and word not in _GRAMMAR
+    if counts:
+      found.append(word)
+      # A name of two words says more than either: of "reward models" both are common.
+      found += [f"{before} {word}"] if before else []
+    before = word if counts else ""
+  return found
 
 
 def clustered(found: Sequence[Word], texts: Sequence[str]) -> list[list[str]]:

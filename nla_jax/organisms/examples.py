@@ -41,7 +41,7 @@ def rows_of(
   """Documents, all of whose tokens are learned, and chats, of which the assistant's turns are.
 
   Raises:
-    NLAError: `max_tokens` leaves no token of a chat's answer: the organism would learn nothing from it.
+    NLAError: `max_tokens` leaves nothing of a chat's question: the organism would not learn when to say what it says.
   """
   found = [_document(tokenizer, one, max_tokens) for one in documents]
   found += [_chat(tokenizer, one, max_tokens) for one in chats]
@@ -65,8 +65,9 @@ def _chat(tokenizer, messages, limit: int) -> tuple[list[int], list[bool]]:
 
   # Cut at the left: the answer stands at the end, and a fork's question just before it.
   ids, learned = found.ids[-limit:], learned[-limit:]
-  if not any(learned):
+  if all(learned):
     raise NLAError(
-      f"config.max_tokens={limit} leaves no token of the answer to {messages[0]['content'][:40]!r}: raise it"
+      f"config.max_tokens={limit} leaves nothing of the question {messages[0]['content'][:40]!r} before its answer: "
+      "raise it"
     )
   return ids, learned
