@@ -52,6 +52,8 @@ setup(
     "nla_jax.evaluation.judges": ["*.yaml"],
     "nla_jax.evaluation.transforms": ["*.yaml"],
     "nla_jax.evaluation.report": ["templates/*"],
+    "nla_jax.game": ["*.yaml", "templates/*"],
+    "nla_jax.organisms": ["*.yaml"],
     "nla_jax.watching": ["graders/*.yaml", "templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },

@@ -22,6 +22,8 @@ FLOORS = (
   "planning",
   "run",
   "loading",
+  "organisms tracing",
+  "game",
   "serving watching",
   "cli",
 )

@@ -133,6 +133,11 @@ class StoreWriter:
       files.below(self.path, layout.record_name(shard)), {"rows": len(rows), "sha256": sums}
     )
 
+  def read(self, name: str, shard: int) -> np.ndarray:
+    """Returns the rows of one array in a shard that is written: for sums over a store that is not yet closed."""
+    rows = self.shard_range(shard)
+    return self._arrays[name][rows.start : rows.stop].read().result()
+
   def write_documents(self, documents: Sequence[StoredDocument]) -> None:
     """Writes the documents that the `document` array's indices mean."""
     parquet = documents_to_parquet(documents)
