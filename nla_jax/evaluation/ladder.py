@@ -75,6 +75,8 @@ def rungs(finding: Finding) -> list[Rung]:
     _of_gates(finding, BEHAVIOUR, _BEHAVIOUR_GATE),
     _of_gates(finding, ACTIVATION, _ACTIVATION_GATE),
   ]
+
+  # The AR was trained with the AV and may read a code, so it has a rung of its own.
   cells = list(_cells(finding))
   words = [one for one in cells if not one.judge.startswith(_AR)]
   code = [one for one in cells if one.judge.startswith(_AR)]
@@ -101,6 +103,8 @@ def _of_cells(rung: str, cells: list[Cell]) -> Rung:
   deciding = [
     next((one for one in cells if one.task == task and one.sound), None) for task in tasks
   ]
+
+  # A judge that failed its gates neither holds nor breaks anything.
   known = [one.score for one in deciding if one is not None]
   if not known:
     return Rung(rung, UNKNOWN, "no judge passed its gates" if cells else "nobody asked")
@@ -126,6 +130,8 @@ def _cells(finding: Finding) -> Iterator[Cell]:
     task, _, judge = score.column.rpartition(", ")
     if _PROBE in judge or score.chance is None:
       continue
+
+    # Even the context itself was not read, or another row's text was: the score means nothing.
     gates = {f"skyline, {score.column}", f"shuffled at chance, {score.column}"}
     yield Cell(task, judge, not is_void(score.column) and not gates & failed, score)
 

@@ -93,6 +93,8 @@ class Watcher(NamedTuple):
     if not kept.exists():
       with files.writing(kept):
         _fit(self, benign).save(kept)
+
+    # Watched in the same way, with the same budget: their statistics are the null.
     signals = self.signals._replace(reference=references.load(kept))
     knowing = self._replace(signals=signals)
     for _ in knowing.watch(benign, BENIGN):
@@ -113,9 +115,11 @@ class Watcher(NamedTuple):
     lines = JsonLines(path)
     try:
       for one in transcripts(folder):
+        # What was edited since has another digest, and is read again.
         digest = getattr(one, "digest", None)
         if (one.name, digest) in known:
           continue
+
         known.add((one.name, digest))
         line = refused(one) if isinstance(one, Refused) else self._line(one)
         lines.write(line)
@@ -206,6 +210,7 @@ def _fit(watcher: Watcher, benign: Path) -> references.Reference:
   """The distribution of the activations of benign transcripts, one transcript in memory at a time."""
   d_model = watcher.nla.pair.verbalizer.architecture.d_model
   sums = references.nothing(d_model, watcher.settings.seed)
+
   for one in transcripts(benign):
     if isinstance(one, Refused):
       continue
@@ -215,6 +220,7 @@ def _fit(watcher: Watcher, benign: Path) -> references.Reference:
       [vectors] = watcher.nla.activations([tokens.ids], [places])
     except NLAError:
       continue  # the journal of the benign will say why
+
     sums = references.add(sums, vectors)
   return references.fit(sums)
 
