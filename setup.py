@@ -46,6 +46,7 @@ setup(
   packages=[*find_packages(include=["nla_jax", "nla_jax.*"]), *KERNELS],
   package_dir={"nla_jax.kernels": "kernels"},
   package_data={
+    "nla_jax.auditing": ["graders/*.yaml", "labelled/*.jsonl", "templates/*"],
     "nla_jax.data.teachers": ["prompts/*"],
     "nla_jax.evaluation.claims": ["*.yaml"],
     "nla_jax.evaluation.items": ["*.yaml"],
@@ -54,7 +55,7 @@ setup(
     "nla_jax.evaluation.report": ["templates/*"],
     "nla_jax.game": ["*.yaml", "templates/*"],
     "nla_jax.organisms": ["*.yaml"],
-    "nla_jax.watching": ["graders/*.yaml", "templates/*"],
+    "nla_jax.watching": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },
   entry_points={"console_scripts": ["nla = nla_jax.cli.main:main"]},

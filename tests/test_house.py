@@ -22,7 +22,7 @@ FLOORS = (
   "planning",
   "run",
   "loading",
-  "organisms tracing",
+  "auditing organisms tracing",
   "game",
   "serving watching",
   "cli",

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from nla_jax import files
+from nla_jax.auditing.grader import DEFAULT, RuleGrader, names, read_rubric
 from nla_jax.cli.command_line import Parser
 from nla_jax.cli.read import compiled_cache
 from nla_jax.errors import NLAError
@@ -19,7 +20,6 @@ from nla_jax.parallel import process
 from nla_jax.progress import say
 from nla_jax.run.claim import claimed
 from nla_jax.watching import first_pass
-from nla_jax.watching.grader import load_grader, names
 from nla_jax.watching.page import write_page
 from nla_jax.watching.summary import summarise
 from nla_jax.watching.transcripts import files_of
@@ -39,10 +39,9 @@ def main(arguments: list[str]) -> int:
     seconds=options.seconds,
     positions=options.positions,
     false_alarms=options.false_alarms,
-    topic=Path(options.grader).stem,
     seed=options.seed,
   )
-  grader = load_grader(options.grader)
+  grader = RuleGrader(read_rubric(options.grader))
   folder, out = Path(files.here(options.folder)), Path(files.here(options.out))
   benign = Path(files.here(options.benign)) if options.benign else None
   for one in (folder, benign) if benign else (folder,):
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> int:
     while True:
       for line in watcher.watch(folder):
         _tell(line)
-      summary = _write(out, options, settings)
+      summary = _write(out, options, settings, grader.topic)
       if not options.follow:
         break
       time.sleep(options.every)
@@ -82,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
   add("--positions", default="assistant", help="tokens that may be explained (default assistant)")
   add(
     "--grader",
-    default="evaluation_awareness",
-    help=f"what is looked for: {', '.join(names())}, or a YAML file of patterns",
+    default=DEFAULT,
+    help=f"what is looked for: {', '.join(names())}, or a YAML file of rules",
   )
   add("--benign", help="folder of transcripts that are known to be ordinary: the null of all rates")
   add("--false-alarms", type=float, default=0.05, help="share of benign transcripts that may alert")
@@ -116,11 +115,11 @@ def _tell(line: dict) -> None:
   say(f"watch: {line['name']}: {labels.count('yes')} of {len(labels)} explanations say it")
 
 
-def _write(out: Path, options, settings: Settings) -> dict:
+def _write(out: Path, options, settings: Settings, topic: str) -> dict:
   """The numbers and the page of what the journal holds."""
   summary = summarise(read_lines(out / JOURNAL), ordinary(out), settings)
   files.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-  about = {"grader": settings.topic, "pair": options.nla, "budget": settings.budget}
+  about = {"looked for": topic, "pair": options.nla, "budget": settings.budget}
   write_page(out / "watch.html", summary, about)
   rate = summary["rates"]["yes"]
   shown = "not known" if rate is None else f"{rate['value']:.4f}"

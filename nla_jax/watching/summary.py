@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from nla_jax.auditing.grader import UNCLEAR, YES
 from nla_jax.evaluation.intervals import bootstrap_mean
 from nla_jax.watching.reference import p_value
-from nla_jax.watching.watch import UNCLEAR, YES, Settings, statistic
+from nla_jax.watching.watch import Settings, statistic
 
 
 def summarise(

@@ -9,13 +9,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nla_jax import files
+from nla_jax.auditing.grader import UNCLEAR, YES, Grader
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.conversation.positions import choose as positions_of
 from nla_jax.errors import NLAError
@@ -25,7 +26,6 @@ from nla_jax.watching import reference as references
 from nla_jax.watching.first_pass import Signals
 from nla_jax.watching.transcripts import Refused, Transcript, transcripts
 
-YES, NO, UNCLEAR = "yes", "no", "unclear"
 JOURNAL, BENIGN, REFERENCE, SETTINGS = (
   "watched.jsonl",
   "benign.jsonl",
@@ -34,7 +34,6 @@ JOURNAL, BENIGN, REFERENCE, SETTINGS = (
 )
 _AT_ONCE = 16  # explanations between two looks at the clock
 _CONTEXT = 80  # characters kept before a token
-Grader = Callable[[str | None], str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,6 @@ class Settings:
     seconds: of explaining one, at most; 0 for no bound.
     positions: which tokens may be explained, see `conversation.positions`.
     false_alarms: share of benign transcripts that may give an alert.
-    topic: what the grader looks for, by name.
     seed: of all draws.
   """
 
@@ -54,7 +52,6 @@ class Settings:
   seconds: float = 0.0
   positions: str = "assistant"
   false_alarms: float = 0.05
-  topic: str = ""
   seed: int = 0
 
   def __post_init__(self):
@@ -71,7 +68,7 @@ class Watcher(NamedTuple):
 
   Attributes:
     nla: the pair.
-    grader: labels an explanation `yes`, `no` or `unclear`.
+    grader: whose verdict labels explanations.
     settings: how.
     signals: what scores tokens without words.
     folder: where journals and the reference are kept.
@@ -156,7 +153,12 @@ class Watcher(NamedTuple):
     chosen = chosen.first(len(found))
 
     # 3. What they say.
-    labels = [self.grader(explanation.text) for explanation in found]
+    texts = [explanation.text for explanation in found]
+    # An answer that did not parse says nothing, and so is no "no".
+    labels = [
+      UNCLEAR if text is None else grade.verdict
+      for text, grade in zip(texts, self.grader.grades(texts), strict=True)
+    ]
     explained = [
       {
         "position": places[place],

@@ -56,10 +56,16 @@ class LanguageModelJudge(Judge):
 
   def grade(self, rubric: str, fields: Mapping[str, str]) -> Grade:
     """Its verdict on a rubric, with a quotation that is in the fields."""
-    said = "\n\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in fields.items())
-    prompt = _filled(_prompts()["grade"], rubric=rubric, fields=said)
-    (answer,) = self._client.ask([prompt])
-    return _graded(answer, list(fields.values()))
+    return self.grades(rubric, [fields])[0]
+
+  def grades(self, rubric: str, several: Sequence[Mapping[str, str]]) -> list[Grade]:
+    """Its verdict on a rubric for each of several texts, which are asked together."""
+    prompts = []
+    for fields in several:
+      said = "\n\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in fields.items())
+      prompts.append(_filled(_prompts()["grade"], rubric=rubric, fields=said))
+    answers = self._client.ask(prompts)
+    return [_graded(one, list(fields.values())) for one, fields in zip(answers, several)]
 
 
 def _asked(prompt: str, question: Question) -> str:
