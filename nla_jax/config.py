@@ -110,6 +110,8 @@ def default_config() -> ConfigDict:
     {
       "av": AV_TEMPLATE,
       "ar": AR_TEMPLATE,
+      # Lines of an explanation that the AR reads each by itself, adding up what it rebuilds of them; 1 reads it whole.
+      "ar_lines": 1,
       "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
       # In place of the tokenizer's: a file with a template of Jinja, or the name of one of the tokenizer's own. It is
       # exported with the tokenizer.

@@ -139,5 +139,6 @@ def _av_sidecar(
       "inject_mode": pair.verbalizer.inject_mode,
       "inject_map": pair.verbalizer.inject_map,
       "max_new_tokens": pair.max_new_tokens,
+      **({"ar_lines": pair.ar_lines} if pair.ar_lines > 1 else {}),
     },
   )

@@ -118,6 +118,7 @@ def load_directories(
       dtype=compute_dtype(compute),
       lora=av.lora,
       ar_lora=rebuilder.lora,
+      ar_lines=_ar_lines(training, av_folder),
     ),
   )
   if base is not None and _is_here(base):
@@ -142,6 +143,16 @@ def load_directories(
   nla = NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
   nla.magnitude = magnitude
   return nla
+
+
+def _ar_lines(training: dict, folder: str | Path) -> int:
+  """How many lines the AR reads apart. Raises NLAError where the sidecar says something else."""
+  found = training.get("ar_lines", 1)
+  if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 64:
+    raise NLAError(
+      f"{folder}: the sidecar says training.ar_lines: {shown(found)}, expected 1 to 64"
+    )
+  return found
 
 
 def _max_new_tokens(training: dict, folder: str | Path, architecture: Architecture) -> int:

@@ -263,10 +263,17 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
       f"between `<explanation>` and `</explanation>`.\n\n```\n{side.av_template}\n```\n"
     )
 
+  lines = side.training.get("ar_lines", 1)
+  apart = (
+    f" Each line of an explanation is read so by itself, at most {lines} of them, and their vectors are added."
+    if lines > 1
+    else ""
+  )
   return common + (
     "Or with `transformers`: load it as a causal language model, replace the final norm and `lm_head` "
     "by the identity, tokenise the template below with special tokens, and apply "
-    "`value_head.safetensors` (`weight`, [out, in]) to the residual of the last token.\n\n"
+    "`value_head.safetensors` (`weight`, [out, in]) to the residual of the last token."
+    f"{apart}\n\n"
     f"```\n{side.ar_template}\n```\n"
   )
 
