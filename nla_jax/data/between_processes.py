@@ -80,8 +80,10 @@ def gather_documents(kept: dict[int, StoredDocument], folder: str) -> list[Store
   # Gathering waits for every process, so behind this line all files are written.
   places = np.concatenate(distributed.gather_rows(np.array(list(kept), np.int32)))
   documents = []
-  for name in names:
-    documents += Documents(shared.read(name).result().value)
+  with files.reading(folder):
+    contents = [shared.read(name).result().value for name in names]
+  for content in contents:
+    documents += Documents(content)
 
   # Nobody deletes its file before all have read it.
   distributed.wait("tokens read")
