@@ -27,6 +27,7 @@ class Branches:
   def __init__(self, speaker: Speaker, budget: int, tokens: int = 48):
     if budget < 1:
       raise NLAError(f"--budget={budget}: expected at least one branch")
+
     self._speaker, self.budget, self._tokens, self.used = speaker, budget, tokens, 0
 
   @property
@@ -47,6 +48,8 @@ class Branches:
         f"{len(conversations)} branches are asked for and {self.left} of {self.budget} are left: ask fewer, or write "
         "the report"
       )
+
+    # Counted when they are answered: what failed costs nothing.
     found = self._speaker.replies(conversations, tokens=self._tokens, seed=seed)
     self.used += len(conversations)
     return found
