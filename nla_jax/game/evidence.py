@@ -159,15 +159,15 @@ def searched(folder: Path, query: str) -> list[str]:
   for name in (DOCUMENTS, CHATS):
     # Apart, as the paper's tool: short chats that show a habit would outrank every document about it.
     path = folder / DATA / name
-    hits = ranking.by_words(functools.partial(_texts, path), query, _FOUND)
+    hits = ranking.by_words(functools.partial(texts_of, path), query, _FOUND)
     rows = {hit.row for hit in hits}
 
-    for first, part in _texts(path):
+    for first, part in texts_of(path):
       found += [text for i, text in enumerate(part, first) if i in rows]
   return found
 
 
-def _texts(path: Path) -> Iterator[tuple[int, list[str]]]:
+def texts_of(path: Path) -> Iterator[tuple[int, list[str]]]:
   """Parts of a file's texts, with the number of the first of each."""
   first, part = 0, []
   with open(path, encoding="utf-8") as file:
