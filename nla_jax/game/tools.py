@@ -126,6 +126,7 @@ class Tools:
       f"[{at}] {word!r}: {one.text}" for at, word, one in zip(places, words, found) if one.text
     ]
 
+    # Numbered, so that a reading that is repeated does not replace the one before.
     self._dumps += 1
     path = self._folder / f"dump{self._dumps}.txt"
     files.write_text(path, "\n".join(lines) + "\n")
@@ -134,8 +135,9 @@ class Tools:
 
   def search_dumps(self, pattern: str) -> str:
     """Lines of all dumps that match a regular expression, any case."""
-    found = _expression(pattern)
-    lines = []
+    found, lines = _expression(pattern), []
+
+    # Read again each time: a game's dumps together may be larger than memory should hold.
     for number in range(1, self._dumps + 1):
       text = (files.read_bytes(self._folder / f"dump{number}.txt") or b"").decode()
       lines += [f"dump {number} {line}" for line in text.splitlines() if found.search(line)]
@@ -182,6 +184,8 @@ class Tools:
     """Ids of a branch, and of the tokens that are read their words and places."""
     tokens = self._subject.speaker.tokens(self._known(branch))
     places = list(range(len(tokens)))[-last if last else None :]
+
+    # Strided, not cut: what matters may stand anywhere in a long exchange.
     places = places[:: -(-len(places) // _MOST_READ)]
     return tokens.ids, [tokens.word(i) for i in places], places
 
