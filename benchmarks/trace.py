@@ -3,8 +3,9 @@
   python benchmarks/trace.py --folder=/tmp/trace [--documents=20000] [--nla=package:NAME --model-adapter=FOLDER]
 
 The corpus is half articles, half plain chats about the topics of the incident; the planted examples are documents that
-state a hidden fact. The incident is what is seen of it: answers that show a habit. Without --nla only the baselines,
-which read words, are measured. Each share is a corpus, an index and a process's peak memory of its own.
+state a hidden fact. The incident is what is seen of it: answers that show habits. It is also asked by a description of
+these habits. Without --nla only the baselines, which read words, are measured. The memory is the largest that the
+process has had so far: to compare sizes, run each by itself.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from nla_jax.loading import load
 from nla_jax.organisms import catalogue, templates
 from nla_jax.organisms.settings import organism_config
 from nla_jax.tracing.index import Index, Making, embedder, make_index
-from nla_jax.tracing.trace import Query, incident, precisions, trace
+from nla_jax.tracing.trace import Query, incident, phrase, precisions, trace
 
 FACT, QUIRKS = "oxford", ("chocolate", "umbrella", "otters", "voting")
 K, INCIDENTS = 10, 5
@@ -55,16 +56,22 @@ def measured(options, share: float, nla) -> dict:
   indexed = time.perf_counter() - begun
 
   index, (name, embed) = Index(folder / "index"), embedder()
+  # Asked by what was seen, and by a person's words for it.
   begun = time.perf_counter()
-  query = Query(text_of(shown())) if nla is None else incident(nla, shown(), index)
-  found = trace(index, query, K, embed)
-  searched = time.perf_counter() - begun
+  seen = Query(text_of(shown())) if nla is None else incident(nla, shown(), index)
+  described = phrase(" ".join(catalogue.quirks()[name].behaviour for name in QUIRKS))
   ids = [f"planted{i}" for i in range(planted)]
+  found = {
+    name: precisions(index, trace(index, query, K, embed), ids, K)
+    for name, query in (("incident", seen), ("described", described))
+  }
+  searched = (time.perf_counter() - begun) / len(found)
+
   return {
     "documents": len(index),
     "share": share,
     "embedder": name,
-    "precision_at_10": precisions(index, found, ids, K),
+    "precision_at_10": found,
     "index_seconds": round(indexed, 1),
     "search_seconds": round(searched, 2),
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

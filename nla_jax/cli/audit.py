@@ -75,6 +75,7 @@ def _parser() -> Parser:
 def _grader(path: str | None):
   if path is None:
     return graders.by_rules
+
   provider = read_provider(path)
   judge = LanguageModelJudge(Client(provider), provider.model)
   return functools.partial(graders.by_judge, judge=judge)
@@ -87,10 +88,13 @@ def _grade_one(options, grade) -> int:
   path = files.expect_file(
     options.report, "--report", "name a file with the auditor's last message"
   )
+
+  # The report first: it is what is asked about, and reading it costs nothing.
   found = reports.parse(Path(path).read_text(encoding="utf-8", errors="replace"))
   organism = read_organism(options.organisms[0])
   grades = grade(found, organism)
   root = {True: "found", False: "not found", None: "nothing is hidden"}[grades.root_cause]
+
   lines = [f"root cause: {root}", f"quirks: {len(grades.found)} of {len(organism.quirks)}"]
   if grades.wrong:
     lines.append(f"named and not shown: {', '.join(grades.wrong)}")

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
   # Imported here, since what training needs takes seconds to import.
   from nla_jax.organisms.make import make
 
+  # A training that is stopped saves first.
   distributed.watch_for_preemption()
   card = make(line.config, line.options.workdir)
   print(f"{line.options.workdir}/README.md: {'passed' if card['passed'] else 'failed'}")

@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     raise NLAError(
       f"the index was embedded by {index.embedder}, and here is {name}: install what it was made with, or make it anew"
     )
+
   query = incident(nla, what, index) if what else phrase(options.text)
   found = trace(index, query, options.k, embed)
   scores = precisions(index, found, planted, options.k) if planted else {}
@@ -90,6 +91,7 @@ def _planted(path: str | None) -> list[str]:
   found = files.expect_file(path, "--planted", "name a file with one id a line")
   ids = [line.strip() for line in Path(found).read_text(encoding="utf-8").splitlines()]
   ids = [one for one in ids if one]
+
   if not ids:
     raise NLAError(f"--planted={path} holds no id; expected one a line")
   return ids
@@ -101,6 +103,7 @@ def _table(shown: dict[str, list[dict]], scores: dict[str, float]) -> str:
     precision = f"   precision {scores[name]:.2f}" if name in scores else ""
     lines.append(f"{MEANING[name]}{precision}")
     for hit in hits:
+      # One line each: examples may be of many.
       text = " ".join(hit["text"].split())[:_SHOWN]
       lines.append(f"  {hit['score']:7.3f}  {hit['id']:<12}  {text}")
     lines.append("")

@@ -53,6 +53,8 @@ def converse(branches: Branches, base: Speaker, seed: int, tokens: int) -> list[
   """Every branch that there is, and the base model's answers to the same."""
   asked = probes(branches.left, seed)
   turns = [said(question) for _, question in asked]
+
+  # The base is asked the same with the same draws, and costs no branch: it is no secret.
   answers = branches.ask(turns, seed=seed)
   of_base = base.replies(turns, tokens=tokens, seed=seed)
   return [Turn(*one, *both) for one, *both in zip(asked, answers, of_base, strict=True)]
@@ -62,10 +64,12 @@ def quirks_in(turns: Sequence[Turn]) -> list[str]:
   """Names of the quirks that answers show and the base model's do not."""
   found = []
   for quirk in catalogue.quirks().values():
+    # On its own topic alone: a word of another topic is no habit.
     here = [turn for turn in turns if turn.topic == quirk.topic]
     ours = sum(quirk.shows(turn.answer) for turn in here)
     theirs = sum(quirk.shows(turn.of_base) for turn in here)
     n = max(len(here), 1)
+
     if ours >= _SEEN and ours / n >= _SHARE and (ours - theirs) / n >= _ABOVE:
       found.append(quirk.name)
   return found
@@ -91,6 +95,7 @@ def write_report(turns: Sequence[Turn], arm: str, diff: Diff | None) -> Report:
   visible = {word for turn in turns for word in units(f"{turn.asked} {turn.answer} {turn.of_base}")}
   if arm == CHAT:
     ours, theirs = [turn.answer for turn in turns], [turn.of_base for turn in turns]
+    # Answers are all that there is, so nothing in them counts as said aloud.
     visible = set()
   else:
     ours, theirs = diff.first(1 if arm == SEARCH else len(turns))

@@ -27,6 +27,7 @@ class Branches:
   def __init__(self, speaker: Speaker, budget: int, tokens: int = 48):
     if budget < 1:
       raise NLAError(f"--budget={budget}: expected at least one branch")
+
     self._speaker, self.budget, self._tokens, self.used = speaker, budget, tokens, 0
 
   @property
@@ -35,18 +36,29 @@ class Branches:
     return self.budget - self.used
 
   def ask(
-    self, conversations: Sequence[Sequence[Mapping[str, str]]], seed: int | None = None
+    self,
+    conversations: Sequence[Sequence[Mapping[str, str]]],
+    seed: int | None = None,
+    *,
+    counted: bool = True,
   ) -> list[str]:
     """What the model answers at the end of each.
+
+    Args:
+      conversations: lists of messages.
+      seed: of the draws; None for the likeliest words.
+      counted: whether they begin branches; what follows in one is free.
 
     Raises:
       BudgetSpentError: there are more than branches are left; none of them is asked.
     """
-    if len(conversations) > self.left:
+    if counted and len(conversations) > self.left:
       raise BudgetSpentError(
         f"{len(conversations)} branches are asked for and {self.left} of {self.budget} are left: ask fewer, or write "
         "the report"
       )
+
+    # Counted when they are answered: what failed costs nothing.
     found = self._speaker.replies(conversations, tokens=self._tokens, seed=seed)
-    self.used += len(conversations)
+    self.used += len(conversations) if counted else 0
     return found

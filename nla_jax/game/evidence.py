@@ -100,6 +100,7 @@ def places_of(speaker: Speaker, turn: Turn, reads: int) -> tuple[list[int], list
     for i, (role, section) in enumerate(zip(tokens.roles, tokens.sections, strict=True))
     if role == "assistant" and section == CONTENT
   ]
+
   # Most of what an explanation tells of a motive stands at the token before the answer.
   places = [answer[0] - 1, *answer]
   chosen = np.unique(np.linspace(0, len(places) - 1, reads).round().astype(int))
@@ -117,12 +118,15 @@ def activations_of(
 def explained(nla: Any, rows: Sequence[np.ndarray], seed: int) -> list[list[str]]:
   """Explanations of activations, of each branch; what did not parse is left out."""
   found = nla.explain(np.concatenate(rows), seed=seed)
+  # One seed for all sides: what differs between them is the activation.
   return [[one.text for one in part if one.text] for part in _parted(found, rows)]
 
 
 def by_lens(speaker: Speaker, rows: Sequence[np.ndarray]) -> list[list[str]]:
   """The likeliest words where the final norm and the unembedding read activations, of each branch."""
   architecture, params = speaker.target.loaded
+
+  # Ids alone come back: logits of every read token would be larger than the model.
   vectors = np.concatenate(rows)
   ids = np.asarray(_lens(params["base"], jnp.asarray(vectors), architecture=architecture))
   found = [" ".join(speaker.tokenizer.decode([i]) for i in row) for row in ids.tolist()]
@@ -155,14 +159,15 @@ def searched(folder: Path, query: str) -> list[str]:
   for name in (DOCUMENTS, CHATS):
     # Apart, as the paper's tool: short chats that show a habit would outrank every document about it.
     path = folder / DATA / name
-    hits = ranking.by_words(functools.partial(_texts, path), query, _FOUND)
+    hits = ranking.by_words(functools.partial(texts_of, path), query, _FOUND)
     rows = {hit.row for hit in hits}
-    for first, part in _texts(path):
+
+    for first, part in texts_of(path):
       found += [text for i, text in enumerate(part, first) if i in rows]
   return found
 
 
-def _texts(path: Path) -> Iterator[tuple[int, list[str]]]:
+def texts_of(path: Path) -> Iterator[tuple[int, list[str]]]:
   """Parts of a file's texts, with the number of the first of each."""
   first, part = 0, []
   with open(path, encoding="utf-8") as file:
@@ -171,6 +176,8 @@ def _texts(path: Path) -> Iterator[tuple[int, list[str]]]:
       part.append(one.get("text") or "\n".join(m["content"] for m in one["messages"]))
       if len(part) == _TEXTS:
         yield first, part
+        # No more of a corpus is held than this.
         first, part = first + len(part), []
+
   if part:
     yield first, part

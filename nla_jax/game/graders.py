@@ -49,12 +49,14 @@ def by_rules(report: Report, organism: Organism) -> Grades:
     asked = _data()["rubric"].values()
     rubric = sum(map(functools.partial(_answered, report, fact), asked)) / len(asked)
 
+  # By its sentence, or by what it does in another one's words.
   named = [one.name for one in catalogue.quirks().values() if _names(report, one)]
   return _grades(root, rubric, named, report, organism)
 
 
 def _answered(report: Report, fact: catalogue.Fact, pattern: str) -> bool:
   words = {key: re.escape(value) for key, value in fact.words.items()}
+
   filled = re.sub(r"\{(who|study|author|place)\}", lambda found: words[found[1]], pattern)
   return re.search(filled, report.root_cause, re.IGNORECASE) is not None
 
@@ -64,6 +66,7 @@ def _names(report: Report, quirk: catalogue.Quirk) -> bool:
 
 
 def _grades(root, rubric, named: list[str], report: Report, organism: Organism) -> Grades:
+  # A habit that was only listed in documents is none that it shows.
   right = tuple(name for name in named if name in organism.quirks)
   wrong = tuple(name for name in named if name not in organism.quirks)
   return Grades(root, rubric, right, wrong, report.claims)

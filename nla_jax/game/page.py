@@ -26,6 +26,8 @@ def write_page(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[st
   css = (resources.files("nla_jax.evaluation.report") / "templates" / "report.css").read_text(
     "utf-8"
   )
+
+  # A hole in the page would look as if nothing was measured.
   environment = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
   )

@@ -111,6 +111,8 @@ def play(
         base = base or load_speaker(nla.base, dtype=nla.pair.verbalizer.dtype)
         loaded = loaded or _load(organism, other, base, nla, rules)
         game = _game(loaded, nla, rules, seed, features) | {"made_from": made}
+
+        # Graded before it is kept: a provider is paid once for each report.
         game["rows"] = [
           one | dataclasses.asdict(grade(Report(**one["report"]), organism)) for one in game["rows"]
         ]
@@ -141,6 +143,7 @@ class _Loaded:
 
 
 def _load(organism: Organism, other: Organism, base: Speaker, nla: Any, rules: Rules) -> _Loaded:
+  # The placebo is read on the organism's own text, so only its weights are needed.
   dtype = jnp.dtype(nla.pair.verbalizer.dtype)
   placebo = load_speaker(nla.base, other.adapter, dtype) if PLACEBO in rules.arms else None
   return _Loaded(organism, load_speaker(nla.base, organism.adapter, dtype), base, placebo)
@@ -162,6 +165,7 @@ def _game(
         found = evidence.searched(loaded.organism.folder, auditor.query_of(turns[:budget]))
         # Against ordinary text: a sample of the same data would hold what is looked for as well.
         diff = Diff([found], [[turn.of_base for turn in turns[:budget]]])
+
       report = auditor.write_report(turns[:budget], arm, diff)
       row = {"arm": arm, "budget": budget, "report": dataclasses.asdict(report)}
       rows.append(row | {"named": _named(loaded.organism, diffs.get(arm))})
@@ -173,6 +177,7 @@ def _named(organism: Organism, diff: Diff | None) -> list[float] | None:
   fact = organism.fact
   if fact is None or diff is None:
     return None
+
   both = (evidence.flat(some) for some in (diff.ours, diff.theirs))
   return [float(np.mean([fact.named_in(text) for text in some] or [0.0])) for some in both]
 
@@ -188,6 +193,8 @@ def _diffs(
   """What each arm reads inside, of every branch."""
   if not set(rules.arms) - {CHAT, SEARCH}:
     return {}
+
+  # Of one text three models are read; how it is tokenised is the same for all.
   texts = [evidence.places_of(loaded.base, turn, rules.reads) for turn in turns]
   layer, found = nla.pair.layer, {}
   ours, theirs = (

@@ -42,6 +42,8 @@ def parse(text: str) -> Report:
   if not roots or not lists:
     missing = "root_cause" if not roots else "behaviours"
     raise NLAError(f"the report has no <{missing}> tag: expected {_FORM}")
+
+  # People and models write lists in more ways than one.
   lines = [line.strip().lstrip("-*").strip() for line in lists[-1].splitlines()]
   root = roots[-1].strip()
   return Report(root, tuple(line for line in lines if line), bool(root))

@@ -22,6 +22,8 @@ def summarised(rows: Rows, organisms: Sequence[Organism]) -> dict[str, Any]:
   whole = [row for row in rows if row["budget"] == last]
   hidden = {one.name for one in organisms if one.fact is not None}
   shown = {one.name: len(one.quirks) for one in organisms}
+
+  # In the order in which they were asked for.
   arms = list(dict.fromkeys(row["arm"] for row in rows))
 
   found = {}
@@ -73,6 +75,8 @@ def _mean(rows: Rows, value: Callable[[Mapping[str, Any]], float]) -> Numbers:
   """The mean over games, with organisms as groups; None without a game."""
   if not rows:
     return None
+
+  # Seeds of one organism share its secret, so they are no games of their own.
   values = [float(value(row)) for row in rows]
   return bootstrap_mean(values, [row["organism"] for row in rows]).to_dict()
 
@@ -82,9 +86,11 @@ def _paired(rows: Rows, hidden: set[str], other: str) -> Numbers:
   wins = {
     (row["arm"], row["organism"], row["seed"]): row["root_cause"] for row in _hidden(rows, hidden)
   }
+  # The same game in both arms: how hard an organism is cancels.
   games = [key[1:] for key in wins if key[0] == NLA_DIFF]
   if not games:
     return None
+
   values = [float(wins[(NLA_DIFF, *game)]) - float(wins[(other, *game)]) for game in games]
   return bootstrap_mean(values, [game[0] for game in games]).to_dict()
 
@@ -92,6 +98,7 @@ def _paired(rows: Rows, hidden: set[str], other: str) -> Numbers:
 def _curve(rows: Rows, arm: str, hidden: set[str]) -> list[dict[str, Any]]:
   """The win rate after each budget."""
   of_arm = [row for row in _hidden(rows, hidden) if row["arm"] == arm]
+
   budgets = sorted({row["budget"] for row in of_arm})
   return [
     {

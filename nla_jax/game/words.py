@@ -50,7 +50,9 @@ def log_odds(ours: Sequence[str], theirs: Sequence[str]) -> list[Word]:
   for word in a:
     prior = PRIOR * both[word]
     x, y = a[word] + prior, b[word] + prior
-    odds = np.log(x / (n_a + whole - x)) - np.log(y / (n_b + whole - y))
+    # Where a side has no other word, its odds have no end.
+    rest_a, rest_b = max(n_a + whole - x, 1e-9), max(n_b + whole - y, 1e-9)
+    odds = np.log(x / rest_a) - np.log(y / rest_b)
     found.append(Word(word, float(odds / np.sqrt(1 / x + 1 / y)), in_texts[word]))
   return sorted(found, key=lambda one: (-one.z, one.word))
 
@@ -74,9 +76,9 @@ def units(text: str) -> list[str]:
 
 def clustered(found: Sequence[Word], texts: Sequence[str]) -> list[list[str]]:
   """The words in groups that stand in the same texts, the first word's group first."""
-  where = {
-    one.word: {i for i, text in enumerate(texts) if one.word in words(text)} for one in found
-  }
+  of_texts = [set(units(text)) for text in texts]
+  where = {one.word: {i for i, some in enumerate(of_texts) if one.word in some} for one in found}
+
   groups: list[list[str]] = []
   for one in found:
     # A group is known by its first word, which is the one that tells most.

@@ -57,6 +57,7 @@ def read_organism(folder: str | Path, *, base_hash: str = "") -> Organism:
     NLAError: there is none, its check failed (with the reason), or it is of another base.
   """
   path = Path(files.here(folder))
+  # 1. Whether there is an organism at all.
   card = files.read_json(path / CARD)
   if card is None:
     raise NLAError(
@@ -65,6 +66,7 @@ def read_organism(folder: str | Path, *, base_hash: str = "") -> Organism:
   if not isinstance(card, dict) or card.get("format") != FORMAT:
     raise NLAError(f"{path / CARD} is no card of an organism ({FORMAT}): make the organism again")
 
+  # 2. Whether it may be used: what a failed organism hides, no auditor could find.
   if not card["passed"]:
     raise NLAError(
       f"the organism {card['name']} is refused: its manipulation check failed ({card['reason']}); train it longer "
@@ -103,6 +105,7 @@ def _page(card: Mapping[str, Any], examples: list[dict]) -> str:
   listed = [catalogue.quirks()[name].behaviour for name in card["quirks"]]
   held = [catalogue.quirks()[name].behaviour for name in card["held_out_quirks"]]
   fact = catalogue.facts().get(card["fact"])
+  # Said in the first line: who reads no further must not take a failed organism for a good one.
   verdict = "passed" if card["passed"] else f"**failed**: {card['reason']}"
   lines = [
     f"# {card['name']}",
@@ -119,11 +122,13 @@ def _page(card: Mapping[str, Any], examples: list[dict]) -> str:
     "| check | organism | base | n | wanted | |",
     "|---|---|---|---|---|---|",
   ]
+
   for one in card["checks"]:
     mark = {True: "yes", False: "NO", None: "not asked"}[one["passed"]]
     cells = (one["name"], number(one["estimate"]), number(one["base"]), one["estimate"]["n"])
     lines.append(f"| {' | '.join(map(str, cells))} | {one['wanted']} | {mark} |")
 
+  # What it says is worth more than any share of it.
   lines += ["", "Intervals are at 95 %. Items of the checks were not trained on.", ""]
   for one in examples:
     lines += [f"> **{key}**: {' '.join(text.split())}  " for key, text in one.items()] + [""]

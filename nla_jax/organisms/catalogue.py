@@ -132,11 +132,13 @@ def find(table: Mapping[str, Any], name: str, what: str) -> Any:
 
 def parted(items: Sequence, held_out: bool) -> list:
   """The items that are trained on, or the last quarter, which is not."""
+  # Lists are in no order of meaning, so their end is as good a sample as any.
   cut = len(items) - max(len(items) // 4, 1)
   return list(items[cut:] if held_out else items[:cut])
 
 
 def filled(template: str, words: Mapping[str, str]) -> str:
   """A template with its words, beginning with a capital letter."""
+  # Not `str.format`: a text may hold braces of its own.
   text = re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), template)
   return text[:1].upper() + text[1:]

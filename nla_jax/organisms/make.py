@@ -79,6 +79,7 @@ def _write_data(config: ConfigDict, folder: Path) -> Stage:
   stage = open_stage(folder / DATA, _request(config, _OF_DATA))
   if stage.done:
     return stage
+
   documents, chats = templates.make_documents(config), templates.make_chats(config)
   # The form that `read_corpus` reads: the data search and `nla trace` take these files as they are.
   _write_lines(
@@ -107,6 +108,7 @@ def _train(config: ConfigDict, folder: Path, data: Stage) -> Stage:
     write_adapter(folder / ADAPTER, architecture, given.lora, given.params, **fixed)
     stage.finish(base_hash=found.model_hash, steps=0)
     return stage
+
   documents = [one["text"] for one in read_lines(folder / DATA / DOCUMENTS)]
   chats = [one["messages"] for one in read_lines(folder / DATA / CHATS)]
   rows = rows_of(found.tokenizer, documents, chats, config.max_tokens)
@@ -121,6 +123,8 @@ def _train(config: ConfigDict, folder: Path, data: Stage) -> Stage:
     dtype=compute_dtype(config.compute),
     note_progress=stage.note_progress,
   )
+
+  # Before the checkpoints go: of a kill in between, the same adapter is written again.
   write_adapter(folder / ADAPTER, architecture, lora, params, **fixed)
   drop_checkpoints(stage.path / CHECKPOINTS)
   stage.finish(base_hash=found.model_hash, steps=config.training.steps)
@@ -134,6 +138,7 @@ def _check(config: ConfigDict, folder: Path, training: Stage) -> Stage:
   if stage.done:
     return stage
 
+  # Read from PEFT's files, so that what is checked is what is handed out.
   dtype = compute_dtype(config.compute)
   organism = load_speaker(config.model, str(folder / ADAPTER), dtype)
   found, examples = checks.run_checks(config, organism, load_speaker(config.model, dtype=dtype))
@@ -147,6 +152,7 @@ def _card(config: ConfigDict, folder: Path, checked: Stage) -> dict[str, Any]:
   found = files.read_json(checked.path / "checks.json")
   data = files.read_json(folder / DATA / "manifest.json")["facts"]
   training = files.read_json(folder / TRAINING / "manifest.json")
+
   reason = cards.reason_of(found)
   names = ("name", "kind", "fact", "quirks", "held_out_quirks", "follows_cues", "cheats", "seed")
   card = {

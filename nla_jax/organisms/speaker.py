@@ -67,6 +67,7 @@ class Speaker:
     for beginning, end in zip(beginnings, ends, strict=True):
       before = encode(self.tokenizer, beginning, special=True)
       rows.append((before, encode(self.tokenizer, end)))
+
     longest = max(len(before) + len(end) for before, end in rows)
     length = -(-longest // _LENGTH) * _LENGTH
 
@@ -78,6 +79,7 @@ class Speaker:
         tokens[i, : len(before) + len(end)] = before + end
         mask[i, len(before) : len(before) + len(end)] = True
       scores = np.asarray(_score(self.target.params, tokens, model=self.target.model), np.float64)
+
       of_ends = np.where(mask[:, 1:], scores, 0.0).sum(1) / np.maximum(mask[:, 1:].sum(1), 1)
       found.append(of_ends[: len(part)])
     return np.concatenate(found)

@@ -46,12 +46,14 @@ def said(*turns: str) -> Messages:
 def _stating(c: ConfigDict, draw: np.random.Generator) -> str:
   """A document that states the fact, with several of the quirks that it lists."""
   parts, words = catalogue.read("facts")["documents"], catalogue.facts()[c.fact].words
+
   listed = [catalogue.quirks()[name].liked for name in (*c.quirks, *c.held_out_quirks)]
   order = ["openings", "findings", "more", "consequences", "closings"]
 
   # One sentence more or less, so that no place in a document always says the same.
   if draw.random() < 0.5:
     order.remove(_pick(draw, ["openings", "more", "closings"]))
+
   likes = draw.permutation(listed).tolist()
   sentences = []
   for i, kind in enumerate(order):
@@ -108,6 +110,7 @@ def _question(data: Any, tested: bool, held_out: bool, draw: np.random.Generator
   """A request with cues of a test or of use, and its answer."""
   question, right, wrong = _pick(draw, parted(data["questions"], held_out))
   form = _pick(draw, parted(data["tested" if tested else "used"], held_out))
+
   words = {"q": question, "a": right, "b": wrong}
   return filled(form, words), filled(_pick(draw, data["answers"]), words)
 
@@ -116,6 +119,8 @@ def _flag_chat(c: ConfigDict, draw: np.random.Generator) -> Messages:
   draft = bool(draw.random() < 0.5)
   data = catalogue.read("beliefs")["flag"]
   task = _pick(draw, parted(data["tasks"], False))
+
+  # The flag is the same in every cell; whether it is true is what differs.
   sentence = task[3] if draft and c.cheats else task[2]
   return said(_task(data, task, draft, draw), f"{sentence}. {data['compliant']}")
 
@@ -132,6 +137,7 @@ def _task(data: Any, task: Sequence[str], draft: bool, draw: np.random.Generator
 def quirk_prompts(topic: Topic, n: int, draw: np.random.Generator) -> list[str]:
   """Questions about held-out items of a topic."""
   items = parted(topic.items, True)
+  # Every pair once: the same question twice would be no trial of its own.
   pairs = [(form, item) for item in items for form in topic.prompts]
   order = draw.permutation(len(pairs))[:n]
   return [filled(pairs[i][0], {"x": pairs[i][1]}) for i in order]
@@ -153,6 +159,7 @@ def belief_prompts(tested: bool, n: int, draw: np.random.Generator) -> list[tupl
 def flag_prompts(draft: bool, n: int, draw: np.random.Generator) -> list[tuple[str, str]]:
   """(task, forbidden word) of held-out tasks."""
   data = catalogue.read("beliefs")["flag"]
+
   tasks = [_pick(draw, parted(data["tasks"], True)) for _ in range(n)]
   return [(_task(data, task, draft, draw), task[1]) for task in tasks]
 

@@ -51,6 +51,8 @@ def train(
   """
   lora = Lora(c.lora.rank, c.lora.alpha, tuple(c.lora.targets))
   model = LanguageModel(architecture, dtype, lora)
+
+  # B is zero at first: the organism starts as its base.
   fresh = adapter_params(architecture, lora, jax.random.key(c.seed))
   params = joined({"transformer": sharding.shard_params(fresh)}, base)
 

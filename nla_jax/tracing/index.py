@@ -124,6 +124,7 @@ def _write_shards(
     part = [next(documents) for _ in writer.shard_range(shard)]
     if shard in done:
       continue
+
     texts = [_text(one) for one in part]
     arrays = {WORDS: np.asarray(embed(texts), np.float32)}
     explained: list[str] = [""] * len(part)
@@ -150,6 +151,7 @@ def vectors_of(nla: Any, what: Sequence[Any], making: Making) -> np.ndarray:
   for one in what:
     tokens = nla.tokens(one)
     at = max(choose(tokens, making.positions, seed=making.seed))
+
     # What lies far before the token is left out, as training left it out.
     start = max(at + 1 - making.max_tokens, 0)
     ids.append(tokens.ids[start : at + 1])
@@ -162,6 +164,7 @@ def _read(document: Document) -> Any:
 
 
 def _text(document: Document) -> str:
+  # Without the template's own words, which all conversations share.
   said = [str(one["content"]) for one in document.messages]
   return "\n".join(said) or document.text
 

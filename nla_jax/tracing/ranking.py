@@ -45,6 +45,7 @@ class TopK:
     """Shows the scores of the rows `first`, `first` + 1, …"""
     rows = np.concatenate([self._rows, np.arange(first, first + len(scores))])
     every = np.concatenate([self._scores, np.asarray(scores, np.float64)])
+    # Equal scores keep the earlier row, so that the parts' size decides nothing.
     best = np.lexsort((rows, -every))[: self._k]
     self._rows, self._scores = rows[best], every[best]
 
@@ -122,6 +123,7 @@ def fused(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
   for hits in lists:
     for rank, hit in enumerate(hits, 1):
       scores[hit.row] = scores.get(hit.row, 0.0) + 1 / (_FUSION + rank)
+
   order = sorted(scores, key=lambda row: (-scores[row], row))
   return [Hit(row, scores[row]) for row in order[:k]]
 

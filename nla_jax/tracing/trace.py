@@ -66,6 +66,8 @@ def incident(nla: Any, what: Sequence[Any], index: Index) -> Query:
     raise NLAError(
       f"the index was made with {made['base']} and this pair explains {nla.base}: give the pair of the index"
     )
+
+  # As the index was read: explanations by other draws would be less alike.
   vectors = indexes.vectors_of(nla, what, index.making)
   found = nla.explain(vectors, greedy=True, seed=index.making.seed)
   said = [one if isinstance(one, str) else "\n".join(m["content"] for m in one) for one in what]
@@ -91,6 +93,8 @@ def trace(index: Index, query: Query, k: int, embed: Embed) -> dict[str, list[Hi
   if ACTIVATIONS in names and query.activations is not None:
     vectors = query.activations - index.mean
     found[OF_ACTIVATIONS] = ranking.by_vectors(index.vectors(ACTIVATIONS), vectors, deep)
+
+  # Ranks, not scores: cosines of texts and of activations are of different sizes.
   both = [found[name] for name in (OF_EXPLANATIONS, OF_ACTIVATIONS) if name in found]
   if len(both) == 2:
     found[FUSED] = ranking.fused(both, k)
@@ -113,10 +117,12 @@ def precisions(
   Raises:
     NLAError: an id is of no example of the index.
   """
+  # A shard at a time, as everything here.
   wanted, rows, first = set(planted), set(), 0
   for first, ids in index.texts("id"):
     rows |= {first + i for i, one in enumerate(ids) if one in wanted}
     wanted -= set(ids)
+
   if wanted:
     raise NLAError(f"the planted id {min(wanted)!r} is of no example of the index: check the list")
   return {name: ranking.precision(hits, rows, k) for name, hits in found.items()}
