@@ -2,9 +2,11 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from nla_jax import files
@@ -64,9 +66,31 @@ def read(file: Place, origin: Mapping[str, Any]) -> Arrays | None:
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
       arrays = dict(found)
     same = json.loads(arrays.pop(_MADE_FROM).tobytes()) == dict(origin)
-  except (ValueError, KeyError, OSError, EOFError):
+  except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
     return None  # of another version, or no such file
   return arrays if same else None
+
+
+def restored(file: Place | None, origin: Mapping[str, Any], state: Any) -> tuple[Any, int]:
+  """A training's state and how many steps it has made, as `save` left them; as given, and 0, where it did not.
+
+  Args:
+    file: of the training; None where it is kept nowhere.
+    origin: JSON values that tell this training from others.
+    state: before the first step, a tree of arrays.
+  """
+  held = read(file, origin) if file else None
+  if held is None:
+    return state, 0
+  leaves, tree = jax.tree.flatten(state)
+  return jax.tree.unflatten(tree, [held[f"leaf{i}"] for i in range(len(leaves))]), int(held["done"])
+
+
+def save(file: Place | None, origin: Mapping[str, Any], state: Any, done: int) -> None:
+  """Keeps a training's state after `done` steps; the first process writes."""
+  if file and distributed.is_first():
+    leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    write(file, origin, {**leaves, "done": np.array(done)})
 
 
 def write(file: Place, origin: Mapping[str, Any], arrays: Arrays) -> None:

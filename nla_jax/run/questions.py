@@ -6,7 +6,8 @@ from nla_jax import files, quantities
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.evaluation import findings, harness, ladder
 from nla_jax.evaluation.kept import Kept
-from nla_jax.evaluation.subject import Settings, Subject, draw_subject
+from nla_jax.evaluation.settings import Settings
+from nla_jax.evaluation.subject import Subject, draw_subject
 from nla_jax.evaluation.suite import QUESTIONS, suite_names
 from nla_jax.progress import say
 from nla_jax.run import report

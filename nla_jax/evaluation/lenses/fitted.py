@@ -8,7 +8,8 @@ from nla_jax.evaluation import fits
 from nla_jax.evaluation.lenses import affine, jacobian
 from nla_jax.evaluation.lenses.lens import Lens
 from nla_jax.evaluation.lenses.samples import draw_texts, read_samples
-from nla_jax.evaluation.subject import PRESETS, Subject
+from nla_jax.evaluation.settings import PRESETS
+from nla_jax.evaluation.subject import Subject
 from nla_jax.parallel import sharding
 from nla_jax.progress import say
 

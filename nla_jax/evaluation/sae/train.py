@@ -76,15 +76,10 @@ def train(
     file: where it saves now and then, and where an earlier call may have; None for nowhere.
     origin: JSON values that tell this training from others.
   """
-  state, done = _start(rows, size), 0
-  leaves, tree = jax.tree.flatten(state)
   origin = {**(origin or {}), **size._asdict(), "rows": len(rows)}
 
   # 1. Where an earlier call was stopped.
-  held = fits.read(file, origin) if file else None
-  if held is not None:
-    done = int(held.pop("done"))
-    state = jax.tree.unflatten(tree, [held[f"leaf{i}"] for i in range(len(leaves))])
+  state, done = fits.restored(file, origin, _start(rows, size))
 
   # 2. Each step's batch depends on its number alone, so a training that goes on is the same training.
   saved = time.monotonic()
@@ -92,20 +87,14 @@ def train(
     chosen = np.random.default_rng((size.seed, step)).integers(len(rows), size=size.batch)
     rate = min(1.0, (size.steps - step) / (0.2 * size.steps))
     state = _step(state, rows[chosen], rate, size=size)
-    if file and time.monotonic() - saved > _SAVE_SECONDS:
-      _save(file, origin, state, step + 1)
+    last = step + 1 == size.steps
+    if last or time.monotonic() - saved > _SAVE_SECONDS:
+      fits.save(file, origin, state, step + 1)
       saved = time.monotonic()
-  if file and done < size.steps:
-    _save(file, origin, state, size.steps)
 
   p = {name: np.asarray(one) for name, one in state.params.items()}
   threshold = np.zeros(size.latents, np.float32)
   return SAE(size.kind, p["w_enc"], p["b_enc"], p["w_dec"], p["b_dec"], threshold)
-
-
-def _save(file: Place, origin: Mapping[str, Any], state: _State, done: int) -> None:
-  leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-  fits.write(file, origin, {**leaves, "done": np.array(done)})
 
 
 def _start(rows: np.ndarray, size: Size) -> _State:

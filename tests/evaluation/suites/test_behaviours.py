@@ -10,7 +10,8 @@ from nla_jax.evaluation.items import multiple_choice
 from nla_jax.evaluation.items.multiple_choice import LETTERS, MARK
 from nla_jax.evaluation.judges import panel
 from nla_jax.evaluation.judges.judge import Judge
-from nla_jax.evaluation.subject import PRESETS, draw_subject
+from nla_jax.evaluation.settings import PRESETS
+from nla_jax.evaluation.subject import draw_subject
 from nla_jax.evaluation.suites import hints, sandbagging
 
 N, SEED = PRESETS["quick"], 0
