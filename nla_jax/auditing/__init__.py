@@ -1,1 +1,1 @@
-"""Auditors' tools: rates of what explanations say over transcripts, graders as data, and a monitor with a cost bound."""
+"""Auditors' tools: rates of what explanations say over transcripts, graders as data, a monitor with a cost bound."""

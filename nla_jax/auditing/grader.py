@@ -4,7 +4,7 @@ A rule grader reads an explanation part by part (a sentence, or what stands betw
 
 1. A part that says it outright is a yes. Where a trap that tells of others (a story, evaluations in general) stands in
    the same part, it is unclear.
-2. A part that names a benchmark is a yes, unless a trap stands in the same part. Bare words are too weak a trap for that.
+2. A part that names a benchmark is a yes, unless a trap stands in the same part. Bare words are too weak for that.
 3. A text with a trap is a no, and the trap is named.
 4. A text with other vocabulary of evaluations is unclear.
 5. Everything else is a no.
