@@ -142,14 +142,7 @@ class Watcher(NamedTuple):
     looked = time.monotonic()
 
     # 2. Their explanations, as many as there is time for.
-    found: list[Any] = []
-    for start in range(0, len(chosen.places), _AT_ONCE):
-      if found and self.settings.seconds and time.monotonic() - looked > self.settings.seconds:
-        break
-      rows = vectors[chosen.places[start : start + _AT_ONCE]]
-      found += self.nla.explain(
-        rows, seed=self.settings.seed, streams=range(start, start + len(rows))
-      )
+    found = self._explained(vectors[chosen.places])
     chosen = chosen.first(len(found))
 
     # 3. What they say.
@@ -185,6 +178,20 @@ class Watcher(NamedTuple):
       "explained": explained,
       "seconds": {"first_pass": looked - began, "explanations": time.monotonic() - looked},
     }
+
+  def _explained(self, vectors: np.ndarray) -> list[Any]:
+    """Explanations of activations in their order, as many as there is time for, at least one batch."""
+    began, bound = time.monotonic(), self.settings.seconds
+    found: list[Any] = []
+    for start in range(0, len(vectors), _AT_ONCE):
+      if found and bound and time.monotonic() - began > bound:
+        break
+
+      # A row's draws do not depend on where the time ran out.
+      rows = vectors[start : start + _AT_ONCE]
+      streams = range(start, start + len(rows))
+      found += self.nla.explain(rows, seed=self.settings.seed, streams=streams)
+    return found
 
 
 def _number(chosen: budget.Chosen, labels: list[str], label: str) -> float | None:

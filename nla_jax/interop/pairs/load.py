@@ -125,11 +125,10 @@ def load_directories(
     check_base(find_base(base), pair)
 
   # 3. Their parameters; files hold the head, the map and adapters whole, so they are laid out here.
-  av_params = {"transformer": av.params}
-  if av.injection is not None:
-    av_params["injection"] = av.injection
-  ar_params = {"transformer": rebuilder.params, "head": {"weight": rebuilder.head}}
-  av_params, ar_params = sharding.shard_params(av_params), sharding.shard_params(ar_params)
+  injection = {} if av.injection is None else {"injection": av.injection}
+  av_params = sharding.shard_params({"transformer": av.params, **injection})
+  head = {"weight": rebuilder.head}
+  ar_params = sharding.shard_params({"transformer": rebuilder.params, "head": head})
 
   # 4. The base of adapters, once for both.
   base = base or side.base_checkpoint
