@@ -1,4 +1,4 @@
-"""What an evaluation fits on training rows (lenses, an SAE, an oracle): fitted once a subject, and kept on disk."""
+"""What an evaluation fits on training rows (lenses, an SAE): fitted once a subject, and kept on disk."""
 
 import io
 import json
