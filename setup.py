@@ -53,6 +53,9 @@ setup(
     "nla_jax.evaluation.judges": ["*.yaml"],
     "nla_jax.evaluation.transforms": ["*.yaml"],
     "nla_jax.evaluation.report": ["templates/*"],
+    "nla_jax.game": ["*.yaml", "templates/*"],
+    "nla_jax.organisms": ["*.yaml"],
+    "nla_jax.watching": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },
   entry_points={"console_scripts": ["nla = nla_jax.cli.main:main"]},
@@ -102,6 +105,7 @@ setup(
       *BROWSER,
       "httpx2>=2.0",  # of starlette's test client
       "ipykernel>=6.29",
+      "jsonschema>=4.20",
       "nbclient>=0.10",
       *API,
       *BUCKETS,

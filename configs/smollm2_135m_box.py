@@ -42,9 +42,9 @@ def get_config():
   c.av.update(steps=300, batch=16, lr=1e-3, lr_end=1e-4, warmup=20)
   c.ar.update(steps=1000, batch=16, lr=1e-3, lr_end=1e-4, warmup=20)
 
-  c.rl.update(steps=800, ar_steps=10, activations=8, group=8, extremes=4, max_new_tokens=56)
+  c.rl.update(steps=120, ar_steps=10, activations=8, group=8, extremes=4, max_new_tokens=56)
   c.rl.av.update(lr=2e-4, lr_end=2e-5, schedule="cosine", warmup=5)
-  c.rl.ar.update(lr=2e-4, lr_end=2e-5, schedule="cosine", warmup=5)
+  c.rl.ar.update(lr=6e-4, lr_end=6e-5, schedule="cosine", warmup=5)
   c.rl.update(watch_every=40, watch_rows=64)
   c.evaluation.update(rows=600, best_of=8)
   c.checkpoint_every = 20

@@ -10,6 +10,7 @@ Credentials are never written anywhere: they come from the environment or the cl
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -23,9 +24,40 @@ _PROBE = "may_be_written"
 _REGION = "us-east-1"  # what other servers than Amazon's expect
 
 
+# What a server of buckets answers where its own or the caller's rights are at fault, and where it does not answer. A
+# HEAD is answered by a number alone: where credentials have run out, 400 with Amazon.
+_REFUSED = re.compile(
+  r"Expired|Denied|DENIED|Credential|credential|Signature|http_response_code='40[013]'"
+)
+_SILENT = re.compile(
+  r"retry attempts|curl_code|http_response_code='(429|5\d\d)'|UNAVAILABLE|DEADLINE"
+)
+_CODE = re.compile(r"http_response_code='(\d+)'")
+
+
 def reason(error: Exception) -> str:
-  """What TensorStore says in an error, in one line without the specification of the store, which is longer."""
-  return first_line(error).split(" [tensorstore_spec=")[0]
+  """What TensorStore says in an error, in one line without what is longer: a store's specification, a server's page."""
+  found = first_line(error).split(" [tensorstore_spec=")[0]
+  said = re.split(r" \[(?:http_response|curl_code)", found)[0]
+  code = _CODE.search(found)
+  return f"{said}, HTTP {code[1]}" if code else said
+
+
+def advice(path: str | os.PathLike, error: Exception) -> str | None:
+  """What to do about a bucket that refused a request or did not answer; None where the error is another.
+
+  Args:
+    path: that was asked for.
+    error: of TensorStore.
+  """
+  if not is_url(path):
+    return None
+  text = str(error)
+  if _REFUSED.search(text):
+    return "renew the credentials, or what they allow, and run the same command again: what is complete is kept"
+  if _SILENT.search(text):
+    return "run the same command again when the server answers: what is complete is kept"
+  return None
 
 
 def is_url(path: str | os.PathLike) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nla_jax.autoencoder.prompts import AR_TEMPLATE, AV_TEMPLATE
-from nla_jax.config_section import Section
+from nla_jax.config_section import Section, optimizer
 from nla_jax.errors import NLAError
 from nla_jax.files import expect_file, here
 from nla_jax.models.lora import TARGETS
@@ -26,26 +26,6 @@ _PATHS = (
 )
 
 START_FROM = "configs/smollm2_135m.py is the one to start from"
-
-
-def optimizer(**changes) -> ConfigDict:
-  """AdamW and its schedule; `steps` × `batch` examples are seen."""
-  settings = Section(
-    {
-      "steps": 1000,  # updates
-      "batch": 256,  # examples an update
-      "lr": 2e-5,  # peak learning rate
-      "lr_end": 2e-6,  # where the cosine ends
-      "warmup": 50,  # updates of linear warm-up
-      "schedule": "cosine",  # cosine | constant
-      "weight_decay": 0.0,
-      "clip": 1.0,  # global norm to which gradients are clipped
-      "skip_above": 0.0,  # norm of a gradient above which an update is skipped and counted; 0: none but non-finite
-      "accumulate": 1,  # parts of a batch whose gradients are added one after the other: less memory, same update
-    }
-  )
-  settings.update(changes)
-  return settings
 
 
 def default_config() -> ConfigDict:
@@ -74,9 +54,15 @@ def default_config() -> ConfigDict:
       # A seeded sample of this many documents in all, as many of each corpus as of another; where one has fewer, the
       # others give the rest. 0 takes all.
       "max_documents": 0,
+      # Shares of the documents where there are several corpora, by the names of their documents' sources:
+      # "fineweb=0.7,talks=0.3". The scarcest one then says how many there are. Empty: as above.
+      "weights": "",
       "max_tokens": 128,  # documents are cut to this length
       "positions_per_document": 10,
       "position_minimum": 50,  # first position that may be chosen
+      "roles": "",  # of conversations, only what these say: "assistant" or "user,assistant"; empty: any token of words
+      "last_of_turn": False,  # of conversations, only the last token of what a message says
+      "group_by": "user",  # user (where a conversation names one) | conversation; a row's own `group` goes before both
       "held_out": 0.1,  # share of document groups that nothing is trained on; cut first
       "av_sft": 0.25,  # shares of the remaining groups
       "ar_sft": 0.25,
@@ -124,6 +110,8 @@ def default_config() -> ConfigDict:
     {
       "av": AV_TEMPLATE,
       "ar": AR_TEMPLATE,
+      # Lines of an explanation that the AR reads each by itself, adding up what it rebuilds of them; 1 reads it whole.
+      "ar_lines": 1,
       "marker": "",  # injection character; empty finds the first single-token one in U+3200..U+33FF
       # In place of the tokenizer's: a file with a template of Jinja, or the name of one of the tokenizer's own. It is
       # exported with the tokenizer.
@@ -176,6 +164,10 @@ def default_config() -> ConfigDict:
       # The reward, and what is taken off it.
       "reward": "mse",  # mse | cosine | log
       "truncate": False,  # explanations are cut at random for the reward, so that first words carry most
+      # Share of the explanations that the AR reads in other words: in another order, or with WordNet's synonyms.
+      "reword": 0.0,
+      "reword_by": "both",  # order | synonyms | both (half of them each)
+      "false_claim_cost": 0.0,  # reward lost for a text all of whose claims about the context are false
       "repeat_cost": 0.0,  # reward lost for a text all of whose three-word sequences occurred before
       "non_ascii_cost": 0.0,  # reward lost for a text without an ASCII character
       "length_cost": 0.0,  # reward lost a token above length_target
@@ -214,6 +206,9 @@ def default_config() -> ConfigDict:
 
   # What a long run needs to be stopped, watched and continued.
   c.checkpoint_every = 100  # updates
+  # Updates of RL between two copies of both models' parameters that stay beside the result, for `nla eval
+  # --over_training`; 0 keeps none. A copy is as large as the result.
+  c.snapshot_every = 0
   c.guard_limit = 5  # skipped updates in a row that stop a run
 
   c.export_dtype = "float32"  # of the exported weights: float32 | bfloat16
@@ -232,6 +227,9 @@ def default_config() -> ConfigDict:
       # times as much.
       "best_of": 0,
       "best_of_rows": 96,  # held-out activations on which it is measured
+      # Training activations that are explained so that the pair learns how large an activation is, too; 0: it says
+      # directions alone.
+      "magnitude_rows": 0,
     }
   )
 
@@ -241,6 +239,7 @@ def default_config() -> ConfigDict:
       "names": "",  # comma-separated, of nla_jax/evaluation/suite.py; none by default
       "preset": "standard",  # how many items each looks at: quick (50) | standard (250) | full (1000)
       "judge": "",  # a YAML file of a language model by provider, see evaluation/judges/provider.py; none by default
+      "sae": "",  # a folder of Gemma Scope 2 or SAELens, of this block; "" trains one on the store's training rows
     }
   )
 

@@ -34,3 +34,23 @@ class Section(ConfigDict):
   def get_type(self, key):
     """The type of a key's value, which the parser of the command line asks for."""
     return super().get_type(self.current(key))
+
+
+def optimizer(**changes) -> ConfigDict:
+  """AdamW and its schedule; `steps` × `batch` examples are seen."""
+  settings = Section(
+    {
+      "steps": 1000,  # updates
+      "batch": 256,  # examples an update
+      "lr": 2e-5,  # peak learning rate
+      "lr_end": 2e-6,  # where the cosine ends
+      "warmup": 50,  # updates of linear warm-up
+      "schedule": "cosine",  # cosine | constant
+      "weight_decay": 0.0,
+      "clip": 1.0,  # global norm to which gradients are clipped
+      "skip_above": 0.0,  # norm of a gradient above which an update is skipped and counted; 0: none but non-finite
+      "accumulate": 1,  # parts of a batch whose gradients are added one after the other: less memory, same update
+    }
+  )
+  settings.update(changes)
+  return settings

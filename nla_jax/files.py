@@ -109,9 +109,18 @@ def writing(path: AnyPath) -> Iterator[None]:
         "what is complete is kept"
       ) from error
 
-    raise NLAError(
-      f"cannot write {path} ({reason}); make it writable or give another folder"
-    ) from error
+    remedy = bucket.advice(path, error) or "make it writable or give another folder"
+    raise NLAError(f"cannot write {path} ({reason}); {remedy}") from error
+
+
+@contextlib.contextmanager
+def reading(path: AnyPath) -> Iterator[None]:
+  """Turns what TensorStore or the system raises while reading `path` into an NLAError that names it."""
+  try:
+    yield
+  except _REFUSED as error:
+    remedy = bucket.advice(path, error) or "make it readable"
+    raise NLAError(f"cannot read {path} ({bucket.reason(error)}); {remedy}") from error
 
 
 def open_files(path: AnyPath) -> ts.KvStore:
@@ -151,10 +160,8 @@ def read_bytes(path: AnyPath) -> bytes | None:
   Raises:
     NLAError: the file is there and cannot be read.
   """
-  try:
+  with reading(path):
     found = _open_file(path).read("").result()
-  except _REFUSED as error:
-    raise NLAError(f"cannot read {path} ({bucket.reason(error)}); make it readable") from error
   return found.value if found.state == "value" else None
 
 

@@ -29,12 +29,15 @@ HEADLINE = "round_trip"  # the key that controls are compared with
 
 # Sections of metrics.json that hold, by name, what was measured on some of the rows or with n explanations. What stands
 # under a name is laid out like metrics.json itself, and every function here reads it.
-BY_SOURCE, BY_POSITION, BY_N = "by_source", "by_position", "by_n"
+BY_SOURCE, BY_ROLE = "by_source", "by_role"
+BY_POSITION, BY_N = "by_position", "by_n"
 # What suites that answer a question found, by suite, and why others were left out; see `evaluation.findings`.
 SUITES, LEFT_OUT = "suites", "suites_left_out"
+# By suite, the rungs of evidence as {"rung", "state", "detail"}, from the bottom up; see `evaluation.ladder`.
+LADDER = "ladder"
 _NOT_NUMBERS = (
   *SECTIONS.values(),
-  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_POSITION, BY_N, SUITES, LEFT_OUT),
+  *(ABOVE_CONTROL, COSINE, BY_SOURCE, BY_ROLE, BY_POSITION, BY_N, SUITES, LEFT_OUT, LADDER),
 )
 
 
@@ -105,6 +108,7 @@ TABLE = (
   Quantity("distinct", "number", "reconstruction", "Distinct explanations", "Different texts per activation. Near 0: the AV says the same of everything.", unit="share"),
   Quantity("synonyms_share", "number", "retention", "Words with a synonym", "Share of the explanations' words, labels excepted, that were replaced where synonyms are read.", unit="share"),
   Quantity("tokens_mean", "number", "reconstruction", "Length", "Mean tokens of an explanation. Longer explanations buy FVE.", note="tokens an explanation, mean", unit="tokens"),
+  Quantity("magnitude_r2", "number", "magnitude", "Magnitude, R²", "Share of the variance of log ‖h‖ that is read from the sampled explanations, by a head that was fitted to explanations of training activations. 0: as good as always answering the mean."),
   Quantity("baseline_variance", "number", "", "Baseline variance", "The error of always answering the mean direction: what FVE is measured against.", note="error of answering the mean, 0 to 1"),
   Quantity("fve_inflated", "number", "reconstruction", "FVE, inflated definition", "The same reconstructions against a mean scaled back to unit norm. That baseline is worse than the best constant, so this number is larger without a better reconstruction. Shown only to compare with work that reports it."),
   Quantity("rows", "count", "", "Activations", "Held-out activations that were evaluated."),
@@ -186,9 +190,14 @@ def unknown(metrics: Mapping[str, Any], kind: str) -> list[Found]:
 
 
 def parts(metrics: Mapping[str, Any], section: str) -> dict[str, Mapping[str, Any]]:
-  """What `BY_SOURCE`, `BY_POSITION` or `BY_N` holds, by name; empty where nothing was measured so."""
+  """What `BY_SOURCE`, `BY_ROLE`, `BY_POSITION` or `BY_N` holds, by name; empty where nothing was measured so."""
   found = _section(metrics, section)
   return {str(name): part for name, part in found.items() if isinstance(part, Mapping)}
+
+
+def alone(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  """What was measured of each source and of each role as if nothing else had been there, by name."""
+  return parts(metrics, BY_SOURCE) | parts(metrics, BY_ROLE)
 
 
 def above_controls(metrics: Mapping[str, Any]) -> list[Found]:

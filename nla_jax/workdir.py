@@ -3,8 +3,8 @@
 A workdir's config.json says which layout it has (`FORMAT`) and which version made it; one of another layout is refused.
 
   config.json  report.html  compiled/  lock  owner.json (while a run is at work)
-  activations/store   explanations/texts   sft/{av,ar}/params   rl/{av,ar}/params
-  eval/{metrics,rows,examples}.json, eval/suites/   hf/{av,ar}
+  activations/store   explanations/texts   sft/{av,ar}/params   rl/{av,ar}/params   rl/snapshots/STEP/{av,ar}/params
+  eval/{metrics,rows,examples}.json, eval/{suites,fits}/   hf/{av,ar}
 
 Each stage's folder also holds `request.json` (what it is made from) and, once it is done, `manifest.json`.
 """
@@ -37,15 +37,24 @@ MANIFEST, REQUEST, SECONDS = "manifest.json", "request.json", "seconds.json"
 PROMPTS = "prompts.json"  # of SFT: the ids that it trains with, from its first step on
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
 PARAMS, CHECKPOINTS = "params", "checkpoints"
+MAGNITUDE = "magnitude.json"  # of the evaluation: the head that says how large an activation is
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"
 JOURNAL = "journal.jsonl"  # of what a teacher that is a language model was asked
 SUITES = "suites"  # of the evaluation: a file for each suite that has answered its question
+FITS = "fits"  # of the evaluation: what its baselines fitted on training rows
+SNAPSHOTS = "snapshots"  # of RL: a folder for each step whose parameters were kept
+OVER_TRAINING = "over_training"  # of the evaluation: a file for each of these steps
 CURVE, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 def params_of(folder: Place, model: str) -> Place:
   """The folder of a finished model's parameters; `folder` is of the stage `sft` or `rl`, `model` is av or ar."""
   return folder / model / PARAMS
+
+
+def snapshot_of(folder: Place, step: int) -> Place:
+  """The folder of what RL had learned after a step, laid out as the stage's own; `folder` is of the stage."""
+  return folder / SNAPSHOTS / f"{step:06d}"
 
 
 def write_config(folder: Place, config: dict) -> None:

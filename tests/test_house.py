@@ -22,8 +22,9 @@ FLOORS = (
   "planning",
   "run",
   "loading",
-  "auditing",
-  "serving",
+  "auditing organisms tracing",
+  "game",
+  "serving watching",
   "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -1,5 +1,6 @@
 """The launchers print exactly what they would do, and say what is missing."""
 
+import copy
 import os
 import shlex
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.jobset_schema import JOBSET
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 NLA = ["--config=configs/tiny.py", "--workdir=/shared/a run"]
@@ -55,6 +57,36 @@ def test_the_jobset_is_yaml_whose_pods_run_nla():
   container = replicated["template"]["spec"]["template"]["spec"]["containers"][0]
   assert container["resources"]["limits"]["google.com/tpu"] == 4
   assert shlex.split(container["args"][0])[1:] == ["nla", "run", "--distributed", *NLA]
+
+
+def test_the_jobset_is_one_by_the_published_schema():
+  jsonschema = pytest.importorskip("jsonschema")
+  printed = launch("gke.sh", *OPTIONS["gke.sh"], "--dry-run", "--", *NLA).stdout
+  manifest = yaml.safe_load(printed[: printed.index("kubectl")])
+  validator = jsonschema.Draft202012Validator(JOBSET)
+  assert [error.message for error in validator.iter_errors(manifest)] == []
+
+  # Jobs of the set are named by it; a pod's host name is a label of at most 63 characters.
+  replicated = manifest["spec"]["replicatedJobs"][0]
+  hosts = replicated["template"]["spec"]["completions"]
+  last = (
+    f"{manifest['metadata']['name']}-{replicated['name']}-{replicated['replicas'] - 1}-{hosts - 1}"
+  )
+  assert len(last) <= 63
+
+  # The schema is no open door.
+  for break_it in (
+    lambda found: found["spec"].update(replicas=2),
+    lambda found: found["spec"]["failurePolicy"].update(maxRestarts="100"),
+    lambda found: found["metadata"].update(name="My run"),
+    lambda found: found["spec"]["replicatedJobs"][0].pop("name"),
+    lambda found: found["spec"]["replicatedJobs"][0]["template"]["spec"].update(
+      completionMode="All"
+    ),
+  ):
+    broken = copy.deepcopy(manifest)
+    break_it(broken)
+    assert list(validator.iter_errors(broken)), break_it
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,9 @@ def test_the_loop_runs_with_every_knob_turned(uninterrupted, shared, nla):
     "advantage": "rloo",
     "average": "token",
     "repeat_cost": 0.1,
+    "reword": 0.5,
+    "reword_by": "order",
+    "false_claim_cost": 0.2,
     "epochs": 2,
     "minibatches": 2,
   }

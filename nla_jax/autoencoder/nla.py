@@ -13,6 +13,7 @@ from nla_jax.autoencoder import given
 from nla_jax.autoencoder.answers import Answer, taken_plain, warn_of_failures
 from nla_jax.autoencoder.explanation import Explanation
 from nla_jax.autoencoder.fve import cosine, fve_per_activation, mse_nrm
+from nla_jax.autoencoder.magnitude import Magnitude, needed
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.rows import row_batches
 from nla_jax.autoencoder.text import LONG, encode
@@ -45,6 +46,7 @@ class NLA:
     load_target: from (base, layer, adapter) to (architecture, parameters of blocks 0..layer, or of all with None).
     model_adapter: a LoRA of PEFT that `read` adds to the target, a directory; empty for none.
     warn: is shown the answers of each call, to say where most of them hold no explanation.
+    magnitude: says how large an activation is, from its reconstruction; None where the pair does not.
   """
 
   pair: Pair
@@ -55,6 +57,7 @@ class NLA:
   load_target: Callable[[str, int | None, str], tuple[Architecture, Any]] | None = None
   model_adapter: str = ""
   warn: Callable[[Sequence[Answer]], Any] = warn_of_failures
+  magnitude: Magnitude | None = None
 
   def explain(
     self,
@@ -141,21 +144,26 @@ class NLA:
     fve = float(fve_per_activation(error, self.baseline)) if known else None
     return Explanation(answer.explanation, float(similarity), float(error), fve, answer.raw)
 
-  def reconstruct(self, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
-    """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning.
+  def reconstruct(
+    self, texts: Sequence[str | None], *, batch: int = 64, full_size: bool = False
+  ) -> np.ndarray:
+    """Reconstructions [n, d_model] float32 of explanations; their norms carry no meaning unless `full_size`.
 
     Args:
       texts: a list of texts, or what `explain` returned; None reads as an empty explanation.
       batch: texts read at once.
+      full_size: as large as the activation, to be patched in; of a pair that says how large that is.
 
     Raises:
-      NLAError: something that is no list of texts, a text too long for the AR, or what is rebuilt is no direction.
+      NLAError: something that is no list of texts, a text too long for the AR, or what is rebuilt is no direction; or
+        the pair does not say how large an activation is.
     """
+    sized = needed(self.magnitude).full_size if full_size else np.asarray
     texts, batch = given.texts(texts), given.count("batch", batch)
     found = [np.zeros((0, self.pair.verbalizer.architecture.d_model), np.float32)]
     for start, size in row_batches(len(texts), batch):
       found.append(self.pair.reconstruct(self.ar_params, texts[start : start + size], batch=size))
-    return np.concatenate(found)
+    return sized(np.concatenate(found))
 
   def tokens(self, what, **options) -> Tokens:
     """The tokens of a text, a conversation or ids, as the target sees them; see `reading.inputs.tokens_of`."""

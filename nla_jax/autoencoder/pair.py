@@ -15,7 +15,7 @@ import numpy as np
 
 from nla_jax.autoencoder.answers import Answer, decode_answers, read_answer
 from nla_jax.autoencoder.prompts import Prompts
-from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs
+from nla_jax.autoencoder.rows import Inputs, ar_length, encode_inputs, encode_lines
 from nla_jax.decoding.explanations import sample
 from nla_jax.decoding.loop import Draws, Rollout, Sampling
 from nla_jax.errors import NLAError
@@ -41,6 +41,7 @@ class Pair:
     max_new_tokens: cap on an AV's answer.
     temperature: of sampling.
     kernel: how `token_scores` computes: auto, on or off.
+    ar_lines: lines of an explanation that the AR reads each by itself; 1 reads it whole.
   """
 
   verbalizer: Verbalizer
@@ -51,12 +52,14 @@ class Pair:
   max_new_tokens: int
   temperature: float = 1.0
   kernel: str = "auto"
+  ar_lines: int = 1
 
   @functools.cached_property
   def ar_tokens(self) -> int:
-    """Length of an AR input after its shared beginning: what an answer within the cap can hold."""
+    """Length of an AR input after its shared beginning: what an answer within the cap holds, or a line half of it."""
     around = len(self.prompts.answer_ids(self.tokenizer, ""))
-    return ar_length(max(self.max_new_tokens - around, 1), self.prompts, self.tokenizer)
+    holds = max(self.max_new_tokens - around, 1)
+    return ar_length(holds if self.ar_lines == 1 else -(-holds // 2), self.prompts, self.tokenizer)
 
   def roll_out(
     self,
@@ -178,11 +181,14 @@ class Pair:
   def rebuild(self, ar_params, tokens, lengths) -> jax.Array:
     """The AR's reconstructions [n, d_model] of encoded explanations; differentiable."""
     before = jnp.asarray(self.prompts.ar_before)
-    return self.reconstructor.apply(variables(ar_params), before, tokens, lengths)
+    return _rebuilt(ar_params, before, tokens, lengths, self.reconstructor)
 
-  def encode(self, texts: Sequence[str | None]) -> Inputs:
-    """AR rows of explanations, in this pair's one shape."""
-    return encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens)
+  def encode(self, texts: Sequence[str | None], grow: bool = False) -> Inputs:
+    """AR rows of explanations, in this pair's one shape; with `grow` in a longer one that holds every text."""
+    about = (self.prompts, self.tokenizer, list(texts))
+    if self.ar_lines > 1:
+      return encode_lines(*about, self.ar_lines, self.ar_tokens, grow)
+    return encode_inputs(*about, self.ar_tokens, grow)
 
   def reconstruct(self, ar_params, texts: Sequence[str | None], *, batch: int = 64) -> np.ndarray:
     """Reconstructions [n, d_model] float32 of texts of any length; None reads as an empty explanation.
@@ -190,7 +196,7 @@ class Pair:
     Raises:
       NLAError: a text is longer than the AR's model was made for, or what is rebuilt from one is no direction.
     """
-    rows = encode_inputs(self.prompts, self.tokenizer, list(texts), self.ar_tokens, grow=True)
+    rows = self.encode(texts, grow=True)
     limit = self.reconstructor.architecture.max_positions - len(self.prompts.ar_before)
     # The rows themselves may be longer: what fills them up is never read.
     if (longest := int(rows.lengths.max())) > limit:
@@ -228,7 +234,20 @@ def _check_directions(rebuilt: np.ndarray, texts: Sequence[str | None]) -> None:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _reconstruct(params, before, tokens, lengths, *, model: Reconstructor):
-  return model.apply(variables(params), before, tokens, lengths)
+  return _rebuilt(params, before, tokens, lengths, model)
+
+
+def _rebuilt(params, before, tokens, lengths, model: Reconstructor) -> jax.Array:
+  """Reconstructions [n, d_model] of rows, or of the lines [n, lines, length] of texts: the sum over the lines."""
+  if tokens.ndim == 2:
+    return model.apply(variables(params), before, tokens, lengths)
+
+  # A line that is not there is read as one token, and counts for nothing.
+  n, lines, length = tokens.shape
+  flat = jnp.maximum(lengths, 1).reshape(n * lines)
+  found = model.apply(variables(params), before, tokens.reshape(n * lines, length), flat)
+  there = (lengths > 0)[..., None]
+  return jnp.sum(jnp.where(there, found.reshape(n, lines, -1), 0), axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -247,6 +266,7 @@ class PairSettings:
     kernel: how `token_scores` computes: auto, on or off.
     lora: adapters of the AV on a frozen base; None trains every leaf.
     ar_lora: likewise of the AR.
+    ar_lines: lines of an explanation that the AR reads each by itself; 1 reads it whole.
   """
 
   layer: int
@@ -260,6 +280,7 @@ class PairSettings:
   kernel: str = "auto"
   lora: Lora | None = None
   ar_lora: Lora | None = None
+  ar_lines: int = 1
 
 
 def make_pair(
@@ -276,6 +297,10 @@ def make_pair(
   ):
     if value not in known:
       raise NLAError(f"config.{name}={value!r}: expected one of {', '.join(known)}")
+  if s.ar_lines < 1:
+    raise NLAError(
+      f"config.prompts.ar_lines={s.ar_lines}: expected 1, or how many lines are read apart"
+    )
 
   return Pair(
     Verbalizer(architecture, s.scale, s.mode, s.map, s.dtype, s.remat, s.lora),
@@ -286,4 +311,5 @@ def make_pair(
     s.max_new_tokens,
     s.temperature,
     s.kernel,
+    s.ar_lines,
   )

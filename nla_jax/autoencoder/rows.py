@@ -26,8 +26,8 @@ class Inputs(NamedTuple):
   """Rows for the AR, without the beginning that all of them share.
 
   Attributes:
-    tokens: [n, length] int32.
-    lengths: [n] int32, real tokens of each row.
+    tokens: [n, length] int32; [n, lines, length] where each line of a text is read by itself.
+    lengths: [n] int32, real tokens of each row; [n, lines], 0 of a line that is not there.
     fits: [n] bool, False where the row reads an empty explanation instead of its own.
   """
 
@@ -68,6 +68,44 @@ def encode_inputs(
   rows = [row if fit else empty for row, fit in zip(rows, fits)]
   lengths = np.array([len(row) for row in rows], np.int32)
   return Inputs(_padded(rows, length, prompts.stop_id), lengths, np.array(fits, bool))
+
+
+def encode_lines(
+  prompts: Prompts,
+  tokenizer,
+  texts: list[str | None],
+  lines: int,
+  length: int,
+  grow: bool = False,
+) -> Inputs:
+  """AR inputs of the lines of explanations, each a row of its own; arguments as of `encode_inputs`.
+
+  A text of more lines than `lines` has the rest of them in its last row.
+  """
+  # 1. The lines of all texts, with nothing where a text has fewer.
+  parts = [_lines_of(text, lines) for text in texts]
+  flat = [one for several in parts for one in (*several, *[None] * (lines - len(several)))]
+  rows = encode_inputs(prompts, tokenizer, flat, length, grow)
+
+  # 2. Of each text the rows of its lines; it fits where all of them do.
+  shape = (len(texts), lines)
+  there = np.arange(lines) < np.array([len(several) for several in parts])[:, None]
+  fits = np.where(there, rows.fits.reshape(shape), True).all(axis=1)
+  fits &= np.array([text is not None for text in texts], bool)
+
+  # A text that does not fit is read as one empty line, and no part of it.
+  tokens, lengths = rows.tokens.reshape(*shape, -1), np.where(there, rows.lengths.reshape(shape), 0)
+  if not fits.all():
+    empty = encode_inputs(prompts, tokenizer, [""], tokens.shape[-1])
+    tokens[~fits, 0], lengths[~fits] = empty.tokens, 0
+    lengths[~fits, 0] = empty.lengths
+  return Inputs(tokens, lengths.astype(np.int32), fits)
+
+
+def _lines_of(text: str | None, most: int) -> list[str]:
+  """At most so many parts of a text: its lines that say something, and of a longer text the rest in the last."""
+  found = [line for line in (text or "").split("\n") if line.strip()] or [""]
+  return [*found[: most - 1], "\n".join(found[most - 1 :])] if len(found) > most else found
 
 
 def ar_length(max_explanation_tokens: int, prompts: Prompts, tokenizer, multiple: int = 8) -> int:

@@ -51,6 +51,26 @@ COMMANDS = {
     "--nla=PAIR --file=FILE --benign=FILE",
     "how often explanations say that the target thinks it is tested, beside benign use",
   ),
+  "watch": Command(
+    "watch",
+    "FOLDER --nla=PAIR --out=FOLDER [--budget=20]",
+    "many transcripts under a cost bound: rates, alerts and a page",
+  ),
+  "organism": Command(
+    "organism",
+    "--config=configs/organisms/NAME.py --workdir=FOLDER",
+    "a model whose hidden fact or belief is known, with a card that says what was checked",
+  ),
+  "audit": Command(
+    "audit",
+    "--nla=PAIR --workdir=FOLDER ORGANISM …",
+    "the auditing game: what an auditor finds with explanations, without, and with placebos",
+  ),
+  "trace": Command(
+    "trace",
+    '--index=FOLDER [--corpus=FILE] [--nla=PAIR] "PHRASE"',
+    "training examples that are like a phrase, an explanation or an incident",
+  ),
   "inspect": Command(
     "inspect",
     "PATH …",

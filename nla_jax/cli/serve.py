@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nla_jax.cli.command_line import Parser
 from nla_jax.errors import NLAError
+from nla_jax.evaluation.claims import confidence
 from nla_jax.loading import load
 from nla_jax.parallel import process
 from nla_jax.serving.limits import Limits
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
   _require_extra()
   serving = importlib.import_module("nla_jax.serving.run")
   secret = serving.secret_of(options.secret_file)
+  trust = confidence.load(options.claims) if options.claims else None
   taken = serving.listen(options.host, options.port, secret)
 
   # 2. The pair.
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> int:
     from nla_jax.serving.service import Service
 
     reader = Reader(nla, _name(options.nla), limits.rows, whole=not options.no_completion)
+    reader.trust = trust
     reader.warm_up()
     service = Service(reader, limits, secret)
 
@@ -76,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
   parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
+  parser.add_argument(
+    "--claims",
+    metavar="FILE",
+    help="metrics.json of this pair's `nla eval --suites=confabulation`: claims can then be weighed",
+  )
   parser.add_argument(
     "--no-completion",
     action="store_true",

@@ -18,6 +18,12 @@ def define(values: flags.FlagValues) -> None:
     flag_values=values,
   )
   flags.DEFINE_bool(
+    "over_training",
+    False,
+    "of eval: the suites on every kept step of RL (config.snapshot_every), before and after it, against FVE",
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
     "distributed",
     False,
     "several processes, as SLURM, Kubernetes, MPI or the TPU pod says",
@@ -64,15 +70,19 @@ def main(arguments: list[str]) -> int:
     if name not in ("run", "eval"):
       raise NLAError(f"--suites is of `nla eval` and `nla run`, and this is {name}; leave it out")
     line.config.suites.names = options.suites
+  if options.over_training and name != "eval":
+    raise NLAError(f"--over_training is of `nla eval`, and this is {name}; leave it out")
 
   # Imported here, since what a stage needs takes seconds to import.
-  from nla_jax.run import stages
+  from nla_jax.run import over_training, stages
   from nla_jax.run.run import begin
 
   distributed.watch_for_preemption()
   with begin(line.config, options.workdir) as run:
     if name == "run":
       stages.run_all(run)
+    elif options.over_training:
+      over_training.evaluate(run)
     elif name == "rl" and line.config.init:
       stages.run_stages(run, ("sft", "rl"))  # a pair to begin with takes the place of SFT
     else:

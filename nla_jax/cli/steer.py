@@ -11,7 +11,7 @@ from nla_jax.errors import NLAError
 from nla_jax.loading import load
 from nla_jax.parallel import process
 from nla_jax.reading.edits import check_edit
-from nla_jax.reading.steer import MODES, STRENGTHS, WHERE, Options, strengths_of
+from nla_jax.reading.steer import MODES, SIZES, STRENGTHS, WHERE, Options, strengths_of
 from nla_jax.reading.steered import MEANING, Arm, Steered
 
 _SHOWN = 60  # characters of a continuation in the table
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
   strengths = strengths_of(_numbers(options.strength), options.mode)
   how = {
     name: getattr(options, name)
-    for name in ("mode", "where", "tokens", "samples", "greedy", "best_of")
+    for name in ("mode", "where", "size", "tokens", "samples", "greedy", "best_of")
   }
   how["words"] = [word.strip() for word in options.words.split(",") if word.strip()]
   how["explanation"] = options.explanation
@@ -99,6 +99,7 @@ def _parser() -> Parser:
     default="position",
     help="which tokens take the vector (default position)",
   )
+  add("--size", choices=SIZES, default="residual", help="as of which --mode=replace is patched in")
   add("--tokens", type=int, default=32, help="new tokens of a continuation (default 32)")
   add("--samples", type=int, default=1, help="continuations of each vector (default 1)")
   add("--greedy", action="store_true", help="the likeliest tokens instead of a draw")

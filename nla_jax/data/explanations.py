@@ -75,7 +75,8 @@ def read_explanations(path: str) -> dict[int, str]:
     NLAError: the folder is unfinished or damaged.
   """
   manifest = read_manifest(path)
-  found = files.open_files(path).read(TABLE).result()
+  with files.reading(path):
+    found = files.open_files(path).read(TABLE).result()
 
   if found.state != "value" or hashlib.sha256(found.value).hexdigest() != manifest["sha256"]:
     raise NLAError(

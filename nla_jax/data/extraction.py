@@ -11,7 +11,7 @@ import numpy as np
 from nla_jax import files
 from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.tokens import refuse_beyond
-from nla_jax.data.left_out import notes
+from nla_jax.data.left_out import notes, part_notes
 from nla_jax.data.positions import SPLITS
 from nla_jax.data.selection import Selection, select
 from nla_jax.data.store import rounding
@@ -60,7 +60,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
 
   Returns:
     facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups, left_out, notes,
-    chat_template.
+    chat_template; of several sources, what each gave as parts.
 
   Raises:
     NLAError: there is no such layer, the corpus cannot be used, the store cannot be written, or an activation is not
@@ -79,7 +79,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
   say("extract: reading and tokenising the corpus")
   corpus = select(config, pretrained.tokenizer, files.below(path, "tokens"))
   said = notes(corpus.counts)
-  for note in said:
+  for note in [*part_notes(corpus.parts), *said]:
     say(f"extract: {note}")
 
   # 2. The store.
@@ -113,7 +113,14 @@ def _facts(corpus: Selection, said: list[str]) -> dict:
     "groups": len({document.group for document in corpus.documents}),
     "left_out": corpus.counts._asdict(),
     "notes": said,
+    **_parts(corpus),
   }
+
+
+def _parts(corpus: Selection) -> dict:
+  """What each source gave, where there are several."""
+  parts = {name: part._asdict() for name, part in corpus.parts.items()}
+  return {"parts": parts} if parts else {}
 
 
 def _arrays(d_model: int, kept_as: str, next_tokens: int) -> ArraySpecs:

@@ -30,6 +30,32 @@ class Counts(NamedTuple):
   groups: Mapping[str, int] = {}
 
 
+class Part(NamedTuple):
+  """What one source of a corpus of several gave.
+
+  Attributes:
+    documents: that it has.
+    drawn: of these.
+    kept: of these, long enough.
+    rows: activations of these.
+  """
+
+  documents: int
+  drawn: int
+  kept: int
+  rows: int
+
+
+def part_notes(parts: Mapping[str, Part]) -> list[str]:
+  """A sentence on each source of a mixture, with its share of the rows."""
+  rows = sum(part.rows for part in parts.values())
+  return [
+    f"{name}: {part.drawn} of {part.documents} documents drawn, {part.kept} long enough, {part.rows} rows "
+    f"({part.rows / rows:.1%})"
+    for name, part in parts.items()
+  ]
+
+
 def notes(counts: Counts) -> list[str]:
   """Sentences on what was left out; none where all of the corpus is there."""
   kept, said = counts.drawn - counts.too_short, []

@@ -26,6 +26,7 @@ def choose_positions(
   seed: int = 42,
   per_document: int = 10,
   minimum: int = 50,
+  allowed: np.ndarray | None = None,
 ) -> list[int]:
   """Returns token indices of one document, ascending, drawn without replacement.
 
@@ -38,12 +39,15 @@ def choose_positions(
     seed: of the corpus.
     per_document: how many; a document with fewer candidates gives all of them.
     minimum: the first index that may be chosen, so every row has at least minimum + 1 tokens of context.
+    allowed: [n] bool, which may be chosen besides; None for all.
 
   Returns:
     at most `per_document` indices in [minimum, n); empty for a document of at most `minimum` tokens.
   """
   special = frozenset(special_ids)
   candidates = [i for i in range(minimum, len(token_ids)) if int(token_ids[i]) not in special]
+  if allowed is not None:
+    candidates = [i for i in candidates if allowed[i]]
 
   # SHA-256, not `hash`, which Python salts in every process.
   generator = random.Random(hashlib.sha256(f"{seed}|{doc_id}".encode()).digest())
@@ -64,6 +68,7 @@ def choose_rows(
   per_document: int = 10,
   minimum: int = 50,
   opening: Sequence[int] = (),
+  allowed: Sequence[np.ndarray | None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the rows of a whole corpus, ordered by document, then position.
 
@@ -75,6 +80,7 @@ def choose_rows(
     minimum: the first index that may be chosen.
     opening: token ids; in a document that begins with them `minimum` counts from behind them. After the beginning that
       a chat template writes, activations are the same in every conversation, held-out ones too.
+    allowed: of each document, which tokens may be chosen; None for all.
 
   Returns:
     document index [N] int32 and position [N] int32.
@@ -87,7 +93,13 @@ def choose_rows(
   for index, (doc_id, token_ids) in enumerate(documents):
     first = minimum + words_begin(token_ids, opening)
     chosen = choose_positions(
-      doc_id, token_ids, special, seed=seed, per_document=per_document, minimum=first
+      doc_id,
+      token_ids,
+      special,
+      seed=seed,
+      per_document=per_document,
+      minimum=first,
+      allowed=None if allowed is None else allowed[index],
     )
     rows.extend((index, position) for position in chosen)
     longest, count = max(longest, len(token_ids)), count + 1

@@ -6,22 +6,21 @@ meet in files beside the store, and every process holds what one process alone w
 """
 
 import dataclasses
-import hashlib
-import random
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nla_jax import files
 from nla_jax.autoencoder.chat import TemplateError, render
 from nla_jax.autoencoder.text import encode
 from nla_jax.autoencoder.tokens import special_tokens
 from nla_jax.autoencoder.turns import opening
-from nla_jax.data.corpora.document import Document, no_document, repeated_id
+from nla_jax.data.between_processes import find_places, gather_documents
+from nla_jax.data.corpora.document import Document
+from nla_jax.data.corpora.mixture import draw, read_weights
 from nla_jax.data.corpora.read import read_part, source_names
-from nla_jax.data.left_out import Counts, notes
+from nla_jax.data.left_out import Counts, Part, notes
 from nla_jax.data.positions import (
   FRACTIONS,
   HELD_OUT,
@@ -31,7 +30,8 @@ from nla_jax.data.positions import (
   split_groups,
   splits_needed,
 )
-from nla_jax.data.store.documents import Documents, StoredDocument, documents_to_parquet
+from nla_jax.data.roles import allowed, check_positions, roles_of
+from nla_jax.data.store.documents import StoredDocument
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
 
@@ -45,6 +45,7 @@ class Selection(NamedTuple):
     position: [N] int32, index of the row's token.
     counts: of what was left out or put together, and why; see `notes`.
     conversations: whether a document was written by the chat template.
+    parts: {source: what was drawn of it}, of a corpus of several.
   """
 
   documents: list[StoredDocument]
@@ -52,6 +53,7 @@ class Selection(NamedTuple):
   position: np.ndarray
   counts: Counts
   conversations: bool = False
+  parts: Mapping[str, Part] = {}
 
 
 def select(config, tokenizer, folder: str) -> Selection:
@@ -71,16 +73,18 @@ def select(config, tokenizer, folder: str) -> Selection:
     NLAError: the corpus cannot be read, or holds nothing long enough; in every process where it is so in one.
   """
   data = config.data
+  weights = read_weights(config.corpus, data.weights)
+  check_positions(data)
 
   # 1. Together: where one process meets a bad line, the others would wait for it for ever.
   index, count = distributed.process()
   part = distributed.together(
     "read its part of the corpus", lambda: list(read_part(config.corpus, index, count))
   )
-  place, counts = _places(config.corpus, part)
+  place, counts = find_places(config.corpus, part)
 
   # 2. Drawn by place in the whole corpus, so the number of processes does not change the draw.
-  drawn = draw(counts, data.max_documents, config.seed)
+  drawn = draw(counts, data.max_documents, config.seed, weights)
   mine = [
     (i, document) for i, (_, document) in zip(place.tolist(), part, strict=True) if i in drawn
   ]
@@ -89,24 +93,59 @@ def select(config, tokenizer, folder: str) -> Selection:
   )
 
   # 3. Every process now has the documents of all, or raises as the others do.
-  documents = _gather(kept, folder)
+  documents = gather_documents(kept, folder)
   _refuse_too_short(config, documents, len(drawn), longest)
 
   # 4. Positions.
-  document, position = choose_rows(
-    [(one.id, one.tokens) for one in documents],
-    special_tokens(tokenizer),
-    seed=config.seed,
-    per_document=data.positions_per_document,
-    minimum=data.position_minimum,
-    opening=opening(tokenizer),
-  )
+  document, position = _choose(config, documents, tokenizer)
 
   # 5. Splits. Whether a template wrote anything is known to the process that read it.
   talks = np.array([any(one.messages for _, one in mine)])
   conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
   found = _split_up(config, documents, document, position, len(drawn))
-  return found._replace(conversations=conversations)
+  parts = _parts(config.corpus, counts, drawn, found)
+  return found._replace(conversations=conversations, parts=parts)
+
+
+def _choose(
+  config, documents: Sequence[StoredDocument], tokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns document and position of each row. Raises NLAError where no token may be taken."""
+  data = config.data
+  asked = f"config.data.roles={data.roles!r}, config.data.last_of_turn={data.last_of_turn}"
+  picks = bool(data.roles or data.last_of_turn)
+  if picks and all(one.roles is None for one in documents):
+    raise NLAError(f"{asked}: the corpus {config.corpus} holds no conversation; leave them out")
+  try:
+    return choose_rows(
+      [(one.id, one.tokens) for one in documents],
+      special_tokens(tokenizer),
+      seed=config.seed,
+      per_document=data.positions_per_document,
+      minimum=data.position_minimum,
+      opening=opening(tokenizer),
+      allowed=[allowed(one.roles, data) for one in documents],
+    )
+  except NLAError as error:
+    raise NLAError(
+      f"{error}; {asked}: other tokens are left out" if picks else str(error)
+    ) from error
+
+
+def _parts(
+  corpus: str, counts: Sequence[int], drawn: Collection[int], found: "Selection"
+) -> dict[str, Part]:
+  """What each source of a corpus of several gave; empty for a corpus of one."""
+  names, ends = source_names(corpus), np.cumsum(counts)
+  if len(names) == 1:
+    return {}
+  of_drawn = np.searchsorted(ends, np.array(sorted(drawn)), side="right")
+  kept = Counter(one.source for one in found.documents)
+  rows = Counter(found.documents[i].source for i in found.document.tolist())
+  return {
+    name: Part(counts[i], int((of_drawn == i).sum()), kept[name], rows[name])
+    for i, name in enumerate(names)
+  }
 
 
 def _split_up(
@@ -178,34 +217,6 @@ def _refuse_empty_splits(
     )
 
 
-def draw(counts: Sequence[int], wanted: int, seed: int) -> Collection[int]:
-  """Draws documents, the same number of each source as far as it has them.
-
-  Args:
-    counts: documents of each source; the corpus has them in this order.
-    wanted: how many; 0 for all.
-    seed: of the run.
-
-  Returns:
-    places in the corpus.
-  """
-  total = sum(counts)
-  if not wanted or wanted >= total:
-    return range(total)
-
-  # The smallest source first: what it cannot give is left for the others.
-  shares, left = {}, wanted
-  for given, i in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
-    shares[i] = min(counts[i], left // (len(counts) - given))
-    left -= shares[i]
-
-  generator, drawn, begin = random.Random(seed), set(), 0
-  for i, count in enumerate(counts):
-    drawn.update(generator.sample(range(begin, begin + count), shares[i]))
-    begin += count
-  return drawn
-
-
 def _tokenise(
   documents: Collection[tuple[int, Document]], tokenizer, config
 ) -> tuple[dict[int, StoredDocument], int]:
@@ -215,8 +226,11 @@ def _tokenise(
     tokens = np.array(document_ids(tokenizer, document, config.corpus, data.max_tokens), np.int32)
     longest = max(longest, len(tokens))
     if len(tokens) > data.position_minimum:
+      talk = document.messages
+      roles = roles_of(tokenizer, talk, tokens.tolist()) if talk else None
+      group = document.user if document.user and data.group_by == "user" else document.group
       # The split comes later.
-      kept[place] = StoredDocument(document.id, document.group, "", tokens, document.source)
+      kept[place] = StoredDocument(document.id, group, "", tokens, document.source, roles)
   return kept, longest
 
 
@@ -272,79 +286,3 @@ def _refuse_too_short(
     f"tokens (the longest has {int(np.concatenate(lengths).max())}); lower --config.data.position_minimum "
     "or give longer documents"
   )
-
-
-def _places(corpus: str, part: list[tuple[int, Document]]) -> tuple[np.ndarray, list[int]]:
-  """Finds where in the whole corpus each document of this process's part stands.
-
-  Args:
-    corpus: as the config names it.
-    part: (number of the record, document) of this process.
-
-  Returns:
-    place [documents of the part] int64, and how many documents each source has.
-
-  Raises:
-    NLAError: in every process, where a source has no document or two parts hold one id.
-  """
-  # Of an id only 64 bits of its hash travel: ids have any length, and `gather_rows` takes 32-bit numbers.
-  marks = [
-    np.frombuffer(hashlib.sha256(document.id.encode()).digest()[:8], np.int32)
-    for _, document in part
-  ]
-  names = source_names(corpus)
-  records = np.array(
-    [(names.index(document.source), record) for record, document in part], np.int32
-  ).reshape(-1, 2)
-  mine = np.concatenate(
-    [records, np.array(marks, np.int32).reshape(-1, 2)], axis=1
-  )  # [documents, 4]
-
-  parts = distributed.gather_rows(mine)
-  whole = np.concatenate(parts)
-  counts = np.bincount(whole[:, 0], minlength=len(names)).tolist()
-  if 0 in counts:
-    raise no_document(names[counts.index(0)] or corpus)
-
-  _, first, times = np.unique(whole[:, 2:], axis=0, return_index=True, return_counts=True)
-  if times.max() > 1:
-    twice = whole[first[times > 1][0], 2:]
-    mine_twice = (
-      document.id for mark, (_, document) in zip(marks, part, strict=True) if (mark == twice).all()
-    )
-    raise repeated_id(corpus, next(mine_twice, "that other processes name"))
-
-  # Stable, because the documents of one record (an article's paragraphs) share its number and keep their order.
-  place = np.empty(len(whole), np.int64)
-  place[np.argsort(whole[:, 1], kind="stable")] = np.arange(len(whole))
-  begin = sum(map(len, parts[: distributed.process()[0]]))
-  return place[begin : begin + len(part)], counts
-
-
-def _gather(kept: dict[int, StoredDocument], folder: str) -> list[StoredDocument]:
-  """Returns the documents of all processes, in the corpus's order.
-
-  Args:
-    kept: {place in the corpus: document} of this process.
-    folder: that all processes share.
-  """
-  index, count = distributed.process()
-  if count == 1:
-    return list(kept.values())
-
-  shared = files.open_files(folder)
-  names = [f"{i:05d}.parquet" for i in range(count)]
-  with files.writing(folder):
-    shared.write(names[index], documents_to_parquet(list(kept.values()))).result()
-
-  # Gathering waits for every process, so behind this line all files are written.
-  places = np.concatenate(distributed.gather_rows(np.array(list(kept), np.int32)))
-  documents = []
-  for name in names:
-    documents += Documents(shared.read(name).result().value)
-
-  # Nobody deletes its file before all have read it.
-  distributed.wait("tokens read")
-  with files.writing(folder):
-    shared.write(names[index], None).result()
-  return [documents[i] for i in np.argsort(places)]

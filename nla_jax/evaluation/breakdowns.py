@@ -1,18 +1,19 @@
-"""Estimates of what suites found: on all rows, for each source, at each range of positions, and for each n.
+"""Estimates of what suites found: on all rows, for each source and role, at each range of positions, and for each n.
 
-A source is measured as if it were evaluated alone, against the variance of its own activations: the mean of
+A source or a role is measured as if it were evaluated alone, against the variance of its own activations: the mean of
 conversations is no part of what was explained of a conversation. Ranges of positions are parts of one measurement and
 share its baseline, so that a curve shows the error alone.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from nla_jax import quantities
 from nla_jax.autoencoder import fve
+from nla_jax.data.roles import LAST_OF_TURN, NAMES, last_of_turn
 from nla_jax.evaluation import intervals
 from nla_jax.evaluation.subject import Subject
 
@@ -100,9 +101,31 @@ def by_source(subject: Subject, rows: Rows, errors: Errors) -> dict[str, dict[st
   if len(names) < 2:
     return {}
 
+  chosen = {name: subject.sources == name for name in names.tolist()}
+  return _alone(subject, rows, errors, chosen)
+
+
+def by_role(subject: Subject, rows: Rows, errors: Errors) -> dict[str, dict[str, Any]]:
+  """Every estimate for tokens of each role, and for the last of a turn; empty for a store without conversations."""
+  roles = _at_positions(subject, lambda roles: roles)
+  ends_turn = _at_positions(subject, lambda roles: last_of_turn(roles, whole=False)).astype(bool)
+  chosen = {name: roles == i for i, name in enumerate(NAMES) if i}
+  found = _alone(subject, rows, errors, chosen)
+  return found and found | _alone(subject, rows, errors, {LAST_OF_TURN: ends_turn})
+
+
+def _at_positions(subject: Subject, of_tokens: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+  """[n] what is known of each row's token from the roles of its document's; 0 of what is no conversation."""
+  rows = zip(subject.documents, subject.positions.tolist(), strict=True)
+  return np.array([0 if one.roles is None else of_tokens(one.roles)[at] for one, at in rows])
+
+
+def _alone(
+  subject: Subject, rows: Rows, errors: Errors, parts: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+  """Every estimate of some rows as if they were evaluated alone; parts are {name: [n] bool}."""
   found = {}
-  for name in names.tolist():
-    chosen = subject.sources == name
+  for name, chosen in parts.items():
     # One row has no variance to explain.
     if chosen.sum() > 1:
       baseline = fve.baseline_variance(subject.activations[chosen])

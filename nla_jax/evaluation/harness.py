@@ -16,7 +16,7 @@ from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.text import in_context
 from nla_jax.data.store.store import Store
-from nla_jax.evaluation import breakdowns, findings, intervals
+from nla_jax.evaluation import breakdowns, findings, intervals, ladder
 from nla_jax.evaluation.findings import Finding
 from nla_jax.evaluation.kept import Kept, made_from
 from nla_jax.evaluation.subject import Subject, draw_subject
@@ -31,6 +31,7 @@ from nla_jax.evaluation.suite import (
 from nla_jax.parallel import distributed
 from nla_jax.progress import Progress, say
 from nla_jax.quantities import Found
+from nla_jax.workdir import FITS
 
 _CONTEXT = 80  # tokens shown before an example's position
 _AFTER = 12  # and after
@@ -80,7 +81,8 @@ def evaluate(
     texts: the teacher's text by store row; without it, the teacher's-text FVE and retrieval are left out.
     before_rl: the pair before RL, to see what RL added; or None.
     suites: names of suites that run beside `reconstruction`; those of `nla_jax.quantities.TABLE` where None.
-    keep: a folder in which answers to questions are kept, so that an evaluation that was stopped goes on; or None.
+    keep: a folder in which answers to questions, and what they fit on training rows, are kept, so that an evaluation
+      that was stopped goes on; or None.
     settings: of `nla_jax.evaluation.subject.Settings`: rows, seed, batch, preset and more.
 
   Raises:
@@ -89,8 +91,11 @@ def evaluate(
     PreemptedError: the machine is about to be taken away; an evaluation begins anew, but for what is in `keep`.
   """
   suite_names(suites)  # before anything is read
-  subject = draw_subject(nla, store, texts=texts, before_rl=before_rl, **settings)
-  return measure(subject, suites, kept=Kept(Path(keep), made_from(subject)) if keep else None)
+  folder = Path(keep) if keep else None
+  subject = draw_subject(
+    nla, store, texts=texts, before_rl=before_rl, folder=folder and folder / FITS, **settings
+  )
+  return measure(subject, suites, kept=Kept(folder, made_from(subject)) if folder else None)
 
 
 def measure(
@@ -210,11 +215,14 @@ def _metrics(subject: Subject, found: Measured, samples: int) -> dict[str, Any]:
   }
 
   # The same of parts of the rows; what there is no part of has no section.
+  suites = {name: findings.to_json(one) for name, one in found.findings.items()}
   parts = {
     quantities.BY_SOURCE: breakdowns.by_source(subject, rows, found.errors),
+    quantities.BY_ROLE: breakdowns.by_role(subject, rows, found.errors),
     quantities.BY_POSITION: breakdowns.by_position(subject.words_before, rows, found.errors),
     quantities.BY_N: breakdowns.by_n(rows, found.by_n),
-    quantities.SUITES: {name: findings.to_json(one) for name, one in found.findings.items()},
+    quantities.SUITES: suites,
+    quantities.LADDER: ladder.of_suites(suites),
   }
   return metrics | {name: part for name, part in parts.items() if part}
 
@@ -289,18 +297,18 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def _parts(metrics: dict[str, Any]) -> list[str]:
-  """Lines of the round trip by source and position, and by the number of explanations."""
-  lines, sources = [], quantities.parts(metrics, quantities.BY_SOURCE)
-  for source, part in sources.items():
+  """Lines of the round trip by source, role and position, and by the number of explanations."""
+  lines, alone = [], quantities.alone(metrics)
+  for label, part in alone.items():
     lines += [
-      _line(f"{source}: {one.quantity.name}", one) for one in quantities.measured(part, "result")
+      _line(f"{label}: {one.quantity.name}", one) for one in quantities.measured(part, "result")
     ]
     if above := quantities.above_controls(part):
       closest = min(above, key=lambda one: one.value)
-      lines.append(_line(f"{source}: above {closest.quantity.name} (paired)", closest))
+      lines.append(_line(f"{label}: above {closest.quantity.name} (paired)", closest))
 
-  # Of all rows, then of each source.
-  for label, whole in {"": metrics, **sources}.items():
+  # Of all rows, then of each source and role.
+  for label, whole in {"": metrics, **alone}.items():
     for name, part in quantities.parts(whole, quantities.BY_POSITION).items():
       before = f"{label}: " if label else ""
       at = quantities.measured(part, "result")

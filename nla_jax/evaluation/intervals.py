@@ -258,3 +258,23 @@ def _falling(estimate: Estimate, function: Callable[[float], float]) -> Estimate
   if ci95 is not None:
     ci95 = (function(ci95[1]), function(ci95[0]))  # what falls swaps the ends
   return Estimate(value=function(estimate.value), ci95=ci95, n=estimate.n)
+
+
+def share(hits: Any) -> Estimate:
+  """Estimates a share of independent trials with Wilson's 95 % interval, which is right at 0 and at 1 too.
+
+  Args:
+    hits: [n] booleans, one for each trial: rows of one document are no trials of their own, see `bootstrap_mean`.
+
+  Raises:
+    NLAError: there is no trial.
+  """
+  hits = np.asarray(hits, bool)
+  if hits.ndim != 1 or not hits.size:
+    raise NLAError(f"expected at least one trial, got an array of shape {hits.shape}")
+  n, p, z = hits.size, float(hits.mean()), 1.959964
+
+  # Wilson 1927: the values whose normal interval would hold what was seen.
+  centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+  low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+  return Estimate(value=p, ci95=(max(low, 0.0), min(high, 1.0)), n=n)

@@ -1,29 +1,24 @@
 """What a judge is given to read of an item: the explanation, and every row that it must be compared with.
 
-The names are those of a table's rows: explanation, greedy, before_rl, teacher, retrieval, last_words, last_token,
-next_tokens, topic_words, logit_lens, shuffled, empty, skyline. A row is left out where the subject lacks it.
+The names are those of a table's rows: explanation, greedy, before_rl, teacher, retrieval, last_words, last_4_words,
+last_16_words, last_token, next_tokens, topic_words, shuffled, empty, skyline, and those of `rivals`. A row is left out
+where the subject lacks it.
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from nla_jax.autoencoder.text import decode
+from nla_jax.evaluation import rivals
 from nla_jax.evaluation.subject import Subject
 from nla_jax.evaluation.suites.baselines.last_words import last_tokens
 from nla_jax.evaluation.suites.baselines.retrieval import nearest_rows
-from nla_jax.models.block import rms_norm
-from nla_jax.models.parameters import unembedding
-from nla_jax.models.products import einsum
-from nla_jax.parallel import sharding
-from nla_jax.reading.complete import Target
 
 Readings = dict[str, list[str | None]]
-_LENS_WORDS = 5
+_ENDS = (4, 16)  # last tokens of a context that a reader of the text alone is given
 _SKYLINE_TOKENS = 96  # of the end of a context that the skyline reads
 # The teacher's line of topics, as data/teachers/readout.py writes it.
 _TOPICS = re.compile(r"^About:\s*(.*)$", re.MULTILINE)
@@ -78,10 +73,15 @@ def of_contexts(
     len, tokenizer([one or "" for one in explanations], add_special_tokens=False)["input_ids"]
   )
   ends = [last_tokens(ids, len(ids) - 1, n) for ids, n in zip(contexts, lengths)]
+  # A reader of the text alone: it has as many words as an explanation, and then a fixed number of them.
+  fixed = {
+    f"last_{n}_words": [decode(tokenizer, ids[-n:]).strip() for ids in contexts] for n in _ENDS
+  }
   return {
     "last_words": [decode(tokenizer, ids).strip() for ids in ends],
+    **fixed,
     "last_token": [decode(tokenizer, ids[-1:]).strip() for ids in contexts],
-    "logit_lens": lens_words(subject.nla.whole_target, tokenizer, vectors),
+    **rivals.texts(subject, vectors),
     "empty": [""] * len(contexts),
     "skyline": [decode(tokenizer, ids[-_SKYLINE_TOKENS:]).strip() for ids in contexts],
   }
@@ -91,32 +91,6 @@ def first_tokens(tokenizer: Any, texts: Sequence[str | None], n: int) -> list[st
   """The first `n` tokens of each text."""
   every = tokenizer([text or "" for text in texts], add_special_tokens=False)["input_ids"]
   return [decode(tokenizer, ids[:n]).strip() for ids in every]
-
-
-def lens_words(
-  target: Target, tokenizer: Any, vectors: np.ndarray, k: int = _LENS_WORDS
-) -> list[str]:
-  """The logit lens: the words that the target's own output layer reads in activations [n, d].
-
-  Source: nostalgebraist, interpreting GPT: the logit lens, 2020.
-  """
-  found = []
-  for start in range(0, len(vectors), 64):
-    # One shape: what fills a batch up is a copy that nobody looks at.
-    rows = np.minimum(np.arange(start, start + 64), len(vectors) - 1)
-    (given,) = sharding.shard_rows((np.asarray(vectors[rows], np.float32),))
-    base, architecture = target.params["base"], target.model.architecture
-    ids = sharding.fetch(_lens(base, given, architecture=architecture, k=k))
-    found += [decode(tokenizer, row) for row in ids[: len(vectors) - start]]
-  return found
-
-
-@functools.partial(jax.jit, static_argnames=("architecture", "k"))
-def _lens(params: Any, vectors, *, architecture, k: int):
-  a = architecture
-  hidden = rms_norm(vectors, params["final_norm"], a.rms_eps, a.norm_offset)
-  logits = einsum("nd,vd->nv", hidden, unembedding(params), np.float32, "batch", None)
-  return jax.lax.top_k(logits, k)[1]
 
 
 def _retrieved(subject: Subject, index: np.ndarray) -> Readings:

@@ -12,15 +12,17 @@ import numpy as np
 from nla_jax.autoencoder import fve
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.turns import opening
+from nla_jax.bucket import Place
 from nla_jax.data.positions import words_begin
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
+from nla_jax.evaluation.sae import files
+from nla_jax.evaluation.settings import Settings
 from nla_jax.progress import say
 
 _TRAINING_ROWS = 50_000  # most training activations that controls look at
 _TRAINING_SPLITS = ("av_sft", "ar_sft", "rl")
-PRESETS = {"quick": 50, "standard": 250, "full": 1000}  # items of a suite that answers a question
 
 
 class Explanations(NamedTuple):
@@ -33,43 +35,6 @@ class Explanations(NamedTuple):
 
   texts: list[str | None]
   lengths: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-  """How an evaluation is done.
-
-  Attributes:
-    rows: at most so many held-out rows, drawn with `seed`.
-    seed: of the choice of rows, of the draws and of the bootstrap.
-    batch: explanations sampled at once.
-    bootstrap_samples: of the intervals, which resample document groups.
-    best_of: most explanations drawn of an activation, of which the AR keeps the best; 0 or 1 leaves that out.
-    best_of_rows: rows on which it is measured, since it samples `best_of` times as much.
-    preset: of suites that answer a question, a key of `PRESETS`: how many items they look at.
-    judge: of these suites, a file that describes a language model by provider; "" for none.
-
-  Raises:
-    NLAError: there is no such preset.
-  """
-
-  rows: int = 500
-  seed: int = 0
-  batch: int = 64
-  bootstrap_samples: int = 2000
-  best_of: int = 0
-  best_of_rows: int = 96
-  preset: str = "standard"
-  judge: str = ""
-
-  def __post_init__(self):
-    if self.preset not in PRESETS:
-      raise NLAError(f"there is no preset {self.preset!r} of suites; expected {', '.join(PRESETS)}")
-
-  @property
-  def items(self) -> int:
-    """Items of a suite that answers a question."""
-    return PRESETS[self.preset]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +54,7 @@ class Subject:
     training_activations: [m, d] of these rows.
     baseline: error of the best constant answer on `activations`.
     settings: of this evaluation.
+    folder: in which what is fitted on training rows is kept; or None.
     on_explained: called with the number of explanations after each batch.
   """
 
@@ -104,6 +70,7 @@ class Subject:
   training_activations: np.ndarray
   baseline: float
   settings: Settings
+  folder: Place | None = None
   on_explained: Callable[[int], None] = lambda n: None
 
   @property
@@ -255,15 +222,20 @@ def draw_subject(
   *,
   texts: dict[int, str] | None,
   before_rl: NLA | None,
+  folder: Place | None = None,
   **settings,
 ) -> Subject:
-  """Draws held-out rows, and the training rows; arguments as of `harness.evaluate`.
+  """Draws held-out rows, and the training rows; `folder` as of `Subject`, other arguments as of `harness.evaluate`.
 
   Raises:
-    NLAError: the store is of another width or layer than the pair, or has no split `held_out`.
+    NLAError: the store is of another width or layer than the pair, or has no split `held_out`; or the settings name a
+      sparse autoencoder that is none of this block.
   """
   chosen_settings = Settings(**settings)
   _check(nla, store)
+  if chosen_settings.sae:
+    # A folder that cannot be read is told before the first explanation.
+    files.load(chosen_settings.sae, width=store.d, layer=nla.pair.layer)
 
   # One generator for both, in this order: numbers of earlier evaluations depend on it.
   random = np.random.default_rng(chosen_settings.seed)
@@ -293,6 +265,7 @@ def draw_subject(
     training_activations=store.read("activations", training),
     baseline=fve.baseline_variance(activations),
     settings=chosen_settings,
+    folder=folder,
   )
 
 

@@ -157,34 +157,3 @@ def illegible(words: Column, code: Column, subject: Subject, name: str) -> Score
   samples = subject.settings.bootstrap_samples
   one = bootstrap_mean(gaps[0] - gaps[1], words.groups, samples=samples, seed=subject.seed)
   return Score("illegible information", name, one.value, one.ci95, one.n, 0.0)
-
-
-def area(scores_of: np.ndarray, positive: np.ndarray) -> float:
-  """The area under the ROC curve: the chance that a positive item scores above another, ties half; NaN without both."""
-  positive = np.asarray(positive, bool)
-  above, below = scores_of[positive], scores_of[~positive]
-  if not len(above) or not len(below):
-    return float("nan")
-  gaps = above[:, None] - below[None]
-  return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
-
-
-def area_estimate(
-  scores_of: np.ndarray, positive: np.ndarray, groups: np.ndarray, subject: Subject
-) -> Estimate:
-  """The same with a bootstrap interval over groups; without one where a draw may lack a class."""
-  value = area(scores_of, positive)
-  names, member = np.unique(groups, return_inverse=True)
-  places = [np.flatnonzero(member == i) for i in range(len(names))]
-
-  generator = np.random.default_rng(subject.seed)
-  drawn = []
-  for _ in range(min(subject.settings.bootstrap_samples, 500)):
-    rows = np.concatenate([places[i] for i in generator.integers(len(names), size=len(names))])
-    drawn.append(area(scores_of[rows], np.asarray(positive)[rows]))
-
-  # A draw without one of the classes has no area; an interval of the others would be of easier data.
-  finite = np.array(drawn)[np.isfinite(drawn)]
-  enough = len(names) > 1 and len(finite) == len(drawn)
-  ci95 = tuple(map(float, np.quantile(finite, [0.025, 0.975]))) if enough else None
-  return Estimate(value=value, ci95=ci95, n=len(scores_of))

@@ -32,6 +32,10 @@ class LanguageModel(nn.Module):
   def setup(self):
     self.transformer = Transformer(self.architecture, None, self.dtype, lora=self.lora)
 
+  def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length d_model"]:
+    """Hidden states of whole texts, padded on the right, as training reads them."""
+    return self.transformer(tokens).hidden
+
   def prefill(
     self,
     tokens: Int[Array, "batch length"],

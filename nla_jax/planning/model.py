@@ -7,6 +7,7 @@ import numpy as np
 from nla_jax.autoencoder.chat import with_chat_template
 from nla_jax.autoencoder.prompts import Prompts, make_prompts
 from nla_jax.autoencoder.rows import ar_length
+from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.find import cached_directory
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models.architectures import Architecture
@@ -47,6 +48,11 @@ def find_model(config) -> Model:
   A model that is here is read, without its weights. The shapes of a hub id that is not here come from a table, and its
   prompts have the lengths that the reference templates have.
   """
+  if config.prompts.ar_lines > 1:
+    raise NLAError(
+      f"config.prompts.ar_lines={config.prompts.ar_lines}: plans are of an AR that reads explanations whole; plan with "
+      "--config.prompts.ar_lines=1, whose AR takes as many tokens"
+    )
   if config.model in ARCHITECTURES and cached_directory(config.model) is None:
     return _assumed_model(config)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nla_jax.autoencoder import given
+from nla_jax.autoencoder.magnitude import Magnitude, needed
 from nla_jax.autoencoder.text import decode
 from nla_jax.conversation.messages import is_conversation, messages_of
 from nla_jax.conversation.positions import choose
@@ -27,6 +28,7 @@ from nla_jax.reading.steered import ARMS, EDIT, RANDOM, UNEDITED, UNRELATED, UNS
 
 MODES = {"add": ADD, "replace": TURN}
 WHERE = ("position", "span", "generated")
+SIZES = ("residual", "explained")
 STRENGTHS = (0.5, 1.0, 2.0)
 _MOST_STRENGTHS = 16
 _NOTHING = 1e-6  # norm of a Δ of unit vectors that is no difference but rounding
@@ -47,6 +49,8 @@ class Options:
     words: whose next-token log-probability is returned, beside those of the edit.
     explanation: that is edited, in place of the one that is read.
     best_of: explanations drawn, of which the AR chooses one; 1 takes the likeliest words instead.
+    size: of what replaces a residual: that of the `residual`, or as large as the pair's own head says of the
+      `explained` activation, so that the whole reconstruction is patched in.
 
   Raises:
     NLAError: one of them is not what it should be.
@@ -61,11 +65,20 @@ class Options:
   words: Sequence[str] = ()
   explanation: str | None = None
   best_of: int = 4
+  size: str = "residual"
 
   def __post_init__(self):
-    for name, value, known in (("mode", self.mode, MODES), ("where", self.where, WHERE)):
+    for name, value, known in (
+      ("mode", self.mode, MODES),
+      ("where", self.where, WHERE),
+      ("size", self.size, SIZES),
+    ):
       if value not in known:
         raise NLAError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    if self.size == "explained" and (self.mode, self.where) != ("replace", "position"):
+      raise NLAError(
+        "size='explained' is that of one residual: take mode='replace' and where='position'"
+      )
     if isinstance(self.words, str) or not all(isinstance(w, str) and w.strip() for w in self.words):
       raise NLAError(f"words={self.words!r:.60}: expected a list of words")
     if self.explanation is not None and not given.text(self.explanation).strip():
@@ -89,10 +102,12 @@ class Directions(NamedTuple):
   Attributes:
     of: {arm: [d_model] of norm 1}.
     cosine: between the two reconstructions.
+    sizes: {arm: its length in lengths of the residual, at strength 1}; empty where all are 1.
   """
 
   of: dict[str, np.ndarray]
   cosine: float
+  sizes: dict[str, float] = {}  # noqa: RUF012 - never changed
 
 
 def strengths_of(strength: Any, mode: str) -> list[float]:
@@ -148,6 +163,7 @@ def steer(
   """What the target of `nla` writes once an explanation is edited; see `NLA.steer`."""
   # 1. What can be wrong is said before anything is loaded.
   check_edit(edit)
+  magnitude = needed(nla.magnitude) if options.size == "explained" else None
   strengths, seed = strengths_of(strength, options.mode), given.seed(seed)
   drawing, tokens = options.drawing(seed), _tokens(nla, what)
   chosen = choose(tokens, position, seed=seed)
@@ -163,6 +179,9 @@ def steer(
   explanation = options.explanation or _read(nla, activation, chosen[-1], seed, options)
   changed, other = edited(explanation, edit), unrelated_edit(explanation, edit, seed)
   found = directions(nla.reconstruct, (explanation, changed, other.text), options.mode, seed)
+  norm = float(np.linalg.norm(np.asarray(activation[0], np.float64)))
+  if magnitude is not None:
+    found = found._replace(sizes=_sizes(found, magnitude, norm))
 
   # 3. The model without a vector and with each of them, from the same random numbers.
   rows = [(UNSTEERED, 0.0)] + [(name, one) for one in strengths for name in ARMS]
@@ -183,7 +202,7 @@ def steer(
     changed,
     other,
     found.cosine,
-    float(np.linalg.norm(np.asarray(activation[0], np.float64))),
+    norm,
     ids,
     unsteered,
     arms,
@@ -228,6 +247,12 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
   return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+def _sizes(found: Directions, magnitude: Magnitude, norm: float) -> dict[str, float]:
+  """How large the pair says each vector is, in lengths of the residual; the random one is as large as the edit's."""
+  said = {name: float(magnitude.norms(one[None])[0]) / norm for name, one in found.of.items()}
+  return said | {RANDOM: said[EDIT]}
+
+
 def _steering(
   found: Directions,
   rows: Sequence[tuple[str, float]],
@@ -241,6 +266,6 @@ def _steering(
     [[] if name == UNSTEERED else list(places) for name, _ in rows],
     layer,
     MODES[options.mode],
-    np.array([strength for _, strength in rows], np.float32),
+    np.array([strength * found.sizes.get(name, 1.0) for name, strength in rows], np.float32),
     [options.where == "generated" and name != UNSTEERED for name, _ in rows],
   )

@@ -7,7 +7,10 @@ from ml_collections import ConfigDict
 from nla_jax import files
 from nla_jax.autoencoder import chat
 from nla_jax.autoencoder.chat import template_hash
+from nla_jax.autoencoder.magnitude import LEAST_ROWS
 from nla_jax.autoencoder.prompts import check_kept
+from nla_jax.data.corpora.mixture import read_weights
+from nla_jax.data.roles import check_positions
 from nla_jax.data.store import rounding
 from nla_jax.data.teachers.model import read_prompt
 from nla_jax.errors import NLAError
@@ -17,6 +20,7 @@ from nla_jax.models.lora import TARGETS
 from nla_jax.parallel.mesh import check_mesh
 from nla_jax.providers.find import PROVIDERS, known_price, open_provider
 from nla_jax.run.asking import LOCAL
+from nla_jax.run.pressures import rewording
 from nla_jax.run.run import Run
 from nla_jax.run.warm_start import initial_prompts
 from nla_jax.training.settings import check_settings
@@ -37,8 +41,10 @@ def check(run: Run) -> None:
   check_names(config)
   check_supervised(config)
   check_settings(config.rl)
+  rewording(config.rl)  # raises where the synonyms that it needs are not installed
   check_teacher(config)
   check_export(config)
+  check_magnitude(config)
 
   # From here on the base model is looked at.
   check_layer(run)
@@ -52,11 +58,13 @@ def check(run: Run) -> None:
 
 
 def check_names(config: ConfigDict) -> None:
-  """A model and a corpus are named."""
+  """A model and a corpus are named, and what is taken of the corpus is known."""
   if not config.model or not config.corpus:
     raise NLAError(
       "the config names no model or no corpus: give --config.model=… and --config.corpus=…"
     )
+  read_weights(config.corpus, config.data.weights)
+  check_positions(config.data)
 
 
 def check_supervised(config: ConfigDict) -> None:
@@ -116,6 +124,15 @@ def check_export(config: ConfigDict) -> None:
     raise NLAError(
       "config.export_form=adapter: all weights are trained and there is no adapter to export; set "
       "--config.lora.rank or --config.export_form=merged"
+    )
+
+
+def check_magnitude(config: ConfigDict) -> None:
+  """The head for magnitudes is fitted to enough rows, or not at all."""
+  rows = config.evaluation.magnitude_rows
+  if rows and rows < LEAST_ROWS:
+    raise NLAError(
+      f"config.evaluation.magnitude_rows={rows}: expected 0, or at least {LEAST_ROWS} (512 are plenty)"
     )
 
 

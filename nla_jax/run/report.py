@@ -6,13 +6,14 @@ from typing import Any
 import jax
 
 from nla_jax import files
+from nla_jax.bucket import Place
 from nla_jax.evaluation.report import page
 from nla_jax.parallel import distributed
 from nla_jax.progress import read_metrics
 from nla_jax.run.facts import Reinforced
 from nla_jax.run.passes import described
 from nla_jax.run.run import Run
-from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, REPORT, ROWS, STAGES
+from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, OVER_TRAINING, REPORT, ROWS, STAGES
 
 
 def timing(run: Run) -> list[dict]:
@@ -49,9 +50,18 @@ def write_run_report(run: Run) -> None:
       "metrics": files.read_json(folder / METRICS),
       "rows": files.read_json(folder / ROWS),
       "examples": files.read_json(folder / EXAMPLES),
+      "over_training": _points(folder / OVER_TRAINING),
       "curves": {name: read_metrics(path) for name, path in curves.items()},
     },
   )
+
+
+def _points(folder: Place) -> list[dict[str, Any]]:
+  """What was measured of each kept step of RL, by step; empty where nothing was."""
+  if not folder.exists():
+    return []
+  names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".json"))
+  return [files.read_json(folder / name) for name in names]
 
 
 def _evaluated(run: Run) -> str:

@@ -200,6 +200,7 @@ class Run:
       kernel=c.kernel,
       lora=self.lora,
       ar_lora=self.lora,
+      ar_lines=c.prompts.ar_lines,
     )
 
     return make_pair(base.architecture, base.tokenizer, self.prompts, settings)

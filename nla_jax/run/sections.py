@@ -25,6 +25,7 @@ FREE = {
   "kernel": "the same log-probabilities, up to rounding, by another program",
   "mesh": "the same numbers, up to rounding, on other devices: a run may continue on another slice",
   "checkpoint_every": "how much a stopped run repeats",
+  "snapshot_every": "which steps' parameters are kept beside the result, which stays the same",
   "api": "where a model is served and what may be paid: its answers are kept by the question",
   "guard_limit": "when a run that goes wrong is stopped",
 }

@@ -21,6 +21,7 @@ from nla_jax.data import explanations, extraction
 from nla_jax.data.teachers import write
 from nla_jax.data.teachers.check import check_texts
 from nla_jax.evaluation import harness
+from nla_jax.evaluation.sizing import with_magnitude
 from nla_jax.interop.pairs.export import export_pair
 from nla_jax.parallel import distributed
 from nla_jax.parallel.mesh import mesh_of
@@ -32,7 +33,17 @@ from nla_jax.run.load import load_run
 from nla_jax.run.run import Run
 from nla_jax.run.stage import Stage, write_json
 from nla_jax.run.training_stages import rl, sft
-from nla_jax.workdir import EXAMPLES, MANIFEST, METRICS, REPORT, ROWS, STAGES, STORE, TEXTS
+from nla_jax.workdir import (
+  EXAMPLES,
+  MAGNITUDE,
+  MANIFEST,
+  METRICS,
+  REPORT,
+  ROWS,
+  STAGES,
+  STORE,
+  TEXTS,
+)
 
 
 def extract(run: Run) -> None:
@@ -83,7 +94,10 @@ def evaluate(run: Run) -> None:
 
 
 def _evaluate(run: Run, stage: Stage) -> None:
-  result = harness.measure(questions.draw(run))
+  subject = with_magnitude(questions.draw(run), run.config.evaluation.magnitude_rows)
+  if subject.nla.magnitude is not None and distributed.is_first():
+    files.write_json(stage.path / MAGNITUDE, subject.nla.magnitude.to_json())
+  result = harness.measure(subject)
   write_json(stage.path / METRICS, result.metrics)
   write_json(stage.path / EXAMPLES, result.examples(run.config.evaluation.examples))
   write_json(stage.path / ROWS, result.per_row())

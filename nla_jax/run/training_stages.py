@@ -11,6 +11,7 @@ import numpy as np
 from nla_jax.autoencoder.fve import baseline_variance
 from nla_jax.autoencoder.pair import Pair
 from nla_jax.autoencoder.rows import encode_answers
+from nla_jax.bucket import Place
 from nla_jax.data import scale
 from nla_jax.data.loader import StoreRows
 from nla_jax.data.store.store import Store
@@ -20,6 +21,7 @@ from nla_jax.models.reconstructor import reconstructor_params
 from nla_jax.models.verbalizer import verbalizer_params
 from nla_jax.parallel import distributed, sharding
 from nla_jax.progress import say
+from nla_jax.run import pressures
 from nla_jax.run.passes import described
 from nla_jax.run.run import Run
 from nla_jax.run.stage import Stage, write_json
@@ -28,7 +30,7 @@ from nla_jax.training import rl as rl_lib
 from nla_jax.training import sft as sft_lib
 from nla_jax.training.checkpoint import drop_checkpoints, load_params, save_params
 from nla_jax.training.loop import Session
-from nla_jax.workdir import CHECKPOINTS, PROMPTS, params_of
+from nla_jax.workdir import CHECKPOINTS, PROMPTS, params_of, snapshot_of
 
 _WATCHED_ROWS = 64  # held-out rows behind the points of the SFT curves
 
@@ -160,7 +162,12 @@ def rl(run: Run) -> None:
   say(f"rl: {described(seen, rows)}")
   if rows < settings.activations:
     say(f"rl: a step explains {settings.activations} activations, some of the {rows} several times")
-  session = dataclasses.replace(_session(run, stage, "rl", stage.path), keep=1)
+  session = dataclasses.replace(
+    _session(run, stage, "rl", stage.path),
+    keep=1,
+    snapshot_every=run.config.snapshot_every,
+    snapshot=functools.partial(_save_snapshot, stage.path),
+  )
   trained = rl_lib.train(pair, settings, rl_start(run), examples, session)
 
   # 2. The result. Checkpoints go last: until then a stopped stage still has them.
@@ -169,6 +176,12 @@ def rl(run: Run) -> None:
   drop_checkpoints(stage.path / CHECKPOINTS)
   samples = settings.steps * settings.activations * settings.group
   stage.finish(samples=samples, activations=seen, rows=rows)
+
+
+def _save_snapshot(folder: Place, step: int, params: dict) -> None:
+  """Keeps the parameters of both models after a step."""
+  for name, one in params.items():
+    save_params(params_of(snapshot_of(folder, step), name), one)
 
 
 def _activations_seen(settings) -> int:
@@ -192,6 +205,8 @@ def rl_examples(run: Run, pair: Pair) -> rl_lib.Examples:
     baseline_variance(store.read("activations", rows)),
     _teacher_text(run, pair) if settings.ar_teacher else None,
     unevaluated(store, run.config.seed, settings.watch_rows) if settings.watch_every else None,
+    pressures.rewording(settings),
+    pressures.false_shares(run) if settings.false_claim_cost else None,
   )
 
 

@@ -46,7 +46,12 @@ def adopt(config: ConfigDict) -> None:
     )
   config.model = config.model or av.base_checkpoint
   config.layer = ar.layer_index
-  config.prompts.update(av=av.av_template, ar=ar.ar_template, marker=av.tokens.injection_char)
+  config.prompts.update(
+    av=av.av_template,
+    ar=ar.ar_template,
+    marker=av.tokens.injection_char,
+    ar_lines=av.training.get("ar_lines", 1),
+  )
   affine = (Path(av_folder) / INJECTION_FILE).exists()
   config.inject.update(
     scale=float(av.injection_scale),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from nla_jax.autoencoder.explanation import Claim
 from nla_jax.autoencoder.nla import Explanation
 from nla_jax.conversation.tokens import Tokens
 
@@ -45,4 +46,15 @@ def description(found: Explanation) -> dict[str, Any]:
     "description": found.answer if found.text is None else found.text,
     "mse": found.mse_nrm,
     "cosine_similarity": found.cosine,
+  }
+
+
+def claim(found: Claim) -> dict[str, Any]:
+  """A claim of an explanation with the probability that it is true."""
+  return {
+    "text": found.text,
+    "span": list(found.span),
+    "field": found.field,
+    "level": found.level,
+    "confidence": found.confidence,
   }

@@ -95,6 +95,20 @@ async def _two_of(service: Service, body: Body) -> np.ndarray:
   return await service.activations(tokens.ids, _places(wanted, len(tokens), 2))
 
 
+async def weigh(service: Service, body: Body) -> Body:
+  """The claims of an explanation of one token, with how far each can be trusted; of our own."""
+  description = fields.text(body, "description", service.limits.description_chars)
+  seed = fields.integer(body, "seed", 0, 0, 2**32 - 1)
+  tokens = await asked.tokens_of(service, body, reply=False)
+  places = choose(tokens, fields.position(body))
+  if len(places) != 1:
+    raise fields.wrong("position", f"it names {len(places)} tokens, and one can be weighed")
+  claims = await service.device.call(
+    lambda: service.reader.weigh(tokens.ids, places[0], description, seed)
+  )
+  return {"position": places[0], "claims": [answers.claim(one) for one in claims]}
+
+
 async def extract(service: Service, body: Body) -> Body:
   """The target's activations at every token."""
   tokens = await asked.tokens_of(service, body)
@@ -233,6 +247,7 @@ HANDLERS = {
   "/describe": describe,
   "/score": score,
   "/compare": compare,
+  "/weigh": weigh,
   "/extract": extract,
   "/tokenize": tokenize,
   "/completion": continuing.completion,

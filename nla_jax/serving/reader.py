@@ -10,9 +10,13 @@ import jax
 import numpy as np
 
 from nla_jax.autoencoder.answers import CUT, WarnOnce
+from nla_jax.autoencoder.explanation import Claim
 from nla_jax.autoencoder.fve import cosine, mse_nrm
 from nla_jax.autoencoder.nla import NLA, Explanation
 from nla_jax.conversation.tokens import Tokens
+from nla_jax.evaluation.claims.attach import weighed
+from nla_jax.evaluation.claims.confidence import Model
+from nla_jax.evaluation.claims.evidence import Read
 from nla_jax.models.parameters import transformer
 from nla_jax.models.products import from_bits
 from nla_jax.reading.reading import Reading
@@ -59,7 +63,10 @@ class Reader:
     name: of the pair, as clients see it.
     rows: draws of one batch, at most.
     whole: whether the whole target is loaded, so that it can write; without it, its blocks 0..K.
+    trust: by which claims are weighed, of the suite `confabulation`; None where nobody fitted one.
   """
+
+  trust: Model | None = None
 
   def __init__(self, nla: NLA, name: str = "", rows: int = 64, whole: bool = True):
     # Of every batch of a poor pair the same would be said.
@@ -107,6 +114,7 @@ class Reader:
       "d_model": self.width,
       "extraction_layer": self.layer,
       "completion_available": self.whole,
+      "claims_available": self.trust is not None,
       "num_cuda_devices": sum(one.platform == "gpu" for one in jax.devices()),
       **{f"{part}_device": device.platform for part in ("source", "verbalizer", "reconstructor")},
       "source_truncated": not self.whole,
@@ -179,6 +187,20 @@ class Reader:
     if wanted >= self.max_new_tokens:
       return self.max_new_tokens
     return 2 ** (wanted.bit_length() - 1)
+
+  def weigh(self, ids: Sequence[int], position: int, text: str, seed: int) -> tuple[Claim, ...]:
+    """The claims of an explanation of one token, each with the probability that it is true.
+
+    Raises:
+      RefusedError: this server has nothing to weigh them by.
+    """
+    if self.trust is None or self.baseline is None:
+      raise RefusedError(
+        503, "this server cannot weigh claims: start it with --claims=metrics.json of this pair"
+      )
+    [vector] = self.activations(ids, [position])
+    reads = [Read(ids, position, vector, text)]
+    return weighed(self.nla, reads, self.trust, self.baseline, seed=seed, batch=self.rows)[0]
 
   def score(self, text: str, vector: np.ndarray) -> tuple[float, float]:
     """mse_nrm and cosine between an activation and what the AR rebuilds from a text."""

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from nla_jax import files
+from nla_jax import bucket, files
 from nla_jax.bucket import BucketPath
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
@@ -167,9 +167,9 @@ def _load(folder: BucketPath, found: dict, layout: dict) -> dict[str, jax.Array]
       for name, array in arrays.items()
     }
   except (ValueError, OSError, RuntimeError) as error:
-    raise NLAError(
-      f"{folder} cannot be read: {error}; delete it and run the command again"
-    ) from error
+    # Whole arrays of a server that is silent must not be deleted.
+    remedy = bucket.advice(folder, error) or "delete it and run the command again"
+    raise NLAError(f"{folder} cannot be read ({bucket.reason(error)}); {remedy}") from error
 
 
 def _read_tree(folder: BucketPath) -> dict[str, list]:

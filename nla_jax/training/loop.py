@@ -37,6 +37,8 @@ class Session:
     guard_limit: skipped updates in a row that stop the run.
     note_progress: called after each checkpoint.
     keep: checkpoints that are kept.
+    snapshot_every: updates between two calls of `snapshot`; 0 is never.
+    snapshot: called with a step and the parameters of its models, which it keeps.
   """
 
   name: str
@@ -46,6 +48,12 @@ class Session:
   guard_limit: int
   note_progress: Callable[[], None]
   keep: int = 2
+  snapshot_every: int = 0
+  snapshot: Callable[[int, dict[str, Any]], None] = lambda step, params: None
+
+  def snapshot_is_due(self, step: int, steps: int) -> bool:
+    """Whether parameters are kept after so many of a run's updates; those of the last one are its result."""
+    return bool(self.snapshot_every) and step % self.snapshot_every == 0 and step < steps
 
 
 class Loop:

@@ -2,10 +2,10 @@
 
 One step:
 1. Explanations. Take B activations and sample G explanations of each; keep the sampler's log-probabilities.
-2. Reward. Parse the answers and encode them for the AR. One forward and backward pass of the live AR gives both the
-   reward of every explanation (−mse_nrm before the update; −2 where it does not parse, hits the length cap or
-   overflows the AR) and the gradient of the AR's regression on the explanations that parsed. With `ar_ema` the reward
-   is that of a lagged copy of the AR, by a pass of its own.
+2. Reward. Parse the answers and encode them for the AR; with `reword` it reads some of them in other words. One forward
+   and backward pass of the live AR gives both the reward of every explanation (−mse_nrm before the update; −2 where it
+   does not parse, hits the length cap or overflows the AR) and the gradient of the AR's regression on the explanations
+   that parsed. With `ar_ema` the reward is that of a lagged copy of the AR, by a pass of its own.
 3. Policy. Advantages are relative to each activation's group. The loss is the clipped policy loss with a KL term to
    the frozen SFT AV, over one or more epochs of minibatches. With one of each, the policy that learns is the one that
    sampled, and its ratio is 1 by construction.
@@ -34,7 +34,7 @@ from nla_jax.progress import StepLines, say
 from nla_jax.training import losses
 from nla_jax.training import rewards as rewards_lib
 from nla_jax.training.alarms import CollapseAlarms
-from nla_jax.training.keeping import Lookout
+from nla_jax.training.keeping import MODELS, Lookout
 from nla_jax.training.learner import Learner, ReconstructionBatch, States, frozen
 from nla_jax.training.loop import Loop, Session
 from nla_jax.training.settings import check_settings, host_seed, teacher_rows
@@ -65,6 +65,9 @@ class Examples(NamedTuple):
     teacher_text: activations with the teacher's text as AR inputs (`tokens`, `lengths`); needed where
       `rl.ar_teacher` > 0.
     held_out: [n, d_model] raw activations that are looked at now and then; needed where `rl.watch_every` > 0.
+    reworded: explanations as the AR reads them in the place of their words, by a seed; needed where `rl.reword` > 0.
+    false_share: [n] shares of each explanation's claims that its row's context contradicts, in [0, 1]; needed where
+      `rl.false_claim_cost` > 0.
   """
 
   activations: StoreRows
@@ -72,6 +75,8 @@ class Examples(NamedTuple):
   baseline: float
   teacher_text: StoreRows | None = None
   held_out: np.ndarray | None = None
+  reworded: Callable[[list[str | None], int], list[str | None]] | None = None
+  false_share: Callable[[list[str | None], np.ndarray], np.ndarray] | None = None
 
 
 class Batch(NamedTuple):
@@ -148,7 +153,7 @@ def train(
     states, kept, seen = lookout.look(step, states, kept)
     batch = _next_batch(streams, settings, av_learns=step >= settings.ar_steps)
     states, done = take_step(
-      learner, states, batch, step_seeds(session.seed, step), kl_weight, examples.baseline
+      learner, states, batch, step_seeds(session.seed, step), kl_weight, examples
     )
 
     # What a person sees: the curve, a sample now and then, and signs that something goes wrong.
@@ -162,6 +167,9 @@ def train(
     # The weight is saved with the step: a resumed run goes on with it.
     if settings.kl_target and batch.av_learns:
       kl_weight = losses.adapted_kl_weight(kl_weight, float(done.metrics["kl"]), settings.kl_target)
+    # Before the step ends: a run that is stopped there goes on behind it.
+    if session.snapshot_is_due(step + 1, settings.steps):
+      session.snapshot(step + 1, {name: learner.params(states, name) for name in MODELS})
     loop.end_step(step, states, kl_weight=kl_weight, **kept)
 
   states, kept, seen = lookout.look(settings.steps, states, kept)
@@ -175,7 +183,7 @@ def take_step(
   batch: Batch,
   seeds: Seeds,
   kl_weight: float,
-  baseline: float,
+  examples: Examples,
 ) -> tuple[States, Step]:
   """One step, with the phases of the module's docstring.
 
@@ -185,7 +193,7 @@ def take_step(
     batch: activations.
     seeds: what the step's random draws depend on.
     kl_weight: of the KL to the reference.
-    baseline: variance of the normalised activations, for FVE.
+    examples: what is known of the activations beside their values.
   """
   pair, settings = learner.pair, learner.settings
   n = len(batch.activations) * batch.group
@@ -201,8 +209,7 @@ def take_step(
 
   # 2. The reward of each explanation, and the AR's regression, from one pass of the AR.
   texts = pair.parse_answers(rollout)
-  read = rewards_lib.truncate(texts, pair.tokenizer, seeds.seed) if settings.truncate else texts
-  inputs = pair.encode(read)
+  inputs = pair.encode(_as_read(texts, pair, settings, examples, seeds.seed))
   explained = ReconstructionBatch(inputs.tokens, inputs.lengths, activations, inputs.fits)
   states, errors, ar_norm = learner.reconstruct_and_learn(
     states, explained, batch.teacher, batch.group
@@ -210,7 +217,11 @@ def take_step(
   clock.append(time.time())
   rewards, metrics = _reward(rollout, texts, errors, inputs.fits, settings)
   metrics |= {"ar_gradient_norm": ar_norm}
-  metrics |= _metrics_of_parsed(errors, inputs.fits, texts, baseline)
+  metrics |= _metrics_of_parsed(errors, inputs.fits, texts, examples.baseline)
+  if settings.false_claim_cost and batch.av_learns:
+    false = examples.false_share(texts, np.repeat(batch.rows, batch.group))
+    rewards = rewards - np.float32(settings.false_claim_cost) * false
+    metrics |= {"false_claims": false.mean()}
 
   # 3. The policy's updates; while only the AR learns there are none.
   if batch.av_learns:
@@ -231,6 +242,18 @@ def take_step(
 def step_seeds(seed: int, step: int) -> Seeds:
   """The draws of a step. They do not depend on the steps before, so a resumed run draws the same."""
   return Seeds(jax.random.fold_in(jax.random.key(seed), step), host_seed(seed, step))
+
+
+def _as_read(
+  texts: list[str | None], pair: Pair, settings, examples: Examples, seed: int
+) -> list[str | None]:
+  """Explanations as the AR reads them: as they are, or in other words, or cut."""
+  if settings.reword:
+    # Drawn for every text, so that one that does not parse changes no other's draw.
+    drawn = np.random.default_rng((seed, 1)).random(len(texts)) < settings.reword
+    others = examples.reworded(texts, seed)
+    texts = [other if now else text for text, other, now in zip(texts, others, drawn)]
+  return rewards_lib.truncate(texts, pair.tokenizer, seed) if settings.truncate else texts
 
 
 def _reward(

@@ -8,6 +8,7 @@ from nla_jax.parallel import sharding
 from nla_jax.training import losses, rewards
 
 AR_TEXTS = ("all", "best")
+REWORD_BY = ("order", "synonyms", "both")
 KEEPS = ("last", "best")
 KEEP_BY = ("fve_fixed", "fve_held_out")
 
@@ -29,6 +30,12 @@ def _check_ranges(rl) -> None:
   if rl.group < 2 and rl.steps > rl.ar_steps:
     raise NLAError(
       f"config.rl.group={rl.group}: an advantage relative to the group needs at least 2 explanations"
+    )
+  if not 0 <= rl.reword <= 1:
+    raise NLAError(f"config.rl.reword={rl.reword:g}: expected a share of the explanations, 0 to 1")
+  if not 0 <= rl.false_claim_cost < math.inf:
+    raise NLAError(
+      f"config.rl.false_claim_cost={rl.false_claim_cost:g}: expected a reward that is lost, 0 or more"
     )
   counts = {
     "epochs": rl.epochs,
@@ -76,6 +83,7 @@ def _check_choices(rl) -> None:
     "average": losses.AVERAGES,
     "loss": losses.LOSSES,
     "ar_texts": AR_TEXTS,
+    "reword_by": REWORD_BY,
     "keep": KEEPS,
     "keep_by": KEEP_BY,
   }

@@ -275,6 +275,9 @@ def test_loading_says_what_is_no_name(arguments, said):
 
 
 def test_arrays_in_files_are_no_store(tmp_path):
+  np.save(tmp_path / "acts.npy", np.ones((2, D)))
+  with pytest.raises(NLAError, match=r"is a file and none of \.parquet, \.npz"):
+    convert.main([str(tmp_path / "acts.npy"), str(tmp_path / "store")])
   np.savez(tmp_path / "acts.npz", activations=np.ones((2, D)))
-  with pytest.raises(NLAError, match=r"is a file and no \.parquet"):
+  with pytest.raises(NLAError, match="does not say of which model"):
     convert.main([str(tmp_path / "acts.npz"), str(tmp_path / "store")])

@@ -16,6 +16,10 @@ MENTIONED = {  # what must be found in a command's help, beside its summary
   "convert": ("--kind", "--config", "FROM", "TO"),
   "push": ("DIR", "REPO", "--private"),
   "serve": ("--nla", "--host", "--port", "--secret-file", "--max-concurrent", "(default 5009)"),
+  "watch": ("FOLDER", "--nla", "--out", "--budget", "--benign", "--fail-above", "(default 20)"),
+  "organism": ("--config=FILE.py", "--workdir"),
+  "audit": ("ORGANISM", "--nla", "--arms", "--budget", "--report", "(default 40)"),
+  "trace": ("PHRASE", "--index", "--corpus", "--incident", "--planted", "(default 10)"),
   "plan": ("--topology", "--suggest", "--config.KEY=VALUE", "(default 6)"),
 }
 

@@ -344,3 +344,49 @@ def test_a_dump_cut_off_in_the_middle_is_told(tmp_path):
   path.write_bytes(b"BZh91AY&SY cut off")
   with pytest.raises(NLAError, match="not a readable bz2"):
     list(wikipedia_dump.read_pages(str(path)))
+
+
+_SHAPES = {
+  "openai": {
+    "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+  },
+  "sharegpt": {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
+  "wildchat": {
+    "conversation_hash": "c7",
+    "hashed_ip": "user 3",
+    "toxic": False,
+    "conversation": [
+      {"role": "user", "content": "hi", "toxic": False, "turn_identifier": 1},
+      {"role": "assistant", "content": "ho", "toxic": False, "turn_identifier": 1},
+    ],
+  },
+  "lmsys": {
+    "conversation_id": "c7",
+    "openai_moderation": [{"flagged": False}],
+    "conversation": [{"content": "hi", "role": "user"}, {"content": "ho", "role": "assistant"}],
+  },
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_a_conversation_of_any_shape_in_any_file_is_the_same_document(tmp_path, shape, kind):
+  path, row = tmp_path / f"talks.{kind}", _SHAPES[shape]
+  if kind == "jsonl":
+    path.write_text(json.dumps(row))
+  else:
+    pq.write_table(pa.Table.from_pylist([row]), path)
+  (one,) = read_corpus(str(path))
+  said = [(message["role"], message["content"]) for message in one.messages]
+  assert said == [("user", "hi"), ("assistant", "ho")] and one.text == ""
+  if shape in ("wildchat", "lmsys"):
+    assert (one.id, one.group) == ("c7", "c7")
+  assert one.user == ("user 3" if shape == "wildchat" else "")
+
+
+def test_a_group_of_its_own_goes_before_the_user(tmp_path):
+  row = _SHAPES["wildchat"] | {"group": "g"}
+  (tmp_path / "a.jsonl").write_text(json.dumps(row))
+  (tmp_path / "b.jsonl").write_text(json.dumps(_SHAPES["wildchat"]))
+  mine, theirs = read_corpus(f"{tmp_path / 'a.jsonl'}+{tmp_path / 'b.jsonl'}")
+  assert (mine.group, mine.user, theirs.group, theirs.user) == ("a:g", "", "b:c7", "b:user 3")

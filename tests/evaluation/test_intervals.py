@@ -156,3 +156,18 @@ def test_a_share_of_nothing_is_no_number_and_one_of_little_has_no_interval():
   little = np.array([0.2, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 1.0])
   found = intervals.paired_retention(np.ones(8), little, groups, 1.0, samples=200)
   assert found.value == pytest.approx(0) and found.ci95 is None
+
+
+@pytest.mark.parametrize(
+  ("hits", "n", "low", "high"),
+  [(0, 10, 0.0, 0.2775), (9, 10, 0.5958, 0.9821), (10, 10, 0.7225, 1.0)],
+)
+def test_a_share_has_wilsons_interval(hits, n, low, high):
+  found = intervals.share([True] * hits + [False] * (n - hits))
+  assert (found.value, found.n) == (hits / n, n)
+  assert found.ci95 == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_share_of_nothing_is_refused():
+  with pytest.raises(NLAError, match="at least one trial"):
+    intervals.share([])

@@ -5,7 +5,7 @@ import pytest
 from support.judges import Overlap
 from support.speaking_pair import WIDTH, SpeakingNLA, Tokenizer, write_store
 
-from nla_jax.evaluation import labelling, readings
+from nla_jax.evaluation import labelling, rivals
 from nla_jax.evaluation.items import labelled
 from nla_jax.evaluation.judges import panel
 from nla_jax.evaluation.judges.judge import Judge
@@ -43,7 +43,7 @@ class Understanding(SpeakingNLA):
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
   monkeypatch.setattr(panel, "word_judges", lambda subject: [CueReader()])
-  monkeypatch.setattr(readings, "lens_words", lambda target, tokenizer, v: ["?"] * len(v))
+  monkeypatch.setattr(rivals, "texts", lambda subject, v: {"logit_lens": ["?"] * len(v)})
   tokenizer = Tokenizer()
   store = write_store(tmp_path / "store", tokenizer)
 

@@ -11,7 +11,7 @@ from nla_jax import files
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import evaluate, harness, kept, suite
 from nla_jax.evaluation.findings import Finding, Score, from_json
-from nla_jax.evaluation.subject import PRESETS
+from nla_jax.evaluation.settings import PRESETS
 from nla_jax.evaluation.suite import LeftOutError, Measured, Suite
 
 PACKAGE = "nla_jax.evaluation.suites"

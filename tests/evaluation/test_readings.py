@@ -1,24 +1,19 @@
 """What judges are given to read, row by row; and the logit lens against its definition."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.speaking_pair import SpeakingNLA, Tokenizer, write_store
 
-from nla_jax.evaluation import readings
+from nla_jax.evaluation import readings, rivals
 from nla_jax.evaluation.judges import panel
 from nla_jax.evaluation.subject import draw_subject
-from nla_jax.interop.base_models.random_model import byte_tokenizer
-from nla_jax.models.language_model import LanguageModel
-from nla_jax.models.parameters import unembedding
-from nla_jax.reading.complete import Target
 
 EXPLANATION = "Next: a, b\n\nAbout: boats, {}\n\nEnds: here"
 
 
 @pytest.fixture
 def subject(tmp_path, monkeypatch):
-  monkeypatch.setattr(readings, "lens_words", lambda target, tokenizer, v: ["?"] * len(v))
+  monkeypatch.setattr(rivals, "texts", lambda subject, v: {"logit_lens": ["?"] * len(v)})
   tokenizer = Tokenizer()
   store = write_store(tmp_path / "store", tokenizer)
   nla = SpeakingNLA(lambda words, at: EXPLANATION.format(words[at]), tokenizer, store)
@@ -38,6 +33,8 @@ def test_every_row_is_of_its_own_item(subject):
     assert found["last_token"][j] == words[at]
     # Eight words, as many as the explanation has.
     assert found["last_words"][j].split() == words[at - 7 : at + 1]
+    assert found["last_4_words"][j].split() == words[at - 3 : at + 1]
+    assert found["last_16_words"][j].split() == words[at - 15 : at + 1]
     assert found["skyline"][j].split() == words[: at + 1]
     other = subject.other_rows[i]
     assert found["shuffled"][j] == subject.sampled.texts[other]
@@ -63,15 +60,3 @@ def test_the_first_tokens_of_a_text():
 def test_references_are_pieces_of_documents_that_are_not_evaluated(subject):
   texts = panel.reference_texts(subject)
   assert texts and all("g4" in text.split() for text in texts)
-
-
-def test_the_logit_lens_is_the_output_layer_on_the_activation(tiny_architecture, tiny_params):
-  a = tiny_architecture
-  target = Target(LanguageModel(a, jnp.float32), {"base": tiny_params}, (-1,))
-  vectors = np.random.default_rng(0).normal(size=(3, a.d_model)).astype(np.float32)
-  scale = 1 / np.sqrt((vectors**2).mean(axis=1, keepdims=True) + a.rms_eps)
-  hidden = vectors * scale * (a.norm_offset + np.asarray(tiny_params["final_norm"]))
-  best = np.argsort(-(hidden @ np.asarray(unembedding(tiny_params)).T), axis=1)[:, :5]
-  tokenizer = byte_tokenizer()
-  expected = [tokenizer.decode(row, skip_special_tokens=True).replace("\ufffd", "") for row in best]
-  assert readings.lens_words(target, tokenizer, vectors) == expected

@@ -88,8 +88,20 @@ def test_no_position_lies_before_the_minimum_in_a_conversation_either(evaluated,
   assert "8-16" in evaluated.metrics["by_source"]["talks"]["by_position"]
 
 
+def test_each_role_has_its_numbers_on_its_own_rows(evaluated, store):
+  """Whose token a row is stands in the store; texts have no role, so that the roles' rows are those of the talks."""
+  found, talks = evaluated.metrics["by_role"], evaluated.metrics["by_source"]["talks"]
+  assert found.keys() <= {"user", "assistant", "last_of_turn"} and "user" in found
+  said = sum(found[role]["rows"] for role in ("user", "assistant") if role in found)
+  # Of a talk the rest is what the template writes, such as the line's end behind a role.
+  assert 0 < said <= talks["rows"] and found.get("last_of_turn", {"rows": 0})["rows"] < said
+  for part in found.values():
+    assert part["fve"].keys() == evaluated.metrics["fve"].keys() and part["by_position"]
+  assert "user: round trip, sampled" in harness.table(evaluated.metrics)
+
+
 def test_the_report_shows_them(evaluated, tmp_path):
   written = page.write_report(tmp_path / "report.html", {"metrics": evaluated.metrics}).read_text()
-  for heading in ("By source", "By position", "Best of n"):
+  for heading in ("By source", "By role", "By position", "Best of n"):
     assert f">{heading}</h3>" in written
   assert "Round trip, AR before RL by position" in written

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nla_jax.autoencoder.explanation import Explanation
+from nla_jax.autoencoder.magnitude import Magnitude
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
@@ -114,6 +115,31 @@ def test_of_the_controls_each_is_its_vector_and_all_have_one_norm(nla):
   np.testing.assert_array_equal(added.of[RANDOM], put.of[RANDOM])
   assert abs(added.of[RANDOM] @ added.of["edit"]) < 0.5
   assert added.cosine == pytest.approx(original @ edited)
+
+
+def test_a_reconstruction_is_patched_in_as_large_as_it_says(nla):
+  """At size=explained each vector has the norm that the pair's own head gives it, and strength counts from there."""
+  weight = np.random.default_rng(0).normal(size=nla.pair.verbalizer.architecture.d_model)
+  sized = dataclasses.replace(nla, magnitude=Magnitude(weight.astype(np.float32), 1.0))
+  edited = EXPLANATION.replace("Paris", "Rome")
+  (whole,) = sized.reconstruct([edited], full_size=True)
+  (norm,) = sized.magnitude.norms(nla.reconstruct([edited]))
+  assert np.linalg.norm(whole) == pytest.approx(norm, rel=1e-5)
+
+  (activation,) = nla.activations([nla.tokens(TEXT).ids], [[AT]])
+  share = float(norm / np.linalg.norm(activation[0]))
+  assert abs(share - 1) > 0.05
+  options = {"edit": EDIT, "mode": "replace", **QUICK}
+  found = sized.steer(TEXT, AT, strength=1.0, size="explained", **options)
+  expected = nla.steer(TEXT, AT, strength=share, **options)
+  for name in ("edit", "random"):
+    words = expected.arm(name, share).words
+    assert found.arm(name, 1.0).words == pytest.approx(words, abs=1e-4)
+
+  # A pair that has the head steers as before where its size is not asked for.
+  plain = nla.steer(TEXT, AT, strength=1.0, **options)
+  same = sized.steer(TEXT, AT, strength=1.0, **options)
+  assert plain.arm("edit", 1.0).words == same.arm("edit", 1.0).words
 
 
 def test_a_strength_of_zero_changes_nothing_bit_for_bit(nla):
@@ -230,6 +256,9 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(nla):
     ({"temperature": 0.0}, "temperature=0.0"),
     ({"words": ["Rat", "Rum"]}, "'Rat' and 'Rum' begin with the same token"),
     ({"explanation": ""}, "explanation is empty"),
+    ({"size": "whole"}, "size='whole': expected one of residual, explained"),
+    ({"size": "explained"}, "take mode='replace' and where='position'"),
+    ({"size": "explained", "mode": "replace", "strength": 1.0}, "does not say how large"),
     ({"samplse": 2}, "steer has no option 'samplse'"),
   ):
     options = {"position": AT, "edit": EDIT, **QUICK, **options}

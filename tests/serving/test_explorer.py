@@ -4,8 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.browser import BASELINE, chromium, served, tiny_pair
+
+from nla_jax.evaluation.claims.confidence import Model
 
 api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
 pytest.importorskip("uvicorn", reason="the page's tests need the extra `serve`")
@@ -39,7 +42,7 @@ def nla(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(nla):
-  with served(nla) as found:
+  with served(nla, trust=Model((), np.zeros(0), np.ones(0), np.zeros(0), 0.0)) as found:
     yield found
 
 
@@ -276,6 +279,27 @@ def test_two_positions_stand_side_by_side(open_page):
   shown = page.inner_text("#focus .difference")
   assert f"position {first} less position {second}" in shown and "norm" in shown
   assert page.locator("text=Explain the difference").count() == 0
+
+
+def test_claims_stand_beside_their_explanation_the_likeliest_first(open_page):
+  """The server's own weighing has its tests; here its answer is given, a hostile claim among it."""
+  claims = [
+    {"text": HOSTILE, "field": "Ends", "level": "detail", "confidence": 0.07},
+    {"text": "rivers", "field": "About", "level": "theme", "confidence": 0.83},
+  ]
+  page = open_page()
+  paste(page, CHAT)
+  read_reply(page)
+  page.route("**/weigh", lambda route: route.fulfill(json={"position": 0, "claims": claims}))
+  with page.expect_request("**/weigh") as asked:
+    page.click("text=Weigh the claims")
+  settle(page)
+  assert set(asked.value.post_data_json) >= {"messages", "position", "description"}
+  shown = page.locator("#focus .claims li").all_inner_texts()
+  assert "83 %" in shown[0] and "rivers" in shown[0]
+  assert "7 %" in shown[1] and "</script>" in shown[1] and "⟨U+202E⟩" in shown[1]
+  assert page.evaluate("window.hit") is None
+  assert page.locator("text=Weigh the claims").count() == 0
 
 
 def steer(page):

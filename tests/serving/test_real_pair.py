@@ -12,6 +12,9 @@ from nla_jax.autoencoder.nla import NLA
 from nla_jax.autoencoder.pair import PairSettings, make_pair
 from nla_jax.autoencoder.prompts import make_prompts
 from nla_jax.cli import serve
+from nla_jax.evaluation.claims import attach
+from nla_jax.evaluation.claims.confidence import Model
+from nla_jax.evaluation.claims.evidence import FEATURES, Read
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.interop.pairs.load import load_target
 from nla_jax.models.reconstructor import reconstructor_params
@@ -44,8 +47,21 @@ def nla():
   return NLA(pair, av, ar, "random:tiny", 0.5, load)
 
 
+OPTIONS = {"positions": 1, "samples": 1, "resamples": 1}
+TRUST = Model(FEATURES, np.zeros(6), np.ones(6), np.arange(6) / 10, -0.2, OPTIONS)
+
+
 @pytest.fixture(scope="module")
 def client(nla):
+  reader = Reader(nla, "random", rows=4)
+  reader.trust = TRUST
+  service = Service(reader, Limits())
+  yield TestClient(application(service))
+  assert service.close(60)
+
+
+@pytest.fixture
+def client_without_trust(nla):
   service = Service(Reader(nla, "random", rows=4), Limits())
   yield TestClient(application(service))
   assert service.close(60)
@@ -220,3 +236,35 @@ def test_the_command_serves_a_pair(nla, monkeypatch, capsys, tmp_path):
   assert "nla serve: random at http://127.0.0.1:" in capsys.readouterr().out
   assert seen["limits"]["max_new_tokens"] == 8 and seen["completion_available"] is False
   assert (seen["d_model"], seen["extraction_layer"]) == (64, LAYER)
+
+
+def test_claims_are_weighed_as_the_library_does(client, nla):
+  text = 'Next: the, a\nAbout: rivers\nEnds: "by the river"'
+  ids = nla.tokens("abcdef").ids
+  found = post(client, "/weigh", text="abcdef", position=3, description=text)
+  assert found["position"] == 3 and [one["text"] for one in found["claims"]][:2] == ["the", "a"]
+  [vector] = nla.activations([ids], [[3]])[0]
+  [expected] = attach.weighed(nla, [Read(ids, 3, vector, text)], TRUST, 0.5, batch=4)
+  assert [one["confidence"] for one in found["claims"]] == pytest.approx(
+    [one.confidence for one in expected], abs=1e-4
+  )
+  assert client.get("/").json()["claims_available"] is True
+
+
+@pytest.mark.parametrize(
+  "body, status, words",
+  [
+    ({"position": 3}, 422, "description"),
+    ({"position": 99, "description": "About: a"}, 400, "99"),
+    ({"position": "all", "description": "About: a"}, 422, "one can be weighed"),
+  ],
+)
+def test_what_cannot_be_weighed_is_one_sentence(client, body, status, words):
+  response = client.post("/weigh", json={"text": "abcdef", **body})
+  assert response.status_code == status and words in str(response.json()["detail"])
+
+
+def test_a_server_without_a_model_of_claims_says_how_to_start_it(client_without_trust):
+  body = {"text": "abc", "description": "About: a"}
+  response = client_without_trust.post("/weigh", json=body)
+  assert response.status_code == 503 and "--claims=metrics.json" in response.json()["detail"]

@@ -42,8 +42,8 @@ def tiny_pair(folder: Path):
 
 
 @contextlib.contextmanager
-def served(nla, secret: str | None = None, **limits) -> Iterator[str]:
-  """The address of a server that answers while the block runs."""
+def served(nla, secret: str | None = None, trust=None, **limits) -> Iterator[str]:
+  """The address of a server that answers while the block runs; `trust` is its model of claims."""
   import uvicorn
 
   from nla_jax.serving import run
@@ -53,7 +53,9 @@ def served(nla, secret: str | None = None, **limits) -> Iterator[str]:
   from nla_jax.serving.service import Service
 
   sizes = dataclasses.replace(Limits(), **limits)
-  service = Service(Reader(nla, "tiny", sizes.rows), sizes, secret)
+  reader = Reader(nla, "tiny", sizes.rows)
+  reader.trust = trust
+  service = Service(reader, sizes, secret)
   server = uvicorn.Server(uvicorn.Config(application(service), log_level="warning", lifespan="off"))
   with run.listen("127.0.0.1", 0, secret) as taken:
     thread = threading.Thread(target=server.run, args=([taken],), daemon=True)

@@ -14,7 +14,8 @@ from nla_jax.autoencoder.prompts import wrap_explanation
 from nla_jax.autoencoder.text import encode
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.evaluation.claims.parse import claims_of
-from nla_jax.evaluation.subject import Explanations, Settings, Subject
+from nla_jax.evaluation.settings import Settings
+from nla_jax.evaluation.subject import Explanations, Subject
 from nla_jax.models.token_scores import TokenScores
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]

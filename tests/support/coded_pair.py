@@ -11,7 +11,8 @@ import numpy as np
 
 from nla_jax.data.store.documents import StoredDocument
 from nla_jax.evaluation.judges.judge import CONTINUATION, Judge
-from nla_jax.evaluation.subject import Explanations, Settings, Subject
+from nla_jax.evaluation.settings import Settings
+from nla_jax.evaluation.subject import Explanations, Subject
 
 # Of each bit the two meanings, each with two synonyms.
 MEANINGS = (

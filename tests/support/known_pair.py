@@ -94,6 +94,7 @@ class KnownNLA:
 
   def __init__(self, silent=(), more="", ar="first"):
     self.silent, self.more, self.ar, self.draws, self.read = silent, more, ar, [], []
+    self.magnitude = None
     self.av_params, self.ar_params = {}, {"reads": np.frombuffer(ar.encode(), np.uint8)}
     self.units = _units(vectors()[:ROWS])
     self.pair = SimpleNamespace(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nla_jax.config import optimizer as settings
+from nla_jax.config_section import optimizer as settings
 from nla_jax.data.loader import batches
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed

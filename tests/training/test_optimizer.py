@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from nla_jax.config import optimizer as settings
+from nla_jax.config_section import optimizer as settings
 from nla_jax.errors import NLAError
 from nla_jax.training.optimizer import (
   check_guard,

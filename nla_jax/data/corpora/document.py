@@ -13,6 +13,8 @@ from nla_jax.errors import NLAError, shown
 CONTENT = ("text", *KEYS)  # columns of which a row has one
 # What a row may call its id: our own word, LMSYS's and WildChat's.
 IDS = ("id", "conversation_id", "conversation_hash")
+# And who talks: our own word, WildChat's.
+USERS = ("user_id", "hashed_ip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Document:
     group: what splits keep together (an article of which the document is a paragraph); the id where nothing is known.
     messages: of a conversation, as `conversation.messages` has them; the target's chat template will write them.
     source: name of the corpus it is from, where there are several; "" where there is one.
+    user: whose conversation it is, as a group of its own; "" where the row does not say, or names its group itself.
   """
 
   id: str
@@ -32,6 +35,7 @@ class Document:
   group: str
   messages: tuple[Message, ...] = ()
   source: str = ""
+  user: str = ""
 
 
 class Records(NamedTuple):
@@ -73,8 +77,11 @@ def document_of_row(row: dict, default_id: str, place: str) -> Document:
   name = default_id
   for column in reversed(IDS):
     name = _name(row, column, name, place)
-  group = _name(row, "group", name, place)
-  return Document(name, well_formed(text, f"the text of {place}"), group, messages)
+  group, user = _name(row, "group", "", place), ""
+  for column in reversed(USERS if messages and not group else ()):
+    user = _name(row, column, user, place)
+  text = well_formed(text, f"the text of {place}")
+  return Document(name, text, group or name, messages, user=user)
 
 
 def _name(row: dict, column: str, default: str, place: str) -> str:
@@ -117,7 +124,8 @@ def join_records(names: Sequence[str], sources: Sequence[Records]) -> Records:
     for one in sources[i].documents(number, content):
       # Two files may both count from 0, and their groups have nothing to do with each other.
       mine, group = f"{names[i]}:{one.id}", f"{names[i]}:{one.group}"
-      yield dataclasses.replace(one, id=mine, group=group, source=names[i])
+      user = f"{names[i]}:{one.user}" if one.user else ""
+      yield dataclasses.replace(one, id=mine, group=group, source=names[i], user=user)
 
   return Records(enumerate(records()), documents)
 

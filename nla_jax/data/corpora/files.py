@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 from nla_jax.conversation.messages import KEYS
 from nla_jax.data import tables
-from nla_jax.data.corpora.document import CONTENT, IDS, Document, Records, document_of_row, stem
+from nla_jax.data.corpora.document import (
+  CONTENT,
+  IDS,
+  USERS,
+  Document,
+  Records,
+  document_of_row,
+  stem,
+)
 
 _JSON_EXAMPLE = '{"text": "…"}'
 
@@ -55,7 +63,7 @@ def read_parquet(path: str) -> Records:
   columns = {
     "text": tables.TEXTS,
     **dict.fromkeys(KEYS, tables.LISTS),
-    **dict.fromkeys((*IDS, "group"), tables.NAMES),
+    **dict.fromkeys((*IDS, *USERS, "group"), tables.NAMES),
   }
   rows = tables.parquet_rows(path, columns, needed={CONTENT: "the documents"})
   return Records(enumerate(rows), document)

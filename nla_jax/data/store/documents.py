@@ -17,6 +17,7 @@ _SCHEMA = pa.schema(
   ]
 )
 _SOURCE = pa.field("source", pa.string())  # a store of one corpus has no such column
+_ROLES = pa.field("roles", pa.list_(pa.int8()))  # nor has one without conversations this one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StoredDocument:
     split: "held_out", "av_sft", "ar_sft" or "rl".
     tokens: [n] int32.
     source: name of the corpus it is from; "" in a store of one corpus, which the store's manifest names.
+    roles: [n] int8, who says each token (see `nla_jax.data.roles`); None of what is no conversation.
   """
 
   id: str
@@ -36,6 +38,7 @@ class StoredDocument:
   split: str
   tokens: np.ndarray
   source: str = ""
+  roles: np.ndarray | None = None
 
 
 class Documents(Sequence[StoredDocument]):
@@ -59,14 +62,8 @@ class Documents(Sequence[StoredDocument]):
     named = _SOURCE.name in table.column_names
     self.sources = table[_SOURCE.name].to_pylist() if named else [""] * len(self.ids)
 
-    # Chunk by chunk: each has offsets of its own, and a whole column could overflow 32 bits. The empty arrays in
-    # front keep a store without documents readable.
-    flat, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
-    for chunk in table["tokens"].chunks:
-      flat.append(chunk.flatten().to_numpy())
-      lengths.append(np.diff(chunk.offsets.to_numpy()))
-    self._tokens = np.concatenate(flat)  # [tokens of all documents]
-    self._starts = np.cumsum(np.concatenate(lengths))  # [documents + 1]
+    self._tokens, self._starts = _flat(table["tokens"], np.int32)
+    self._roles = _flat(table[_ROLES.name], np.int8) if _ROLES.name in table.column_names else None
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -74,19 +71,43 @@ class Documents(Sequence[StoredDocument]):
   def __getitem__(self, index: int) -> StoredDocument:
     i = range(len(self))[index]  # negative indices, and IndexError where it is out of range
     tokens = self._tokens[self._starts[i] : self._starts[i + 1]]
-    return StoredDocument(self.ids[i], self.groups[i], self.splits[i], tokens, self.sources[i])
+    return StoredDocument(
+      self.ids[i], self.groups[i], self.splits[i], tokens, self.sources[i], self._roles_of(i)
+    )
+
+  def _roles_of(self, i: int) -> np.ndarray | None:
+    if self._roles is None:
+      return None
+    roles, starts = self._roles
+    found = roles[starts[i] : starts[i + 1]]
+    # A text beside conversations has an empty list.
+    return found if len(found) else None
+
+
+def _flat(column: pa.ChunkedArray, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+  """The values of all lists, and where each list begins among them: [lists + 1]."""
+  # Chunk by chunk: each has offsets of its own, and a whole column could overflow 32 bits. The empty arrays in
+  # front keep a store without documents readable.
+  flat, lengths = [np.zeros(0, dtype)], [np.zeros(1, np.int64)]
+  for chunk in column.chunks:
+    flat.append(chunk.flatten().to_numpy())
+    lengths.append(np.diff(chunk.offsets.to_numpy()))
+  return np.concatenate(flat), np.cumsum(np.concatenate(lengths))
 
 
 def documents_to_parquet(documents: Sequence[StoredDocument], row_group: int = 4096) -> bytes:
-  """Returns a parquet file with columns id, group, split (string) and tokens (list<int32>), and source where known.
+  """Returns a parquet file with columns id, group, split, tokens, and source and roles where known.
 
   Args:
     documents: in the order of the store.
     row_group: documents written together; so few that the offsets of their tokens fit 32 bits.
   """
   # Only where a document has one: a store of one corpus stays, byte for byte, what it was before there were sources.
-  named = any(documents[i].source for i in range(len(documents)))
-  schema = _SCHEMA.append(_SOURCE) if named else _SCHEMA
+  schema = _SCHEMA
+  if any(documents[i].source for i in range(len(documents))):
+    schema = schema.append(_SOURCE)
+  if any(documents[i].roles is not None for i in range(len(documents))):
+    schema = schema.append(_ROLES)
 
   sink = pa.BufferOutputStream()
   with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -97,19 +118,23 @@ def documents_to_parquet(documents: Sequence[StoredDocument], row_group: int = 4
 
 
 def _table(documents: Sequence[StoredDocument], schema: pa.Schema) -> pa.Table:
-  tokens = [np.asarray(document.tokens, np.int32) for document in documents]
+  nobody = np.zeros(0, np.int8)
+  roles = [nobody if document.roles is None else document.roles for document in documents]
+  columns = {
+    "id": pa.array([document.id for document in documents]),
+    "group": pa.array([document.group for document in documents]),
+    "split": pa.array([document.split for document in documents]),
+    "tokens": _lists([document.tokens for document in documents], np.int32),
+    _SOURCE.name: pa.array([document.source for document in documents]),
+    _ROLES.name: _lists(roles, np.int8),
+  }
+  return pa.table([columns[field.name] for field in schema], schema=schema)
 
-  # Offsets and one flat array: no token becomes a Python integer on the way.
-  offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-  column = pa.ListArray.from_arrays(
-    pa.array(offsets.astype(np.int32)), pa.array(np.concatenate(tokens))
+
+def _lists(values: Sequence[np.ndarray], dtype: type) -> pa.ListArray:
+  """A column of lists, from offsets and one flat array: no number becomes Python's on the way."""
+  arrays = [np.asarray(one, dtype) for one in values]
+  offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+  return pa.ListArray.from_arrays(
+    pa.array(offsets.astype(np.int32)), pa.array(np.concatenate(arrays))
   )
-
-  columns = [
-    pa.array([document.id for document in documents]),
-    pa.array([document.group for document in documents]),
-    pa.array([document.split for document in documents]),
-    column,
-    pa.array([document.source for document in documents]),
-  ]
-  return pa.table(columns[: len(schema)], schema=schema)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorstore as ts
 
-from nla_jax import files
+from nla_jax import bucket, files
 from nla_jax.data.store import layout, rounding
 from nla_jax.data.store.documents import Documents
 from nla_jax.errors import NLAError
@@ -46,7 +46,8 @@ class Store:
     self.path = str(path)
     self._files = files.open_files(self.path)
     self.manifest = files.read_json(files.below(self.path, layout.MANIFEST))
-    there = {key.decode() for key in self._files.list().result()}
+    with files.reading(self.path):
+      there = {key.decode() for key in self._files.list().result()}
 
     self._refuse_unfinished(there)
     self._refuse_other_format()
@@ -111,7 +112,8 @@ class Store:
   @functools.cached_property
   def documents(self) -> Documents:
     """All documents. Raises NLAError where their file is missing or not what was written."""
-    found = self._files.read(layout.DOCUMENTS).result()
+    with files.reading(self.path + "/" + layout.DOCUMENTS):
+      found = self._files.read(layout.DOCUMENTS).result()
     whole = (
       found.state == "value"
       and hashlib.sha256(found.value).hexdigest() == self.manifest["documents_sha256"]
@@ -189,6 +191,7 @@ class Store:
       return ts.open(spec, open=True, read=True, context=context).result()
     except (ValueError, OSError) as error:
       reason = str(error).split(" [tensorstore_spec=")[0]
+      self._refuse_silence(name, error)
       raise NLAError(
         f"the array {self.path}/{name} cannot be opened ({reason}); delete the store and extract it "
         "again"
@@ -203,6 +206,7 @@ class Store:
       return array[rows].read().result()
     except (ValueError, OSError) as error:
       reason = str(error).split(" [tensorstore_spec=")[0]
+      self._refuse_silence(name, error)
       # TensorStore's message holds the file's path, and that the number of the shard.
       found = re.search(rf"{re.escape(name)}/c/(\d+)", reason)
       if found is None:
@@ -210,6 +214,13 @@ class Store:
       shard = int(found.group(1))
       key = layout.shard_name(name, shard, array.rank)
       raise NLAError(self._damaged(shard, key, reason.split(": ")[-1])) from error
+
+  def _refuse_silence(self, name: str, error: Exception) -> None:
+    """Raises NLAError where a bucket is at fault: to call its rows damaged would have whole ones deleted."""
+    if remedy := bucket.advice(self.path, error):
+      raise NLAError(
+        f"{self.path}/{name} cannot be read ({bucket.reason(error)}); {remedy}"
+      ) from error
 
   def _damaged(self, shard: int, key: str, reason: str) -> str:
     return (

@@ -93,7 +93,8 @@ class StoreWriter:
   def done(self) -> set[int]:
     """Shards that are recorded and whose files are all there."""
     # Listed once: asking a bucket for every file by itself would take a request a file.
-    there = {key.decode() for key in self._files.list().result()}
+    with files.reading(self.path):
+      there = {key.decode() for key in self._files.list().result()}
 
     done = set()
     for shard in range(self.n_shards):
@@ -133,6 +134,11 @@ class StoreWriter:
       files.below(self.path, layout.record_name(shard)), {"rows": len(rows), "sha256": sums}
     )
 
+  def read(self, name: str, shard: int) -> np.ndarray:
+    """Returns the rows of one array in a shard that is written: for sums over a store that is not yet closed."""
+    rows = self.shard_range(shard)
+    return self._arrays[name][rows.start : rows.stop].read().result()
+
   def write_documents(self, documents: Sequence[StoredDocument]) -> None:
     """Writes the documents that the `document` array's indices mean."""
     parquet = documents_to_parquet(documents)
@@ -154,7 +160,8 @@ class StoreWriter:
         f"{self.path} lacks {len(missing)} of {self.n_shards} shards (first: {missing[0]}); run the same "
         "command again to write them"
       )
-    documents = self._files.read(layout.DOCUMENTS).result()
+    with files.reading(self.path + "/" + layout.DOCUMENTS):
+      documents = self._files.read(layout.DOCUMENTS).result()
     if documents.state != "value":
       raise NLAError(
         f"{self.path} lacks {layout.DOCUMENTS}; run the same command again to write it"

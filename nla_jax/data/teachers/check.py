@@ -34,7 +34,7 @@ def check_texts(texts: Mapping[int, str], pair: Pair, store: Store) -> None:
     return len(prompts.answer_ids(tokenizer, text)) <= cap
 
   def can_be_read(text: str) -> bool:
-    return len(prompts.ar_ids(tokenizer, text)) <= pair.ar_tokens
+    return bool(pair.encode([text]).fits[0])
 
   _refuse(
     texts,

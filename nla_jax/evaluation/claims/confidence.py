@@ -168,7 +168,7 @@ def held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
   """[n] the probability of each claim by a model that saw no claim of its document group, and [n] its fold.
 
-  Ranks are compared within a fold (`calibration.ranks`): a fold with few true claims leaves many to the model that
+  Ranks are compared within a fold (`ranking.ranks`): a fold with few true claims leaves many to the model that
   judges it, and across folds that alone would rank false claims first.
 
   Raises:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nla_jax.evaluation import ranking
 from nla_jax.evaluation.claims import calibration, confidence
 from nla_jax.evaluation.claims.evidence import FEATURES, Evidence, Options
 from nla_jax.evaluation.claims.precision import Verdicts
@@ -168,17 +169,17 @@ def _calibrated(table: _Table, scores: list[Score], options: Options, seed: int)
   p, fold = found[CONFIDENCE]
 
   # 2. How well each ranks, within a fold; and by how much the whole ranks better.
-  n, whole = len(truth), calibration.ranks(p, truth, fold, groups)
+  n, whole = len(truth), ranking.ranks(p, truth, fold, groups)
   for row, (mine, _) in found.items():
-    ranks = calibration.ranks(mine, truth, fold, groups)
-    ends = calibration.auc_interval(ranks, seed=seed)
+    ranks = ranking.ranks(mine, truth, fold, groups)
+    ends = ranking.auc_interval(ranks, seed=seed)
     scores.append(Score(row, "AUC", ranks.auc, ends, n, 0.5))
     if row != CONFIDENCE:
-      ends = calibration.auc_interval(whole, ranks, seed)
+      ends = ranking.auc_interval(whole, ranks, seed)
       scores.append(Score(row, _ADDED, whole.auc - ranks.auc, ends, n, 0.0))
-  within = calibration.ranks(p, truth, [f"{a} {b}" for a, b in zip(fold, fields)], groups)
+  within = ranking.ranks(p, truth, [f"{a} {b}" for a, b in zip(fold, fields)], groups)
   if np.isfinite(within.auc):
-    ends = calibration.auc_interval(within, seed=seed)
+    ends = ranking.auc_interval(within, seed=seed)
     scores.append(Score(CONFIDENCE, "AUC within a field", within.auc, ends, n, 0.5))
 
   # 3. Whether it means what it says.

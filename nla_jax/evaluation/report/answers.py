@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nla_jax import quantities
+from nla_jax.evaluation import ladder
 from nla_jax.evaluation.findings import Finding, Score, is_void, read_all, rows_and_columns
 from nla_jax.evaluation.report import charts
 from nla_jax.evaluation.report.charts import number
@@ -17,6 +18,25 @@ def answers(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
   """A section for each finding in metrics.json, in its order."""
   found = read_all(metrics.get(quantities.SUITES))
   return [_section(name, finding) for name, finding in found.items()]
+
+
+_TONES = {ladder.HOLDS: "good", ladder.PART: "warn", ladder.BROKEN: "bad", ladder.UNKNOWN: "plain"}
+
+
+def rungs(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """A row for each question of the ladder: its rungs with a tone, and the first that broke."""
+  found = metrics.get(quantities.LADDER)
+  rows = []
+  for name, steps in found.items() if isinstance(found, Mapping) else ():
+    rows.append(
+      {
+        "name": name.replace("_", " ").capitalize(),
+        "anchor": f"suite-{name}",
+        "rungs": [{**one, "tone": _TONES.get(one["state"], "plain")} for one in steps],
+        "broken": ladder.first_broken(steps),
+      }
+    )
+  return rows
 
 
 def left_out(metrics: Mapping[str, Any]) -> list[str]:

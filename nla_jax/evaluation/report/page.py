@@ -25,7 +25,7 @@ from markupsafe import Markup
 from nla_jax import files, quantities
 from nla_jax.bucket import Place, place
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.report import answers, charts, parts, sections, verdict
+from nla_jax.evaluation.report import answers, charts, over_training, parts, sections, verdict
 from nla_jax.evaluation.report.charts import number
 from nla_jax.evaluation.report.guard import Sections, drawn
 from nla_jax.quantities import Found
@@ -61,7 +61,8 @@ def write_report(path: str | Place, report: Mapping[str, Any]) -> Place:
     path: the file to write; its folder must exist.
     report: {"title", "config", "run", "timing", "metrics", "curves", "rows", "examples"}, all but "metrics" optional;
       an estimate is {"value", "ci95": [low, high] or None, "n"} or a bare number. Also understood:
-      "definitions" {row key: sentence} in place of the standard ones, and "examples_note", how they were chosen.
+      "definitions" {row key: sentence} in place of the standard ones, "examples_note", how they were chosen, and
+      "over_training" [{"step", "fve": {"value", "ci95"}, "suites"}], one for each kept step of RL.
 
   Returns:
     The path written.
@@ -170,7 +171,11 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     **page.made("The results", _NO_RESULTS, _results, metrics, rows),
     **_breakdowns(page, metrics),
     "answers": page.made("The suites", [], answers.answers, metrics),
+    "ladder": page.made("The ladder", [], answers.rungs, metrics),
     "left_out": page.made("What was left out", [], answers.left_out, metrics),
+    "over_training": page.made(
+      "Over training", [], over_training.charts_of, report.get("over_training") or ()
+    ),
     # Last, when all of them have been made.
     "failures": page.failures,
   }
@@ -179,7 +184,8 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
 def _breakdowns(page: Sections, metrics: Mapping[str, Any]) -> dict[str, Any]:
   """The part of the context that shows parts of the rows."""
   return {
-    "sources": page.made("The sources", None, parts.sources, metrics),
+    "sources": page.made("The sources", None, parts.alone, metrics, quantities.BY_SOURCE),
+    "roles": page.made("The roles", None, parts.alone, metrics, quantities.BY_ROLE),
     "positions": page.made("The positions", [], parts.positions, metrics),
     "by_n": page.made("The best of n", None, parts.by_n, metrics),
   }

@@ -1,4 +1,4 @@
-"""The report's tables and charts of parts of the rows: by source, by position, and by the number of explanations."""
+"""Tables and charts of parts of the rows in the report: by source, role, position, and number of explanations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +9,17 @@ from nla_jax.evaluation.report.charts import number
 from nla_jax.evaluation.report.guard import drawn
 from nla_jax.quantities import Found
 
-_ALL = "all"  # the name of the curve of all rows beside those of sources
+_ALL = "all"  # the name of the curve of all rows beside those of sources and roles
 
 
-def sources(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-  """FVEs, and the round trip above each control, with a column for each source; None for a store of one."""
-  parts = quantities.parts(metrics, quantities.BY_SOURCE)
+def alone(metrics: Mapping[str, Any], section: str) -> dict[str, Any] | None:
+  """FVEs, and the round trip above each control, with a column for each source or role; None where there are none.
+
+  Args:
+    metrics: of the evaluation.
+    section: `BY_SOURCE` or `BY_ROLE`.
+  """
+  parts = quantities.parts(metrics, section)
   if not parts:
     return None
   fves = {name: verdict.fve_rows(part, {}) for name, part in parts.items()}
@@ -41,8 +46,8 @@ def by_n(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def positions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """A chart and a table of each quantity that was measured by position: of all rows, and of each source."""
-  whole = {_ALL: metrics, **quantities.parts(metrics, quantities.BY_SOURCE)}
+  """A chart and a table of each quantity that was measured by position: of all rows, and of each source and role."""
+  whole = {_ALL: metrics, **quantities.alone(metrics)}
   curves = {name: quantities.parts(part, quantities.BY_POSITION) for name, part in whole.items()}
 
   # Ranges in the order of positions: a source may lack some that another one has.

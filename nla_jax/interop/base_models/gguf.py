@@ -16,7 +16,7 @@ import numpy as np
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models import parameter_names, strays
 from nla_jax.interop.base_models.gguf_files import open_gguf
-from nla_jax.interop.base_models.gguf_tokenizer import end_ids, tokenizer_from_header
+from nla_jax.interop.base_models.gguf_tokenizer import end_ids
 from nla_jax.interop.base_models.record import Pretrained, hash_tokenizer
 from nla_jax.models.architectures import Architecture, RopeScaling
 
@@ -114,7 +114,7 @@ def read_gguf(
     architecture = architecture.lower(stop_layer + 1)
 
   # 2. The tokenizer comes before the weights: where it cannot be rebuilt, nothing slow has been done.
-  tokenizer = tokenizer_from_header(header)
+  tokenizer = opened.tokenizer
 
   # 3. The weights. Beside the parameters at most one tensor exists as float32.
   params = None

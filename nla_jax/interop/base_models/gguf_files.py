@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nla_jax.errors import NLAError, first_line, shown
+from nla_jax.interop.base_models.gguf_tokenizer import tokenizer_from_header
 from nla_jax.interop.base_models.record import hash_file
 
 _VERSIONS = (2, 3)
@@ -53,6 +54,11 @@ class Opened:
     if len(self.files) == 1:
       return hash_file(self.files[0])
     return hashlib.sha256("\n".join(map(hash_file, self.files)).encode()).hexdigest()
+
+  @functools.cached_property
+  def tokenizer(self):
+    """The model's own, built once: it takes a second. Raises NLAError as `tokenizer_from_header`."""
+    return tokenizer_from_header(self.header)
 
 
 def open_gguf(path: str | Path) -> Opened:

@@ -9,6 +9,9 @@ from nla_jax.interop.base_models.find import cached_directory
 from nla_jax.interop.base_models.record import Pretrained
 from nla_jax.interop.pairs import model_card, sidecar
 from nla_jax.interop.pairs.adapted import write_adapted
+from nla_jax.interop.pairs.magnitude_file import KEY as MAGNITUDE
+from nla_jax.interop.pairs.magnitude_file import NOTE as MAGNITUDE_NOTE
+from nla_jax.interop.pairs.magnitude_file import write_magnitude
 from nla_jax.interop.pairs.write import write_ar, write_av
 from nla_jax.models.lora import split
 from nla_jax.models.merge import without_adapters
@@ -49,6 +52,8 @@ def export_pair(
 
   # Every process takes part in writing the weights; a card is written by one.
   if distributed.is_first():
+    if nla.magnitude is not None:
+      write_magnitude(folder / "ar", nla.magnitude)
     for role in ("av", "ar"):
       model_card.write_card(folder / role, metrics)
 
@@ -111,6 +116,10 @@ def _av_sidecar(
   if metrics:
     facts["fve_round_trip_held_out"] = metrics["fve"]["round_trip"]["value"]
     facts["baseline_variance"] = metrics["baseline_variance"]
+  if nla.magnitude is not None:
+    facts[MAGNITUDE] = MAGNITUDE_NOTE
+    if metrics and "magnitude_r2" in metrics:
+      facts["magnitude_r2_held_out"] = metrics["magnitude_r2"]["value"]
   return sidecar.ModelSidecar(
     role="av",
     stage=stage,
@@ -130,5 +139,6 @@ def _av_sidecar(
       "inject_mode": pair.verbalizer.inject_mode,
       "inject_map": pair.verbalizer.inject_map,
       "max_new_tokens": pair.max_new_tokens,
+      **({"ar_lines": pair.ar_lines} if pair.ar_lines > 1 else {}),
     },
   )

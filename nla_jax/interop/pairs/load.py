@@ -19,6 +19,7 @@ from nla_jax.interop.pairs.adapted import find_base
 from nla_jax.interop.pairs.beforehand import check_base
 from nla_jax.interop.pairs.directories import Checkpoint, read_checkpoint
 from nla_jax.interop.pairs.find import pair_directories
+from nla_jax.interop.pairs.magnitude_file import read_magnitude
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import joined
 from nla_jax.models.parameters import as_base, kept_narrow
@@ -100,6 +101,7 @@ def load_directories(
     for folder, role in ((av_folder, "av"), (ar_folder, "ar"))
   )
   side, training = av.sidecar, av.sidecar.training
+  magnitude = read_magnitude(Path(ar_folder), rebuilder.sidecar.training, av.architecture.d_model)
 
   # 2. What they compute. The AR's sidecar is the one that must say the layer.
   pair = make_pair(
@@ -116,17 +118,17 @@ def load_directories(
       dtype=compute_dtype(compute),
       lora=av.lora,
       ar_lora=rebuilder.lora,
+      ar_lines=_ar_lines(training, av_folder),
     ),
   )
   if base is not None and _is_here(base):
     check_base(find_base(base), pair)
 
   # 3. Their parameters; files hold the head, the map and adapters whole, so they are laid out here.
-  av_params = {"transformer": av.params}
-  if av.injection is not None:
-    av_params["injection"] = av.injection
-  ar_params = {"transformer": rebuilder.params, "head": {"weight": rebuilder.head}}
-  av_params, ar_params = sharding.shard_params(av_params), sharding.shard_params(ar_params)
+  injection = {} if av.injection is None else {"injection": av.injection}
+  av_params = sharding.shard_params({"transformer": av.params, **injection})
+  head = {"weight": rebuilder.head}
+  ar_params = sharding.shard_params({"transformer": rebuilder.params, "head": head})
 
   # 4. The base of adapters, once for both.
   base = base or side.base_checkpoint
@@ -137,7 +139,19 @@ def load_directories(
   # The variance of its evaluation's activations, where the pair says it: explanations then come with their FVE.
   baseline = _baseline(training, av_folder)
   load = functools.partial(load_target, pair=pair, dtype=kept)
-  return NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
+  nla = NLA(pair, av_params, ar_params, base, baseline, load, model_adapter)
+  nla.magnitude = magnitude
+  return nla
+
+
+def _ar_lines(training: dict, folder: str | Path) -> int:
+  """How many lines the AR reads apart. Raises NLAError where the sidecar says something else."""
+  found = training.get("ar_lines", 1)
+  if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 64:
+    raise NLAError(
+      f"{folder}: the sidecar says training.ar_lines: {shown(found)}, expected 1 to 64"
+    )
+  return found
 
 
 def _max_new_tokens(training: dict, folder: str | Path, architecture: Architecture) -> int:

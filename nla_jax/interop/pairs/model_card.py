@@ -197,7 +197,24 @@ def _how_well(metrics: dict[str, Any] | None) -> str:
       *map(_row, controls),
       "\nOther numbers:\n\n| | value | what it is |\n|---|---|---|\n",
       *map(_short_row, quantities.measured(metrics, "number", "loss")),
+      _ladder(metrics.get(quantities.LADDER)),
     ]
+  )
+
+
+def _ladder(found: dict[str, list[dict[str, str]]] | None) -> str:
+  """The rungs of evidence of each question that was asked, from the bottom up."""
+  if not found:
+    return ""
+  names = [one["rung"] for one in next(iter(found.values()))]
+  lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+  for suite, rungs in found.items():
+    cells = [f"**{one['state']}**: {_cell(one['detail'])}" for one in rungs]
+    lines.append(f"| {_cell(suite.replace('_', ' '))} | {' | '.join(cells)} |")
+  return (
+    "\nThe ladder. Where a rung is broken, what stands above it says nothing of the explanations:\n\n"
+    + "\n".join(lines)
+    + "\n"
   )
 
 
@@ -246,10 +263,17 @@ nla.reconstruct(["some words"])  # [n, {d}], directions
       f"between `<explanation>` and `</explanation>`.\n\n```\n{side.av_template}\n```\n"
     )
 
+  lines = side.training.get("ar_lines", 1)
+  apart = (
+    f" Each line of an explanation is read so by itself, at most {lines} of them, and their vectors are added."
+    if lines > 1
+    else ""
+  )
   return common + (
     "Or with `transformers`: load it as a causal language model, replace the final norm and `lm_head` "
     "by the identity, tokenise the template below with special tokens, and apply "
-    "`value_head.safetensors` (`weight`, [out, in]) to the residual of the last token.\n\n"
+    "`value_head.safetensors` (`weight`, [out, in]) to the residual of the last token."
+    f"{apart}\n\n"
     f"```\n{side.ar_template}\n```\n"
   )
 

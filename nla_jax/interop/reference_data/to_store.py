@@ -8,6 +8,7 @@ Files of stage av_sft, ar_sft and rl keep their split; held-out documents are th
 Base files are split as `docs/interchange.md` says. Rows keep the order of the files.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,16 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from nla_jax.data import explanations as explanations_lib
-from nla_jax.data.left_out import Counts, notes
 from nla_jax.data.positions import (
   HELD_OUT,
-  count_twins,
   join_copies,
   split_groups,
   splits_needed,
 )
 from nla_jax.data.store.documents import StoredDocument
-from nla_jax.data.store.writer import StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.record import hash_tokenizer
 from nla_jax.interop.base_models.tokenizers import load_tokenizer
@@ -32,10 +30,9 @@ from nla_jax.interop.pairs import sidecar
 from nla_jax.interop.reference_data.documents import Index, document_tokens, index_rows
 from nla_jax.interop.reference_data.reader import DataFile, rows_per_group
 from nla_jax.interop.reference_data.sidecar import DatasetSidecar
-from nla_jax.progress import Progress, say
+from nla_jax.interop.store_rows import open_store, say_copies, write_shards
+from nla_jax.progress import say
 from nla_jax.workdir import STORE, TEXTS
-
-_CHUNK = 64  # rows of the store that are read together
 
 
 def to_store(
@@ -82,9 +79,11 @@ def to_store(
 
   # 3. The store.
   made_from = _made_from(files, tokenizer, held_out, seed)
-  writer = _open_store(Path(folder) / STORE, len(index.document), side.d_model, made_from)
+  # A shard is as many rows as a row group of the files: that much is in memory at once.
+  together, path = rows_per_group(side.d_model), Path(folder) / STORE
+  writer = open_store(path, len(index.document), side.d_model, made_from, together)
   writer.write_documents(documents)
-  _write_shards(writer, files, index, side.d_model)
+  write_shards(writer, functools.partial(_activations, files), index.document, index.position)
   splits = Counter(documents[i].split for i in index.document.tolist())
   rows_by_split = dict(sorted(splits.items()))
   origin = _origin(side, files, model or side.base_model, realigned)
@@ -130,7 +129,7 @@ def _documents(
   documents = [
     StoredDocument(*fields) for fields in zip(index.ids, groups, splits, tokens, strict=True)
   ]
-  _say_copies(index, documents, copies)
+  say_copies(documents, index.document, index.position, copies, len(index.ids))
   return documents, realigned
 
 
@@ -143,42 +142,6 @@ def _tokens(index: Index, sources: Sequence[DataFile], tokenizer) -> tuple[list[
       "tokens are pieced together from their rows' texts, activations and positions are the file's"
     )
   return tokens, realigned
-
-
-def _say_copies(index: Index, documents: Sequence[StoredDocument], copies: int) -> None:
-  """Says how many documents are copies, and how many held-out rows have the context of a trained one all the same."""
-  held_out = np.array([one.split == HELD_OUT for one in documents])[index.document]
-  order = np.lexsort((index.position, index.document))
-  twins = count_twins(
-    [one.tokens for one in documents],
-    index.document[order],
-    index.position[order],
-    held_out[order],
-  )
-  counts = Counts(
-    drawn=len(documents),
-    too_short=0,
-    minimum=0,
-    without_rows=0,
-    copies=copies,
-    groups_joined=len(documents) - len({one.group for one in documents}),
-    twins=twins,
-    held_out_rows=int(held_out.sum()),
-  )
-  for note in notes(counts):
-    say(f"convert: {note}")
-
-
-def _open_store(path: Path, n_rows: int, d_model: int, made_from: dict) -> StoreWriter:
-  arrays = {
-    "activations": ((d_model,), "float32"),
-    "document": ((), "int32"),
-    "position": ((), "int32"),
-    "norm": ((), "float32"),
-  }
-  # A shard is as many rows as a row group of the files, in whole chunks: that much is in memory at once.
-  shard_rows = -(-rows_per_group(d_model) // _CHUNK) * _CHUNK
-  return StoreWriter(str(path), arrays, n_rows, shard_rows, _CHUNK, made_from)
 
 
 def _made_from(
@@ -272,37 +235,3 @@ def _activations(files: Sequence[DataFile], start: int) -> Iterator[np.ndarray]:
       for _, rows in file.read(start, activations=True):
         yield rows.activations
     start = max(start - len(file), 0)
-
-
-def _write_shards(writer: StoreWriter, files: Sequence[DataFile], index: Index, d: int) -> None:
-  """Writes the shards that are missing; the files are read from the first of them on."""
-  missing = sorted(set(range(writer.n_shards)) - writer.done)
-  if not missing:
-    return
-
-  start = writer.shard_range(missing[0]).start
-  progress = Progress("convert", len(index.document), "row", start)
-  batches, left = _activations(files, start), np.zeros((0, d), np.float32)
-  for shard in range(missing[0], writer.n_shards):
-    rows = writer.shard_range(shard)
-
-    # Batches end where row groups and files end, not where shards do.
-    parts, have = [left], len(left)
-    while have < len(rows):
-      parts.append(next(batches))
-      have += len(parts[-1])
-    joined = np.concatenate(parts)
-    activations = joined[: len(rows)]
-    left = joined[len(rows) :].copy()  # or the whole batch stays in memory
-
-    if shard in missing:
-      part = slice(rows.start, rows.stop)
-      columns = {
-        "activations": activations,
-        "document": index.document[part],
-        "position": index.position[part],
-        "norm": np.linalg.norm(activations, axis=1).astype(np.float32),
-      }
-      writer.write_shard(shard, columns)
-    progress.advance(len(rows))
-  progress.close()

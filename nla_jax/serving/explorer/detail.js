@@ -66,11 +66,19 @@ export const pin = (position) => {
   tell("focus");
 };
 
-const actionsOf = (position, onSteer) =>
+const mayWeigh = (position) => {
+  const sample = best(view.readings.get(position));
+  return view.status.claims_available && sample?.text && !sample.claims;
+};
+
+const actionsOf = (position, { onSteer, onWeigh }) =>
   element(
     "p",
     { class: "deeds" },
     element("button", { type: "button", onclick: onSteer }, "Edit and steer"),
+    mayWeigh(position)
+      ? element("button", { type: "button", onclick: () => onWeigh(position) }, "Weigh the claims")
+      : null,
     element(
       "button",
       { type: "button", onclick: () => pin(position) },
@@ -78,12 +86,12 @@ const actionsOf = (position, onSteer) =>
     ),
   );
 
-export const drawFocus = (onSteer, onCompare) => {
+export const drawFocus = (deeds) => {
   const { focus, pinned } = view;
   if (focus === null || !chipAt(focus)) return redraw(byId("focus"));
   if (pinned !== null && pinned !== focus)
-    return redraw(byId("focus"), comparison(pinned, focus, onCompare), actionsOf(focus, onSteer));
-  return redraw(byId("focus"), positionCard(focus, { actions: actionsOf(focus, onSteer) }));
+    return redraw(byId("focus"), comparison(pinned, focus, deeds.onCompare), actionsOf(focus, deeds));
+  return redraw(byId("focus"), positionCard(focus, { actions: actionsOf(focus, deeds) }));
 };
 
 /** Every explanation so far, in the order of the tokens, as a list to go through. */
@@ -134,7 +142,8 @@ export const drawLegend = () => {
   );
 };
 
-export const startDetail = (onSteer, onCompare, goTo) => {
+/** Starts this part; `deeds` are what its buttons do: onSteer, onCompare, onWeigh. */
+export const startDetail = (deeds, goTo) => {
   let asked = null;
   // Frames of a stream come faster than the screen is drawn.
   const later = (all) => {
@@ -143,7 +152,7 @@ export const startDetail = (onSteer, onCompare, goTo) => {
       if (asked === null) return;
       const whole = asked;
       asked = null;
-      drawFocus(onSteer, onCompare);
+      drawFocus(deeds);
       if (whole) drawAll(goTo);
     });
   };

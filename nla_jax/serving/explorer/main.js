@@ -11,7 +11,7 @@ import { closeSteering, openSteering, startSteering } from "./steering.js";
 import { drawTokens, showTemplate } from "./tokens.js";
 import { best, chipAt, on, setFocus, setInput, shownChips, tell, view } from "./view.js";
 import { keepSecret, Refusal, status } from "./wire.js";
-import { difference, explain, isBusy, stop, tokenize } from "./work.js";
+import { difference, explain, isBusy, stop, tokenize, weigh } from "./work.js";
 
 const SETTINGS = ["best_of", "samples", "temperature"];
 let steps = "";
@@ -234,11 +234,12 @@ const start = () => {
   startSettings();
   startChat(guard);
   startSteering();
-  startDetail(
-    () => openSteering(guard, true),
-    (a, b) => guard(() => difference(a, b)),
-    showFromList,
-  );
+  const deeds = {
+    onSteer: () => openSteering(guard, true),
+    onCompare: (a, b) => guard(() => difference(a, b)),
+    onWeigh: (position) => guard(() => weigh(position)),
+  };
+  startDetail(deeds, showFromList);
   on("input", () => {
     closeSteering();
     redraw();

@@ -1,5 +1,6 @@
 // One explained token: its context, its samples side by side, and what they agree on.
 
+import { claimList } from "./claims.js";
 import { byId, element, isNumber, visible, written } from "./dom.js";
 import { context } from "./tokens.js";
 import { best, chipAt, confidence, shadeOf, setFocus, tell, view } from "./view.js";
@@ -82,6 +83,7 @@ const sampleCard = (sample, index, count, markOf) => {
         : prose(sample.text, markOf),
     ),
     note && element("p", { class: "lownote" }, note),
+    claimList(sample.claims),
   );
 };
 

@@ -156,6 +156,18 @@ export const explain = async (onStep) => {
   }
 };
 
+/** Has the claims of a position's best explanation weighed; they are kept with it. */
+export const weigh = async (position) => {
+  const reading = view.readings.get(position);
+  const [first, ...rest] = reading.samples;
+  const body = { ...inputBody(), position, description: first.text };
+  const found = await run("Weighing claims", (signal) => post("weigh", body, signal));
+  // Another reading may have taken its place meanwhile.
+  if (!found || view.readings.get(position) !== reading) return;
+  view.readings.set(position, { ...reading, samples: [{ ...first, claims: found.claims }, ...rest] });
+  tell("reading", position);
+};
+
 /** Has explained what the activation at `a` has and the one at `b` lacks; it is kept with the pair it is of. */
 export const difference = async (a, b) => {
   const { input, settings } = view;

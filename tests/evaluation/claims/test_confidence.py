@@ -7,6 +7,7 @@ import pytest
 
 from nla_jax.autoencoder.explanation import Claim
 from nla_jax.errors import NLAError
+from nla_jax.evaluation import ranking
 from nla_jax.evaluation.claims import calibration, confidence
 from nla_jax.evaluation.claims.evidence import FEATURES
 
@@ -32,7 +33,7 @@ def fitted(informative, seed=0):
 
 def test_it_finds_the_feature_that_tells_true_from_false_and_is_calibrated():
   p, fold, truth, x, names = fitted(True)
-  assert calibration.ranks(p, truth, fold).auc > 0.8
+  assert ranking.ranks(p, truth, fold).auc > 0.8
   assert calibration.calibration_error(p, truth) < 0.05
   weights = confidence.fit(x, truth, names).weights
   assert np.abs(weights).argmax() == 0 and weights[0] == pytest.approx(2, abs=0.4)
@@ -43,7 +44,7 @@ def test_it_is_at_chance_where_nothing_tells():
   found, spread = [], []
   for seed in range(10):
     p, fold, truth, *_ = fitted(False, seed)
-    found.append(calibration.ranks(p, truth, fold).auc)
+    found.append(ranking.ranks(p, truth, fold).auc)
     assert p.mean() == pytest.approx(truth.mean(), abs=0.01)
     spread.append(p.std())
   assert np.mean(found) == pytest.approx(0.5, abs=0.02)
@@ -58,9 +59,9 @@ def test_no_document_is_learned_and_tested():
   truth = np.random.default_rng(0).random(40)[groups] < 0.5
   x = np.eye(40)[groups]
   found, _ = confidence.held_out(x, truth, groups, [str(i) for i in range(40)])
-  assert calibration.ranks(found, truth).auc < 0.6
+  assert ranking.ranks(found, truth).auc < 0.6
   learned = confidence.fit(x, truth, ["a"] * 40).of_columns(x)
-  assert calibration.ranks(learned, truth).auc > 0.95
+  assert ranking.ranks(learned, truth).auc > 0.95
 
 
 def test_a_missing_value_counts_as_the_average():
@@ -116,18 +117,18 @@ def test_what_is_no_model_is_refused_in_a_line(tmp_path):
 
 
 def test_auc_by_hand():
-  assert calibration.ranks([1, 2, 3], [0, 0, 1]).auc == 1
-  assert calibration.ranks([1, 2, 2], [0, 0, 1]).auc == 0.75
-  assert np.isnan(calibration.ranks([1.0], [1]).auc)
+  assert ranking.ranks([1, 2, 3], [0, 0, 1]).auc == 1
+  assert ranking.ranks([1, 2, 2], [0, 0, 1]).auc == 0.75
+  assert np.isnan(ranking.ranks([1.0], [1]).auc)
   # A kind that decides is no knowledge within the kind.
-  assert np.isnan(calibration.ranks([1, 1, 2, 2], [0, 0, 1, 1], list("aabb")).auc)
-  assert calibration.ranks([1, 2, 8, 9], [0, 1, 0, 1], list("aabb")).auc == 1
+  assert np.isnan(ranking.ranks([1, 1, 2, 2], [0, 0, 1, 1], list("aabb")).auc)
+  assert ranking.ranks([1, 2, 8, 9], [0, 1, 0, 1], list("aabb")).auc == 1
   # Groups change the interval, never the number.
   random = np.random.default_rng(0)
   scores, truth = random.normal(size=200), random.random(200) < 0.5
   one, many = (
-    calibration.ranks(scores, truth),
-    calibration.ranks(scores, truth, None, np.arange(200) % 9),
+    ranking.ranks(scores, truth),
+    ranking.ranks(scores, truth, None, np.arange(200) % 9),
   )
   assert many.won.shape == (9, 9) and many.auc == pytest.approx(one.auc)
 
@@ -144,19 +145,16 @@ def test_an_interval_draws_whole_groups():
   random = np.random.default_rng(0)
   groups = np.repeat(np.arange(20), 50)
   scores, truth = random.normal(size=20)[groups], (random.random(20) < 0.5)[groups]
-  low, high = calibration.auc_interval(calibration.ranks(scores, truth, None, groups))
+  low, high = ranking.auc_interval(ranking.ranks(scores, truth, None, groups))
   assert 0.3 < high - low < 0.8
-  alone = calibration.auc_interval(calibration.ranks(scores, truth, None, np.arange(1000)))
+  alone = ranking.auc_interval(ranking.ranks(scores, truth, None, np.arange(1000)))
   assert alone[1] - alone[0] < 0.1
-  assert (
-    calibration.auc_interval(calibration.ranks(scores[:300], truth[:300], None, groups[:300]))
-    is None
-  )
+  assert ranking.auc_interval(ranking.ranks(scores[:300], truth[:300], None, groups[:300])) is None
 
 
 def test_a_difference_of_aucs_is_paired():
   _, values, truth, groups = drawn(True)
-  good, noise = (calibration.ranks(values[:, j], truth, None, groups) for j in (0, 1))
-  low, high = calibration.auc_interval(good, noise)
+  good, noise = (ranking.ranks(values[:, j], truth, None, groups) for j in (0, 1))
+  low, high = ranking.auc_interval(good, noise)
   assert low < good.auc - noise.auc < high and low > 0.2
-  assert calibration.auc_interval(good, good) == (0.0, 0.0)
+  assert ranking.auc_interval(good, good) == (0.0, 0.0)

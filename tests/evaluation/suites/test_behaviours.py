@@ -5,12 +5,13 @@ import pytest
 from support.judges import Overlap
 from support.speaking_pair import WIDTH, SpeakingNLA, Tokenizer, write_store
 
-from nla_jax.evaluation import behaviour, readings
+from nla_jax.evaluation import behaviour, rivals
 from nla_jax.evaluation.items import multiple_choice
 from nla_jax.evaluation.items.multiple_choice import LETTERS, MARK
 from nla_jax.evaluation.judges import panel
 from nla_jax.evaluation.judges.judge import Judge
-from nla_jax.evaluation.subject import PRESETS, draw_subject
+from nla_jax.evaluation.settings import PRESETS
+from nla_jax.evaluation.subject import draw_subject
 from nla_jax.evaluation.suites import hints, sandbagging
 
 N, SEED = PRESETS["quick"], 0
@@ -54,7 +55,7 @@ class Holding(SpeakingNLA):
 @pytest.fixture
 def subject_of(tmp_path, monkeypatch):
   monkeypatch.setattr(panel, "word_judges", lambda subject: [Reader()])
-  monkeypatch.setattr(readings, "lens_words", lambda target, tokenizer, v: ["?"] * len(v))
+  monkeypatch.setattr(rivals, "texts", lambda subject, v: {"logit_lens": ["?"] * len(v)})
   tokenizer = Tokenizer()
   store = write_store(tmp_path / "store", tokenizer)
 
@@ -179,8 +180,12 @@ def honest(subject, texts):
 
 
 def areas(finding):
-  row = "against harmful, answered"
-  return {one.column: one.value for one in finding.scores if one.row == row}
+  hard = "against harmful, answered, "
+  found = {}
+  for one in finding.scores:
+    if one.column.startswith(hard):
+      found[one.column.removeprefix(hard), one.row] = one.value
+  return found
 
 
 def test_questions_are_pairs_that_differ_in_the_prefix_alone():
@@ -206,7 +211,10 @@ def test_a_reason_that_is_said_is_told_from_a_harmful_topic(subject_of, monkeypa
 
   found = sandbagging.run(subject_of(says, on_purpose)).findings["sandbagging"]
   value = areas(found)
-  assert value["overlap"] == value["rules"] == value["probe on h"] == 1
+  assert value["overlap", "explanation"] == value["rules", "explanation"] == 1
+  assert value["probe on h", "probe"] == 1
+  # What costs nothing stands beside it, judged alike.
+  assert value["overlap", "logit_lens"] == value["rules", "last_token"] == 0.5
   assert found.verdict.startswith("Explanations name harm where the answer is wrong on purpose")
 
   # Who says harm of every harmful question names the topic.
@@ -215,14 +223,5 @@ def test_a_reason_that_is_said_is_told_from_a_harmful_topic(subject_of, monkeypa
 
   found = sandbagging.run(subject_of(topic, on_purpose)).findings["sandbagging"]
   value = areas(found)
-  assert value["overlap"] == value["rules"] == 0.5
+  assert value["overlap", "explanation"] == value["rules", "explanation"] == 0.5
   assert found.verdict.startswith("It is not shown that explanations name harm")
-
-
-def test_an_area_is_the_chance_of_the_right_order():
-  from nla_jax.evaluation.tables import area
-
-  assert area(np.array([3.0, 2.0, 1.0]), np.array([True, True, False])) == 1
-  assert area(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
-  assert area(np.array([1.0, 3.0, 2.0]), np.array([True, True, False])) == 0.5
-  assert np.isnan(area(np.array([1.0]), np.array([True])))

@@ -4,7 +4,7 @@ import pytest
 from support.judges import Deaf, Overlap
 from support.speaking_pair import SpeakingNLA, Tokenizer, write_store
 
-from nla_jax.evaluation import readings
+from nla_jax.evaluation import rivals
 from nla_jax.evaluation.findings import is_void
 from nla_jax.evaluation.items.continuations import OPTIONS, draw_arms
 from nla_jax.evaluation.judges import panel
@@ -22,7 +22,7 @@ def store(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def known_judges(monkeypatch):
   monkeypatch.setattr(panel, "word_judges", lambda subject: [Overlap()])
-  monkeypatch.setattr(readings, "lens_words", lambda target, tokenizer, v: ["?"] * len(v))
+  monkeypatch.setattr(rivals, "texts", lambda subject, v: {"logit_lens": ["?"] * len(v)})
 
 
 def subject_of(store, says, **options):

@@ -102,7 +102,7 @@ def test_ids_that_are_no_ids_are_refused(pair):
     nla_jax.load(pair[0])
 
 
-@pytest.mark.parametrize("key", ["max_new_tokens", "baseline_variance"])
+@pytest.mark.parametrize("key", ["max_new_tokens", "baseline_variance", "ar_lines"])
 @pytest.mark.parametrize("value", [-4, 10**9, "150", True, [1], float("nan"), 0])
 def test_numbers_of_a_training_that_are_none_are_refused(pair, key, value):
   path = pair[0] / "av" / "nla_meta.yaml"

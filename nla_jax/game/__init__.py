@@ -1,0 +1,1 @@
+"""The auditing game: an auditor looks for what is hidden in a model whose truth is known."""
