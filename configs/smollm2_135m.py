@@ -34,13 +34,13 @@ AV_PROMPT = "Explain the activation vector.\n\n<concept>{injection_char}</concep
 PRESETS = {
   "long": {
     "data.max_documents": 2400,
-    "av.steps": 240,
-    "ar.steps": 800,
-    "rl.steps": 60,
-    "rl.ar_steps": 4,
-    "rl.av.lr": 2e-4,
-    "rl.ar.lr": 6e-4,
-    "evaluation.rows": 320,
+    "av.steps": 420,
+    "ar.steps": 200,
+    "rl.steps": 106,
+    "rl.av.lr": 3e-5,
+    "rl.av.schedule": "cosine",
+    "rl.ar.schedule": "cosine",
+    "evaluation.rows": 500,
     "checkpoint_every": 30,
   },
 }
@@ -55,13 +55,13 @@ def get_config():
   # Articles are groups: none of an article that is held out is trained on.
   c.corpus = "wikipedia-sample"
   c.data.update(
-    max_documents=600,
+    max_documents=800,
     max_tokens=128,
-    positions_per_document=9,
+    positions_per_document=8,
     position_minimum=32,
     held_out=0.15,
-    av_sft=0.25,
-    ar_sft=0.5,
+    av_sft=0.5,
+    ar_sft=0.25,
     rl=0.25,
     batch_tokens=2048,
     shard_rows=1024,
@@ -70,16 +70,13 @@ def get_config():
   c.teacher.update(next_tokens=4, topic_words=2, last_words=4, max_tokens=36)
   # One line: a third less work an AV example than with the reference's prompt.
   c.prompts.update(marker="号", av=AV_PROMPT)
-  # Adapters learn as much a step as whole weights, and a step takes three quarters of the time.
-  c.lora.update(rank=16, alpha=32.0)
-  c.remat = False
-  c.av.update(steps=48, batch=16, lr=2e-3, lr_end=2e-4, warmup=6)
-  c.ar.update(steps=110, batch=16, lr=1e-3, lr_end=1e-4, warmup=8)
+  c.av.update(steps=80, batch=16, lr=3e-4, lr_end=3e-5, warmup=10)
+  c.ar.update(steps=60, batch=16, lr=1e-4, lr_end=1e-5, warmup=5)
 
-  # The AR first meets the AV's own text; then each group's two best and two worst explanations teach the AV.
-  c.rl.update(steps=12, ar_steps=3, activations=8, group=8, extremes=4, max_new_tokens=48)
-  c.rl.av.update(lr=4e-4, lr_end=4e-5, schedule="cosine", warmup=1)
-  c.rl.ar.update(lr=8e-4, lr_end=8e-5, schedule="cosine")
-  c.evaluation.update(rows=160)
+  # Steps in which only the AR learns cost less than half of the others and gain less.
+  c.rl.update(steps=13, ar_steps=4, activations=8, group=8, max_new_tokens=48)
+  c.rl.av.update(lr=2e-5)
+  c.rl.ar.update(lr=5e-5)
+  c.evaluation.update(rows=224)
   c.checkpoint_every = 60
   return c

@@ -66,7 +66,9 @@ def without_adapters(params: dict[str, Any], model: Verbalizer | Reconstructor) 
     return params
 
   def unpacked(leaf):
-    return from_bits(leaf).astype(jnp.float32)
+    found = from_bits(leaf).astype(jnp.float32)
+    # The sum takes its memory, and a base in float32 is itself what others read.
+    return jnp.copy(found) if found is leaf else found
 
   n_layers = model.architecture.n_layers
   if isinstance(model, Reconstructor):
