@@ -55,7 +55,7 @@ def test_numbers_at_the_end_of_what_a_float_holds_are_drawn(tmp_path):
     *((charts, name) for name in ("lines", "forest", "histogram", "scatter", "ranges")),
     (charts, "stacked_bar"),
     *((sections, name) for name in ("curves", "row_charts", "timing")),
-    *((parts, name) for name in ("sources", "positions", "by_n")),
+    *((parts, name) for name in ("alone", "positions", "by_n")),
     *((verdict, name) for name in ("headline", "fve_rows")),
     *((report, name) for name in ("_results", "_tiles", "embed_json")),
   ],
