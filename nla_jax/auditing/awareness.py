@@ -11,15 +11,19 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nla_jax.auditing import baselines
 from nla_jax.auditing.grader import UNCLEAR, YES, Grader
-from nla_jax.auditing.rates import Counted, any_rates, auc, counted, reliability, token_rate
+from nla_jax.auditing.rates import Counted, any_rates, counted, token_rate
 from nla_jax.auditing.response_tokens import TOKENS, Read, before, drawn, read_tokens, turns_of
 from nla_jax.auditing.transcripts import Transcript
 from nla_jax.errors import NLAError
+from nla_jax.evaluation import calibration, ranking
 from nla_jax.evaluation.intervals import Estimate
 
 NLA_ROW = "NLA"
+_BINS = 5  # of the reliability curve: labelled transcripts are few
 _QUOTES = 12  # pieces of evidence that are kept
 Say = Callable[[str], Any]
 
@@ -262,10 +266,17 @@ def _calibrated(every, rows, verdicts, token_scores, known):
     tokens = None
     if of_tokens is not None:
       pairs = [(value, known[name]) for name, row in of_tokens.items() for value in row]
-      tokens = auc(*zip(*pairs))
-    found[reader] = {"transcripts": auc([scores[i] for i in has], truth), "tokens": tokens}
+      tokens = _area(*zip(*pairs))
+    found[reader] = {"transcripts": _area([scores[i] for i in has], truth), "tokens": tokens}
   shares = [score for row in rows[NLA_ROW].values() for score in row.scores]
-  return found, reliability([shares[i] for i in has], truth)
+  bins = calibration.reliability(np.array([shares[i] for i in has]), np.array(truth), _BINS)
+  return found, [{"said": said, "true": true, "n": n} for said, true, n in bins]
+
+
+def _area(scores: Sequence[float], truth: Sequence[int]) -> float | None:
+  """The area under the ROC curve; None where one kind is missing."""
+  found = ranking.ranks(np.array(scores), np.array(truth)).auc
+  return None if np.isnan(found) else found
 
 
 def _evidence(reads: Sequence[Read], grader: Grader) -> list[Evidence]:

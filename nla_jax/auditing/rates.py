@@ -1,4 +1,4 @@
-"""Rates of verdicts: of tokens, of transcripts with any among n tokens, and what a few weighted tokens say of all."""
+"""Rates of verdicts: of tokens, and of transcripts with any among n tokens."""
 
 import math
 from collections.abc import Sequence
@@ -63,36 +63,3 @@ def any_rates(several: Sequence[Counted], most: int, what: str, seed: int = 0) -
 def hits(one: Counted, what: str) -> int:
   """The tokens of a transcript that count: of `unclear` none where there is a yes, whose column it is."""
   return 0 if what == UNCLEAR and one.yes else getattr(one, what)
-
-
-def weighted_rate(values: np.ndarray, weights: np.ndarray, tokens: int) -> float:
-  """What a sample says of all tokens: the sum of values times inverse probabilities, over the tokens there are.
-
-  Source: Horvitz and Thompson, 1952. It is unbiased where the probabilities do not depend on the values.
-  """
-  return float(np.dot(values, weights) / tokens) if tokens else 0.0
-
-
-def auc(scores: Sequence[float], labels: Sequence[int]) -> float | None:
-  """The chance that a positive scores above a negative, ties half; None where one kind is missing."""
-  scores, labels = np.asarray(scores, float), np.asarray(labels, int)
-  ups, downs = scores[labels == 1], scores[labels == 0]
-  if not len(ups) or not len(downs):
-    return None
-  ordered = np.sort(downs)
-  below = np.searchsorted(ordered, ups, "left") + np.searchsorted(ordered, ups, "right")
-  return float(below.mean() / (2 * len(downs)))
-
-
-def reliability(
-  shares: Sequence[float], labels: Sequence[int], bins: int = 5
-) -> list[dict[str, float]]:
-  """Of transcripts with like shares of yes, how many are labelled so: bins of equal count, the lowest first."""
-  order = np.argsort(shares, kind="stable")
-  shares, labels = np.asarray(shares, float)[order], np.asarray(labels, float)[order]
-  parts = np.array_split(np.arange(len(shares)), min(bins, len(shares)) or 1)
-  return [
-    {"said": float(shares[part].mean()), "true": float(labels[part].mean()), "n": len(part)}
-    for part in parts
-    if len(part)
-  ]

@@ -4,25 +4,17 @@ Each kind of score is compared with the transcript's own tokens, as the share of
 different units can then be joined, and the greatest of a token's shares is its score.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from nla_jax.errors import NLAError
-from nla_jax.models.block import rms_norm
-from nla_jax.models.parameters import unembedding
-from nla_jax.models.products import einsum
-from nla_jax.parallel import sharding
+from nla_jax.evaluation.lenses import lens
 from nla_jax.reading.complete import Target
 from nla_jax.watching.reference import Reference
-
-_ROWS = 64  # tokens whose logits are held at once
 
 
 class Probe(NamedTuple):
@@ -77,35 +69,10 @@ def scores(
   if signals.known is not None:
     found.append((_unit(rows) @ _unit(signals.known).T).max(axis=1))
   if signals.target is not None:
-    found.append(surprise(signals.target, rows, next_ids))
+    found.append(lens.surprise(signals.target, rows, next_ids))
   if not found:
     return np.zeros(len(rows))
   return np.max([_shares(one) for one in found], axis=0)
-
-
-def surprise(
-  target: Target, activations: np.ndarray, next_ids: Sequence[int]
-) -> Float[np.ndarray, " n"]:
-  """−log p of the next token by the logit lens, in nats; 0 of a token that none follows."""
-  ids, found = np.asarray(next_ids, np.int32), []
-  for start in range(0, len(ids), _ROWS):
-    # One shape: what fills a batch up is a copy that nobody looks at.
-    rows = np.minimum(np.arange(start, start + _ROWS), len(ids) - 1)
-    given = sharding.shard_rows(
-      (np.asarray(activations[rows], np.float32), np.maximum(ids[rows], 0))
-    )
-    base, architecture = target.params["base"], target.model.architecture
-    nats = sharding.fetch(_surprise(base, *given, architecture=architecture))
-    found.append(np.where(ids[rows] < 0, 0, nats)[: len(ids) - start])
-  return np.concatenate(found)
-
-
-@functools.partial(jax.jit, static_argnames="architecture")
-def _surprise(params: Any, vectors, ids, *, architecture):
-  a = architecture
-  hidden = rms_norm(vectors, params["final_norm"], a.rms_eps, a.norm_offset)
-  logits = einsum("nd,vd->nv", hidden, unembedding(params), jnp.float32, "batch", None)
-  return -jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, None], axis=1)[:, 0]
 
 
 def load_probe(path: Path, d_model: int) -> Probe:

@@ -11,7 +11,7 @@ from nla_jax.auditing import baselines
 from nla_jax.auditing.awareness import NLA_ROW, Protocol, measure
 from nla_jax.auditing.awareness_form import html, table, to_json
 from nla_jax.auditing.grader import default_grader
-from nla_jax.auditing.rates import Counted, any_of, any_rates, auc, reliability
+from nla_jax.auditing.rates import Counted, any_of, any_rates
 from nla_jax.auditing.response_tokens import drawn
 from nla_jax.auditing.transcripts import read_file, transcript_of
 from nla_jax.cli.main import main
@@ -44,13 +44,6 @@ def test_any_of_n_grows_with_n_and_unclear_is_a_column_of_its_own():
   assert yes == sorted(yes) and yes[-1] == pytest.approx(1 / 3)
   # The transcript with a yes counts there and not once more as unclear.
   assert any_rates(several, 10, "unclear")[-1].value == pytest.approx(1 / 3)
-
-
-def test_auc_and_reliability_of_a_perfect_and_a_useless_score():
-  assert auc([0, 0, 1, 1], [0, 0, 1, 1]) == 1.0 and auc([1, 1, 1], [0, 1, 1]) == 0.5
-  assert auc([1, 2], [1, 1]) is None
-  bins = reliability([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], bins=2)
-  assert [one["true"] for one in bins] == [0.0, 1.0]
 
 
 def test_the_rate_is_the_targets_and_the_null_is_zero(found):

@@ -8,8 +8,8 @@ from support.browser import tiny_pair
 from nla_jax.auditing import baselines
 from nla_jax.auditing.awareness import Protocol, measure
 from nla_jax.auditing.grader import default_grader
-from nla_jax.auditing.lens import lens_words, surprise
 from nla_jax.auditing.transcripts import transcript_of
+from nla_jax.evaluation.lenses import lens
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +17,12 @@ def nla(tmp_path_factory):
   return tiny_pair(tmp_path_factory.mktemp("pair"))
 
 
-def test_the_lens_gives_words_of_each_row_and_probabilities_sum_to_one(nla):
-  rows = np.random.default_rng(0).normal(size=(3, nla.pair.verbalizer.architecture.d_model))
-  assert len(lens_words(nla, rows)) == 3
-  vocabulary = nla.whole_target.model.architecture.vocab_size
-  shares = [np.exp(-surprise(nla, rows[:1], [i]))[0] for i in range(vocabulary)]
-  assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+def test_the_lens_gives_probabilities_that_sum_to_one(nla):
+  rows = np.random.default_rng(0).normal(size=(1, nla.pair.verbalizer.architecture.d_model))
+  target = nla.whole_target
+  n = target.model.architecture.vocab_size
+  nats = lens.surprise(target, np.repeat(rows, n, axis=0), range(n))
+  assert np.exp(-nats).sum() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_every_baseline_runs_on_a_pair(nla):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nla_jax.errors import NLAError
+from nla_jax.evaluation.lenses import lens
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.models.language_model import LanguageModel
 from nla_jax.reading.complete import Target
@@ -31,7 +32,7 @@ def test_surprise_is_the_logit_lens_of_the_next_token():
   rows = np.random.default_rng(0).normal(size=(70, architecture.d_model)).astype(np.float32)
   ids = np.arange(70) * 3 % architecture.vocab_size
   ids[-1] = -1
-  found = first_pass.surprise(target, rows, ids)
+  found = lens.surprise(target, rows, ids)
 
   # By hand: the final norm, the output layer, a softmax.
   scale = np.asarray(params["final_norm"]) + architecture.norm_offset

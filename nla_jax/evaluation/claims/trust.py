@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nla_jax.evaluation import ranking
-from nla_jax.evaluation.claims import calibration, confidence
+from nla_jax.evaluation import calibration, ranking
+from nla_jax.evaluation.claims import confidence
 from nla_jax.evaluation.claims.evidence import FEATURES, Evidence, Options
 from nla_jax.evaluation.claims.precision import Verdicts
 from nla_jax.evaluation.findings import Gate, Score

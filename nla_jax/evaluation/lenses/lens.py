@@ -6,9 +6,11 @@ Jacobian lens   the mean Jacobian of the last block's output by block K's  (Gurn
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nla_jax.autoencoder.text import decode
@@ -56,10 +58,38 @@ def words(
   return found
 
 
+def surprise(
+  target: Target, vectors: np.ndarray, next_ids: Sequence[int], lens: Lens | None = None
+) -> np.ndarray:
+  """[n] −log p of the token behind each activation [n, d] through a lens, in nats; 0 where its id is -1: none follows.
+
+  Args:
+    target: the whole model.
+    vectors: activations.
+    next_ids: the token that comes after each.
+    lens: the logit lens where None.
+  """
+  mapped, ids, found = (lens or Lens()).of(vectors), np.asarray(next_ids, np.int32), [np.zeros(0)]
+  for start in range(0, len(ids), _ROWS):
+    rows = np.minimum(np.arange(start, start + _ROWS), len(ids) - 1)
+    given = sharding.shard_rows((mapped[rows], np.maximum(ids[rows], 0)))
+    base, architecture = target.params["base"], target.model.architecture
+
+    nats = sharding.fetch(_surprise(base, *given, architecture=architecture))
+    found.append(np.where(ids[rows] < 0, 0, nats)[: len(ids) - start])
+  return np.concatenate(found)
+
+
 def logits(base: Any, residuals, architecture):
   """[n, vocabulary] logits of the target's output layer on residuals [n, d] of its last block, float32."""
   hidden = rms_norm(residuals, base["final_norm"], architecture.rms_eps, architecture.norm_offset)
   return einsum("nd,vd->nv", hidden, unembedding(base), np.float32, "batch", None)
+
+
+@functools.partial(jax.jit, static_argnames="architecture")
+def _surprise(base: Any, residuals, ids, *, architecture):
+  found = jax.nn.log_softmax(logits(base, residuals, architecture))
+  return -jnp.take_along_axis(found, ids[:, None], axis=1)[:, 0]
 
 
 @functools.partial(jax.jit, static_argnames=("architecture", "k"))

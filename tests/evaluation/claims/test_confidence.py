@@ -7,8 +7,8 @@ import pytest
 
 from nla_jax.autoencoder.explanation import Claim
 from nla_jax.errors import NLAError
-from nla_jax.evaluation import ranking
-from nla_jax.evaluation.claims import calibration, confidence
+from nla_jax.evaluation import calibration, ranking
+from nla_jax.evaluation.claims import confidence
 from nla_jax.evaluation.claims.evidence import FEATURES
 
 N, GROUPS = 1200, 40
