@@ -1,10 +1,12 @@
 """Servers of buckets on this machine, for tests: moto speaks S3, fake-gcs-server GCS."""
 
+import collections
 import contextlib
 import json
 import logging
 import os
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 
@@ -48,6 +50,9 @@ def gcs_server() -> Iterator[dict[str, str]]:
   before = os.environ.get("STORAGE_EMULATOR_HOST")
   server = FakeGCSServer(port=free_port())
   server.start()
+  # It writes a line of each request into a pipe; unread, the pipe fills and the server stops for good.
+  log = server._process.stderr
+  threading.Thread(target=collections.deque, args=(log, 0), daemon=True).start()
   try:
     url = f"http://127.0.0.1:{server.port}"
     body = json.dumps({"name": BUCKET}).encode()
