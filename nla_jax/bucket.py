@@ -185,7 +185,12 @@ class BucketPath(os.PathLike):
 
   def _keys(self, keys: ts.KvStore.KeyRange | None = None) -> list[bytes]:
     with self._asked():
-      return self.store().list(keys or ts.KvStore.KeyRange()).result()
+      store = self.store()
+      found = store.list(keys or ts.KvStore.KeyRange()).result()
+      # TensorStore 0.1.86 takes Google's refusal to list for an empty folder; its refusal to read is an error.
+      if not found and self._scheme == "gs":
+        store.read(_PROBE).result()
+      return found
 
   @contextlib.contextmanager
   def _asked(self) -> Iterator[None]:

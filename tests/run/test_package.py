@@ -95,7 +95,7 @@ def site(run, tmp_path, monkeypatch):
 
 def test_a_wheel_of_a_half_finished_run_reads_and_begins_a_run(site, run):
   name = "package:nla_smollm2"
-  found = nla_jax.load(name)
+  found = nla_jax.load(name, compute="float32")
   (av,) = {float(leaf) for leaf in _ends(found.av_params["transformer"])}
   (ar,) = {float(leaf) for leaf in _ends(found.ar_params["transformer"])}
   assert (av, ar) == tuple(map(float, np.float32([0.01, 0.02]).astype(jnp.bfloat16)))

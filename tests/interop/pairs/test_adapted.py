@@ -55,7 +55,7 @@ def folder(nla, tmp_path_factory):
 
 
 def test_what_is_written_loads_as_it_was(nla, folder):
-  found = nla_jax.load(folder)
+  found = nla_jax.load(folder, compute="float32")
   assert found.pair.verbalizer.lora == found.pair.reconstructor.lora == LORA
   for mine, theirs in ((nla.av_params, found.av_params), (nla.ar_params, found.ar_params)):
     jax.tree.map(np.testing.assert_array_equal, mine, theirs)
@@ -70,7 +70,7 @@ def test_what_is_written_loads_as_it_was(nla, folder):
 
 def test_whole_models_are_the_adapters_on_their_base(nla, folder, tmp_path):
   export_pair(nla, tmp_path, base="random:tiny", stage="rl", trained_on="x", metrics=None)
-  whole = nla_jax.load(tmp_path)
+  whole = nla_jax.load(tmp_path, compute="float32")
   assert whole.pair.verbalizer.lora is None
   np.testing.assert_allclose(whole.reconstruct(TEXTS), nla.reconstruct(TEXTS), atol=1e-4)
 
@@ -82,7 +82,7 @@ def test_a_pair_in_an_installed_package_is_found(nla, folder, tmp_path, monkeypa
   for half in ("av", "ar"):
     (package / half).symlink_to(folder / half)
   monkeypatch.syspath_prepend(tmp_path)
-  found = nla_jax.load("package:nla_of_a_test")
+  found = nla_jax.load("package:nla_of_a_test", compute="float32")
   np.testing.assert_array_equal(found.reconstruct(TEXTS), nla.reconstruct(TEXTS))
   with pytest.raises(NLAError, match="pip install --no-deps nla_of_nobody"):
     nla_jax.load("package:nla_of_nobody")
@@ -95,7 +95,7 @@ def test_adapters_of_another_base_are_refused(folder, monkeypatch):
   with pytest.raises(
     NLAError, match=r"were trained on random:tiny with the hash .* has 0123456789ab"
   ):
-    nla_jax.load(folder)
+    nla_jax.load(folder, compute="float32")
 
 
 def test_an_adapted_half_describes_itself(folder):
