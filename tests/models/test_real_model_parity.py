@@ -39,7 +39,7 @@ LONG = " ".join(
 NEW = 64
 
 
-@pytest.fixture(scope="module", params=[SMOLLM2, GEMMA])
+@pytest.fixture(scope="module", params=[SMOLLM2, pytest.param(GEMMA, marks=pytest.mark.long)])
 def model(request):
   if importlib.util.find_spec(request.param) is None:
     pytest.skip(f"the package {request.param} is not installed: launch/test.sh does it")
