@@ -64,7 +64,7 @@ def main() -> None:
 
   found = {"memory_7b": memory_of_7b(), "speed": speed(pair(options.nla)), "lengths": []}
   for length in map(int, options.lengths.split(",")):
-    command = [sys.executable, "-P", __file__, f"--nla={options.nla}", f"--of-length={length}"]
+    command = [sys.executable, __file__, f"--nla={options.nla}", f"--of-length={length}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found["lengths"].append(json.loads(done.stdout.splitlines()[-1]))
     print(found["lengths"][-1], flush=True)
@@ -93,7 +93,7 @@ def speed(nla: NLA) -> dict:
   """Seconds of 20 texts in one call and of each alone, the second time, with the programs that were compiled then."""
   texts = [text(words) for words in np.random.default_rng(0).permutation(np.arange(5, 205, 10))]
   nla.read(texts, best_of=1), nla.read(texts[0], best_of=1)
-  for words in (20, 90, 200):
+  for words in (20, 45, 90, 150, 200):  # each length that texts are padded to
     nla.read(text(words), best_of=1)
 
   compiled = []
