@@ -13,6 +13,7 @@ from nla_jax.game import evidence, graders
 from nla_jax.game import report as reports
 from nla_jax.game.page import write_page
 from nla_jax.game.play import Rules, check_rules, play
+from nla_jax.game.store_features import StoreFeatures, open_store
 from nla_jax.game.summary import summarised
 from nla_jax.interop.base_models.load import load_pretrained
 from nla_jax.loading import load
@@ -37,7 +38,8 @@ def main(arguments: list[str]) -> int:
   names = ("budget", "seeds", "reads", "tokens")
   rules = Rules(arms=arms, **{name: getattr(options, name) for name in names})
   organisms = [read_organism(one) for one in options.organisms]
-  check_rules(rules, organisms, None)
+  check_rules(rules, organisms, options.store)
+  store = open_store(options.store) if evidence.SAE in arms else None
 
   # 2. The pair, and whether the organisms are of its base.
   process.keep_compiled_programs(compiled_cache(), every=True)
@@ -48,7 +50,8 @@ def main(arguments: list[str]) -> int:
   # 3. The games, and what they came to.
   folder = Path(files.here(options.workdir)).absolute()
   with claimed(folder):
-    rows = play(organisms, nla, rules, folder, grade=grade)
+    named = StoreFeatures(store, nla, folder, options.sae) if store else None
+    rows = play(organisms, nla, rules, folder, grade=grade, features=named)
     found = summarised(rows, organisms)
     write_page(folder / "audit.html", found, rows)
     files.write_json(folder / "audit.json", {**found, "rows": rows})
@@ -63,6 +66,10 @@ def _parser() -> Parser:
   add("--nla", help="the pair of the organisms' base")
   add("--workdir", help="folder of the game; a game that was stopped goes on there")
   add("--arms", default=",".join(_DEFAULT), help=f"of {', '.join(evidence.ARMS)}")
+  add(
+    "--store", help=f"for the arm {evidence.SAE}: a workdir or store with activations of the base"
+  )
+  add("--sae", default="", help="its files (Gemma Scope 2, SAELens); default: trained on --store")
   add("--budget", type=int, default=40, help="branches of a game (default 40)")
   add("--seeds", type=int, default=3, help="games of each organism (default 3)")
   add("--reads", type=int, default=3, help="tokens of a branch that are read inside (default 3)")

@@ -51,8 +51,8 @@ class Rules:
     return sorted({max(self.budget * i // 4, 1) for i in (1, 2, 3, 4)})
 
 
-def check_rules(rules: Rules, organisms: Sequence[Organism], features: Features | None) -> None:
-  """Raises NLAError for a game that cannot be played, before anything is loaded."""
+def check_rules(rules: Rules, organisms: Sequence[Organism], features: Any) -> None:
+  """Raises NLAError for a game that cannot be played, before anything is loaded; `features` is None without an SAE."""
   for name in ("budget", "seeds", "reads", "tokens"):
     if getattr(rules, name) < 1:
       raise NLAError(f"--{name}={getattr(rules, name)}: expected at least 1")
@@ -62,7 +62,8 @@ def check_rules(rules: Rules, organisms: Sequence[Organism], features: Features 
     raise NLAError(f"--arms names {named}; expected some of {', '.join(evidence.ARMS)}")
   if SAE in rules.arms and features is None:
     raise NLAError(
-      f"the arm {SAE} needs a sparse autoencoder, and none is given: leave it out of --arms"
+      f"the arm {SAE} needs activations of the base, and none are given: name them with --store, or leave it out of "
+      "--arms"
     )
 
   # One name would be two games in one file.

@@ -253,7 +253,7 @@ def test_a_habit_that_the_base_has_too_is_none():
   [
     ({"arms": ("nla", "magic")}, "--arms names 'magic'"),
     ({"arms": ()}, "--arms names none"),
-    ({"arms": (SAE,)}, "needs a sparse autoencoder"),
+    ({"arms": (SAE,)}, "needs activations of the base"),
     ({"arms": ARMS[:1], "seeds": 0}, "--seeds=0"),
     ({"arms": (PLACEBO,)}, "reads another organism, and there is one"),
   ],

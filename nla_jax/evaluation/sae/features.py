@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nla_jax.autoencoder.text import decode
+from nla_jax.data.store.store import Store
 from nla_jax.evaluation.sae.autoencoder import SAE
 
 CONTEXTS = 2  # of a latent
 SHOWN = 4  # latents of an activation
 COMMON = 0.1  # of the rows: a latent that is on more often says nothing of one
 _ROWS = 2048  # encoded at once
+_TOKENS = 10  # of a context
 
 
 class Features(NamedTuple):
@@ -29,6 +32,19 @@ class Features(NamedTuple):
   def dead(self) -> int:
     """Latents that are never on."""
     return int((self.shares == 0).sum())
+
+
+class Contexts:
+  """The words up to each of a store's rows, read where they are asked for."""
+
+  def __init__(self, store: Store, rows: np.ndarray, tokenizer):
+    self._store, self._rows, self._tokenizer = store, rows, tokenizer
+
+  def __getitem__(self, i: int) -> str:
+    store, row = self._store, self._rows[[i]]
+    (document,), (at,) = store.read("document", row), store.read("position", row)
+    tokens = store.documents[int(document)].tokens[max(at + 1 - _TOKENS, 0) : at + 1]
+    return decode(self._tokenizer, tokens).strip()
 
 
 def over(sae: SAE, activations: np.ndarray, documents: np.ndarray) -> Features:

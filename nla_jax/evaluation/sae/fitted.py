@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from nla_jax.autoencoder import fve
-from nla_jax.autoencoder.text import decode
 from nla_jax.evaluation import fits
 from nla_jax.evaluation.sae import features, files, train
 from nla_jax.evaluation.sae.autoencoder import SAE
@@ -15,9 +14,8 @@ from nla_jax.evaluation.subject import Subject
 from nla_jax.parallel import sharding
 from nla_jax.progress import say
 
-_FEWEST = 1000  # training rows, below which an autoencoder learns them by heart
+FEWEST = 1000  # training rows, below which an autoencoder learns them by heart
 _K = 32
-_CONTEXT = 10  # tokens of a context that a latent shows
 _STEPS, _STEPS_PER_ITEM = 300, 5
 
 
@@ -43,7 +41,7 @@ def reader(subject: Subject) -> Reader | None:
   Raises:
     NLAError: the files that the settings name are none of this model and block.
   """
-  if len(subject.training_rows) < _FEWEST or sharding.has_mesh():
+  if len(subject.training_rows) < FEWEST or sharding.has_mesh():
     return None
   if "sae" not in subject.kept:
     subject.kept["sae"] = _made(subject)
@@ -55,7 +53,8 @@ def texts(subject: Subject, vectors: np.ndarray) -> dict[str, list[str]]:
   found = reader(subject)
   if found is None:
     return {}
-  contexts = _Contexts(subject)
+  tokenizer = subject.nla.pair.tokenizer
+  contexts = features.Contexts(subject.store, subject.training_rows, tokenizer)
   return {"sae": features.texts(found.features, found.sae.encode(vectors), contexts)}
 
 
@@ -89,21 +88,11 @@ def _sae(subject: Subject) -> SAE:
 
 
 def size_for(subject: Subject) -> train.Size:
-  """Four to eight latents a dimension, and steps by the preset."""
-  d = subject.store.d
-  latents = 1 << (8 * d).bit_length() - 1
-  steps = _STEPS + _STEPS_PER_ITEM * subject.settings.items
-  return train.Size(latents, min(_K, d // 4), steps, seed=subject.seed)
+  """The usual size, with more steps in the larger presets."""
+  return size_of(subject.store.d, _STEPS_PER_ITEM * subject.settings.items, subject.seed)
 
 
-class _Contexts:
-  """The words before each training row, read where they are asked for."""
-
-  def __init__(self, subject: Subject):
-    self._subject = subject
-
-  def __getitem__(self, i: int) -> str:
-    store, row = self._subject.store, self._subject.training_rows[[i]]
-    (document,), (at,) = store.read("document", row), store.read("position", row)
-    tokens = store.documents[int(document)].tokens[max(at + 1 - _CONTEXT, 0) : at + 1]
-    return decode(self._subject.nla.pair.tokenizer, tokens).strip()
+def size_of(width: int, more_steps: int = 0, seed: int = 0) -> train.Size:
+  """Four to eight latents a dimension."""
+  latents = 1 << (8 * width).bit_length() - 1
+  return train.Size(latents, min(_K, width // 4), _STEPS + more_steps, seed=seed)
