@@ -93,7 +93,8 @@ setup(
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "api": API,  # teachers and judges of others
     "serve": SERVE,
-    "inspect": ["inspect-ai>=0.3.285"],  # Inspect's logs as transcripts for `nla awareness`
+    # Inspect's logs as transcripts, and the parts of nla_jax.inspect_plugin.
+    "inspect": ["inspect-ai>=0.3.285", "inspect-scout>=0.6.1"],
     "browser": BROWSER,
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
