@@ -36,11 +36,14 @@ def pair_of(nla: NLA | str) -> NLA:
   Raises:
     NLAError: there is none.
   """
-  if not isinstance(nla, str):
-    return nla
-  if not nla:
+  expect_pair(nla)
+  return _loaded(nla) if isinstance(nla, str) else nla
+
+
+def expect_pair(nla: NLA | str) -> None:
+  """Raises NLAError where no pair is named, before anything is loaded."""
+  if isinstance(nla, str) and not nla:
     raise NLAError("nla='': name a pair: package:NAME, a workdir, or a folder with av/ and ar/")
-  return _loaded(nla)
 
 
 @functools.cache

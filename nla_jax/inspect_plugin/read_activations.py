@@ -8,7 +8,7 @@ from inspect_ai.tool import Tool, ToolError, tool
 from nla_jax.autoencoder.nla import NLA
 from nla_jax.conversation.tokens import CONTENT, REASONING
 from nla_jax.errors import NLAError
-from nla_jax.inspect_plugin.computing import computed, pair_of
+from nla_jax.inspect_plugin.computing import computed, expect_pair, pair_of
 from nla_jax.inspect_plugin.conversations import Conversation, chosen_among, messages_from
 from nla_jax.reading.form import CAUTION, LOW
 from nla_jax.reading.reading import Reading
@@ -35,7 +35,11 @@ def read_activations(
     most: tokens that are explained in one call, at most.
     best_of: draws of which each explanation is the one that the AR rebuilds best.
     seed: of the draws.
+
+  Raises:
+    NLAError: no pair is named.
   """
+  expect_pair(nla)
 
   async def execute(positions: str = "last", text: str = "", message: int | None = None) -> str:
     """Explains in words what the model under study computes at tokens of a text, or of a message of the conversation
