@@ -58,7 +58,10 @@ setup(
     "nla_jax.watching": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },
-  entry_points={"console_scripts": ["nla = nla_jax.cli.main:main"]},
+  entry_points={
+    "console_scripts": ["nla = nla_jax.cli.main:main"],
+    "inspect_ai": ["nla_jax = nla_jax.inspect_plugin.registry"],
+  },
   install_requires=[
     "absl-py>=2.1",
     "flax>=0.12",

@@ -2,18 +2,15 @@
 
 import asyncio
 
-import numpy as np
 import pytest
+from support.adapter_folder import write_random_adapter
 from support.browser import tiny_pair
 from support.inspecting import GenerateConfig, Sample, Task, chat, get_model, read_eval_log, run
 
 from nla_jax.errors import NLAError
-from nla_jax.inspect_plugin.provider import read_output, target_model
 from nla_jax.inspect_plugin.read_activations import read_activations
-from nla_jax.interop.adapters.tensors import adapted_leaves, our_shapes
-from nla_jax.interop.adapters.write import write_adapter
+from nla_jax.inspect_plugin.target import read_output, target_model
 from nla_jax.interop.base_models.random_model import byte_tokenizer, random_model
-from nla_jax.models.lora import Lora
 
 TINY = "nla/random:tiny"
 ASKED = chat("Which river flows through Paris?")
@@ -65,16 +62,8 @@ def test_a_long_prompt_is_an_overflow_and_less_room_is_a_shorter_answer():
 
 
 def test_an_adapter_answers_otherwise_than_its_base(tmp_path):
-  architecture, lora = random_model("random:tiny").architecture, Lora(2, 4.0)
-  leaves, random = adapted_leaves(architecture), np.random.default_rng(0)
-  stacks = {
-    f"{name}_lora_{half}": random.normal(0, 0.3, (architecture.n_layers, *shape)).astype(np.float32)
-    for name in lora.targets
-    for half, shape in zip("ab", our_shapes(leaves[name], architecture, lora.rank))
-  }
-  folder = write_adapter(
-    tmp_path / "adapter", architecture, lora, {"layers": stacks}, base="random:tiny"
-  )
+  architecture = random_model("random:tiny").architecture
+  folder = write_random_adapter(tmp_path / "adapter", architecture, base="random:tiny")
   base, organism = get_model(TINY), get_model(TINY, adapter=str(folder))
   assert answer(base, temperature=0).completion != answer(organism, temperature=0).completion
 
