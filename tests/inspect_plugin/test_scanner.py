@@ -1,5 +1,6 @@
 """A scan finds in every transcript what an audit finds, says where, and costs one line where it cannot."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -12,11 +13,12 @@ from nla_jax.auditing.awareness import NLA_ROW, Protocol, measure
 from nla_jax.auditing.awareness_form import table
 from nla_jax.auditing.grader import default_grader
 from nla_jax.auditing.rates import any_of
-from nla_jax.auditing.transcripts import read_file
+from nla_jax.auditing.transcripts import chat_messages, read_file
 from nla_jax.errors import NLAError
 from nla_jax.inspect_plugin import computing
 from nla_jax.inspect_plugin.scanner import SHARES, nla_scanner, nla_scorer
 from nla_jax.inspect_plugin.scans import awareness_of_scans
+from nla_jax.inspect_plugin.scout_files import scout_transcripts
 
 
 def scanned(nla, logs, folder, **options):
@@ -182,3 +184,44 @@ def test_a_scan_that_failed_in_the_middle_goes_on_where_it_was(logs, tmp_path, m
 def test_what_cannot_be_scanned_is_said_before_a_scan_begins(topic, options, sentence):
   with pytest.raises(NLAError, match=sentence):
     nla_scanner(topic, **{"nla": "a/pair", **options})
+
+
+def test_json_lines_of_ours_become_transcripts_of_scout_and_are_scanned(tmp_path):
+  rows = [
+    conversation(name, name == "aware") | {"label": int(name == "aware")}
+    for name in ("aware", "plain")
+  ]
+  call = {"id": "1", "function": {"name": "look", "arguments": {"path": "a"}}}
+  spoken = [
+    {"role": "user", "content": "Look."},
+    {"role": "assistant", "content": "I do.", "reasoning_content": "Why?", "tool_calls": [call]},
+    {"role": "tool", "content": "b", "tool_call_id": "1", "name": "look"},
+    {"role": "assistant", "content": "It says b."},
+  ]
+  rows.append({"id": "tools", "messages": spoken})
+  rows.append({"id": "strange", "messages": [{"role": "critic", "content": "no"}]})
+  path = tmp_path / "chats.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+  refused, found = [], []
+  found += scout_transcripts(path, lambda name, why: refused.append((name, why)))
+  ((name, why),) = refused
+  assert name == "strange" and "the role 'critic'" in why
+  assert [one.metadata.get("label") for one in found] == [1, 0, None]
+  # What Scout holds is what was read: the same words, thoughts and calls.
+  again = chat_messages(found[2].messages)
+  plain = [
+    {k: v for k, v in one.items() if k in ("role", "content", "reasoning_content")} for one in again
+  ]
+  assert plain == [{k: v for k, v in one.items() if k in plain[i]} for i, one in enumerate(spoken)]
+  assert again[1]["tool_calls"][0]["function"] == call["function"]
+
+  async def insert():
+    async with scout.transcripts_db(str(tmp_path / "db")) as db:
+      await db.insert(found)
+
+  asyncio.run(insert())
+  values, _ = scanned(AwarePair(share=1.0), tmp_path / "db", tmp_path / "scans")
+  assert {name: json.loads(row["value"])["any"] for name, row in values.items()} == {
+    **{"aware": 1, "plain": 0, "tools": 0}
+  }
