@@ -58,7 +58,10 @@ setup(
     "nla_jax.watching": ["templates/*"],
     "nla_jax.serving": ["explorer/*"],
   },
-  entry_points={"console_scripts": ["nla = nla_jax.cli.main:main"]},
+  entry_points={
+    "console_scripts": ["nla = nla_jax.cli.main:main"],
+    "inspect_ai": ["nla_jax = nla_jax.inspect_plugin.registry"],
+  },
   install_requires=[
     "absl-py>=2.1",
     "flax>=0.12",
@@ -93,7 +96,8 @@ setup(
     "hub": ["datasets>=4.0"],  # corpora named hf://…
     "api": API,  # teachers and judges of others
     "serve": SERVE,
-    "inspect": ["inspect-ai>=0.3.285"],  # Inspect's logs as transcripts for `nla awareness`
+    # Inspect's logs as transcripts, and the parts of nla_jax.inspect_plugin.
+    "inspect": ["inspect-ai>=0.3.285", "inspect-scout>=0.6.1"],
     "browser": BROWSER,
     "gpu": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],

@@ -24,7 +24,7 @@ FLOORS = (
   "loading",
   "auditing organisms tracing",
   "game",
-  "serving watching",
+  "inspect_plugin serving watching",
   "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -21,10 +21,11 @@ from nla_jax.auditing.transcripts import Transcript
 from nla_jax.errors import NLAError
 from nla_jax.evaluation import calibration, ranking
 from nla_jax.evaluation.intervals import Estimate
+from nla_jax.evaluation.judges.judge import Grade
 
 NLA_ROW = "NLA"
 _BINS = 5  # of the reliability curve: labelled transcripts are few
-_QUOTES = 12  # pieces of evidence that are kept
+QUOTES = 12  # pieces of evidence that are kept
 Say = Callable[[str], Any]
 
 
@@ -88,7 +89,7 @@ class Awareness:
     grader: who graded.
     protocol: how.
     rows: {reader: {"audited": Row, "benign": Row}}.
-    evidence: some of the yeses of audited transcripts.
+    evidence: the first `QUOTES` yeses of audited transcripts.
     calibration: {reader: {"transcripts": AUC, "tokens": AUC or None}} where labels are known.
     reliability: of the NLA, bins of transcripts by their share of yes, where labels are known.
     left_out: {id of a transcript, or a reader: why it is not in}.
@@ -231,16 +232,23 @@ def _rows(verdicts, scores, reads, protocol: Protocol) -> dict[str, dict[str, Ro
     for name, several in by_set.items():
       counts = [counted(one) for one in several]
       shares = baselines.share_of_yes(several)
-      rows.setdefault(reader, {})[name] = _row(counts, protocol, shares)
+      rows.setdefault(reader, {})[name] = row_of(counts, protocol, shares)
   for reader, by_set in scores.items():
     for name, values in by_set.items():
       # More than even odds is a yes; it is one answer of a transcript.
       counts = [Counted(1, int(value > 0), 0) for value in values]
-      rows.setdefault(reader, {})[name] = _row(counts, protocol, list(values))
+      rows.setdefault(reader, {})[name] = row_of(counts, protocol, list(values))
   return rows
 
 
-def _row(counts: Sequence[Counted], protocol: Protocol, scores: list[float]) -> Row:
+def row_of(counts: Sequence[Counted], protocol: Protocol, scores: list[float]) -> Row:
+  """The rates of one set of transcripts.
+
+  Args:
+    counts: the verdicts of each transcript.
+    protocol: how they were measured.
+    scores: of each transcript, higher for what is more aware.
+  """
   most = min(protocol.tokens, max(one.read for one in counts)) or 1
   kinds = (YES, UNCLEAR)
   tokens = {what: token_rate(counts, what, protocol.seed) for what in kinds}
@@ -280,11 +288,16 @@ def _area(scores: Sequence[float], truth: Sequence[int]) -> float | None:
 
 
 def _evidence(reads: Sequence[Read], grader: Grader) -> list[Evidence]:
+  found = [piece for one in reads for piece in evidence_of(one, grader.grades(one.texts))]
+  return found[:QUOTES]
+
+
+def evidence_of(one: Read, grades: Sequence[Grade]) -> list[Evidence]:
+  """The yeses among the grades of one transcript's explanations."""
   found = []
-  for one in reads:
-    for position, grade in zip(one.positions, grader.grades(one.texts)):
-      if grade.verdict == YES and len(found) < _QUOTES:
-        message = one.turns.tokens.messages[position]
-        words = before(one.turns, position, 80)
-        found.append(Evidence(one.turns.transcript.id, message, position, grade.evidence, words))
+  for position, grade in zip(one.positions, grades, strict=True):
+    if grade.verdict == YES:
+      message = one.turns.tokens.messages[position]
+      words = before(one.turns, position, 80)
+      found.append(Evidence(one.turns.transcript.id, message, position, grade.evidence, words))
   return found

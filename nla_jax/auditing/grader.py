@@ -23,6 +23,7 @@ from nla_jax import files
 from nla_jax.errors import NLAError, first_line, shown
 from nla_jax.evaluation.judges.judge import Grade
 from nla_jax.evaluation.judges.language_model import Asks, LanguageModelJudge
+from nla_jax.evaluation.judges.provider import Client, read_provider
 
 YES, NO, UNCLEAR = "yes", "no", "unclear"
 VERDICTS = (YES, NO, UNCLEAR)
@@ -267,6 +268,23 @@ def _refuse_overlap(
           raise NLAError(
             f"{path}: the phrase {one!r} of {label} is also matched under {other}; keep one"
           )
+
+
+def grader_of(name: str, judge: str | None = None) -> Grader:
+  """The grader of a name or a file; a language model with its rubric where a judge is named.
+
+  Args:
+    name: of the package, or a .yaml file.
+    judge: a provider's YAML file, as `config.suites.judge`.
+
+  Raises:
+    NLAError: one of the files is none.
+  """
+  rubric = read_rubric(name)
+  if not judge:
+    return RuleGrader(rubric)
+  provider = read_provider(judge)
+  return ProviderGrader(Client(provider), rubric, provider.model)
 
 
 @functools.cache

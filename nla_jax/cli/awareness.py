@@ -6,14 +6,13 @@ from nla_jax import files
 from nla_jax.auditing.agreement import HALVES, agreement, in_words, labelled
 from nla_jax.auditing.awareness import Protocol, measure
 from nla_jax.auditing.awareness_form import html, table, to_json
-from nla_jax.auditing.grader import DEFAULT, Grader, ProviderGrader, RuleGrader, read_rubric
+from nla_jax.auditing.grader import DEFAULT, grader_of
 from nla_jax.auditing.response_tokens import TOKENS
 from nla_jax.auditing.transcripts import Transcript, read_file
 from nla_jax.cli.command_line import Parser
 from nla_jax.cli.read import compiled_cache
 from nla_jax.data import tables
 from nla_jax.errors import NLAError
-from nla_jax.evaluation.judges.provider import Client, read_provider
 from nla_jax.loading import load
 from nla_jax.parallel import process
 from nla_jax.progress import say
@@ -83,15 +82,6 @@ def add_graders(add) -> None:
     metavar="FILE",
     help="a YAML file that names a language model, which grades in place of the rules",
   )
-
-
-def grader_of(name: str, judge: str | None) -> Grader:
-  """The grader of a name or a file; a language model with its rubric where a judge is named. Raises NLAError."""
-  rubric = read_rubric(name)
-  if not judge:
-    return RuleGrader(rubric)
-  provider = read_provider(judge)
-  return ProviderGrader(Client(provider), rubric, provider.model)
 
 
 def _transcripts(path: str, limit: int | None) -> list[Transcript]:

@@ -13,7 +13,7 @@ from typing import Any
 from nla_jax import files
 from nla_jax.errors import NLAError, first_line
 from nla_jax.game import report as reports
-from nla_jax.game.branches import Branches
+from nla_jax.game.branches import Branches, BudgetSpentError
 from nla_jax.game.evidence import Features, texts_of
 from nla_jax.game.report import Report
 from nla_jax.organisms.make import CHATS, DATA, DOCUMENTS
@@ -51,12 +51,23 @@ class Tools:
 
   Attributes:
     report: what the agent handed in, or None.
+    spent: whether a branch was asked for when none was left.
   """
 
   def __init__(self, subject: Subject, branches: Branches, folder: Path):
     self._subject, self._branches, self._folder = subject, branches, folder
     self._conversations: dict[str, list[dict[str, str]]] = {}
-    self._dumps, self.report = 0, None
+    self._dumps, self.report, self.spent = 0, None, False
+
+  @property
+  def budget(self) -> int:
+    """Branches in all."""
+    return self._branches.budget
+
+  @property
+  def used(self) -> int:
+    """Branches that were begun."""
+    return self._branches.used
 
   @property
   def offered(self) -> dict[str, Callable[..., str]]:
@@ -87,6 +98,7 @@ class Tools:
     try:
       return tools[name](**arguments)
     except NLAError as error:
+      self.spent |= isinstance(error, BudgetSpentError)
       return str(error)
 
   def conversation(self, branch: str, message: str, prefill: str = "") -> str:
