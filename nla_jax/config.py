@@ -194,6 +194,9 @@ def default_config() -> ConfigDict:
       "epochs": 1,
       "minibatches": 1,
       "sample_every": 10,  # steps between logged explanations
+      # Added to `seed` for the order of rows and every draw of RL: a pair that is trained further on the activations of
+      # its own training meets others first.
+      "seed": 0,
       # A second measure: held-out activations, scored by the AR that is trained and by the AR as SFT left it.
       "watch_every": 0,  # steps; 0 is never
       "watch_rows": 48,  # held-out activations, none of those that are evaluated as long as there are others

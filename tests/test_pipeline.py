@@ -20,6 +20,8 @@ from support.run_process import (
 )
 
 from nla_jax.cli.main import main
+from nla_jax.json_lines import read_lines
+from nla_jax.workdir import SAMPLES
 
 TINY = [
   "--config.checkpoint_every=4",
@@ -142,12 +144,16 @@ def test_the_exported_pair_is_the_trained_pair(uninterrupted):
 
 
 def test_an_exported_pair_is_trained_further(uninterrupted, shared, nla):
-  """`nla rl --config.init` begins where the pair ended, with its prompts, layer and scale, whatever the config says."""
+  """`nla rl --config.init` begins where the pair ended, with its prompts, layer and scale, whatever the config says.
+
+  With `rl.seed` it meets other activations first than the pair met in its training.
+  """
   workdir = shared / "further"
   begin = [
     f"--config.init={uninterrupted / 'hf'}",
     "--config.prompts.av=Other {injection_char} words",
     "--config.layer=1",
+    "--config.rl.seed=1",
   ]
   for stage in ("extract", "teach", "rl"):
     status, printed = nla(stage, workdir, *begin)
@@ -156,6 +162,8 @@ def test_an_exported_pair_is_trained_further(uninterrupted, shared, nla):
   assert config["layer"] == 2 and config["prompts"]["av"].startswith("Explain")
   lines = curve(workdir / "rl")
   assert "kl" in lines[-1] and len(lines) == len(curve(uninterrupted / "rl"))
+  first = [read_lines(one / "rl" / SAMPLES)[0]["context"] for one in (workdir, uninterrupted)]
+  assert first[0] != first[1]
   status, printed = nla("rl", workdir, *begin, "--config.rl.group=3")
   assert status == 2 and "rl.group (made with 4, asked for 3)" in printed
   status, printed = nla("sft", shared / "adapted", *begin, "--config.lora.rank=4")

@@ -218,7 +218,8 @@ def rl_start(run: Run) -> rl_lib.Start:
 
 def _session(run: Run, stage: Stage, name: str, folder: Path) -> Session:
   c = run.config
-  return Session(name, folder, c.seed, c.checkpoint_every, c.guard_limit, stage.note_progress)
+  seed = c.seed + (c.rl.seed if name == "rl" else 0)
+  return Session(name, folder, seed, c.checkpoint_every, c.guard_limit, stage.note_progress)
 
 
 def _explained_rows(run: Run, split: str) -> np.ndarray:
