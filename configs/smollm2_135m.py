@@ -32,14 +32,24 @@ from nla_jax.config import default_config
 AV_PROMPT = "Explain the activation vector.\n\n<concept>{injection_char}</concept>"
 
 PRESETS = {
+  # Whole weights.
   "long": {
     "data.max_documents": 2400,
+    "lora.rank": 0,
     "av.steps": 420,
+    "av.lr": 3e-4,
+    "av.lr_end": 3e-5,
     "ar.steps": 200,
+    "ar.lr": 1e-4,
+    "ar.lr_end": 1e-5,
     "rl.steps": 106,
+    "rl.extremes": 0,
     "rl.av.lr": 3e-5,
-    "rl.av.schedule": "cosine",
-    "rl.ar.schedule": "cosine",
+    "rl.av.lr_end": 2e-6,
+    "rl.av.warmup": 0,
+    "rl.ar.lr": 5e-5,
+    "rl.ar.lr_end": 2e-6,
+    "rl.ar.warmup": 0,
     "evaluation.rows": 500,
     "checkpoint_every": 30,
   },
@@ -70,13 +80,15 @@ def get_config():
   c.teacher.update(next_tokens=4, topic_words=2, last_words=4, max_tokens=36)
   # One line: a third less work an AV example than with the reference's prompt.
   c.prompts.update(marker="号", av=AV_PROMPT)
-  c.av.update(steps=80, batch=16, lr=3e-4, lr_end=3e-5, warmup=10)
-  c.ar.update(steps=60, batch=16, lr=1e-4, lr_end=1e-5, warmup=5)
+  # Adapters at ten times the rate of whole weights: a step costs less and teaches as much.
+  c.lora.update(rank=16, alpha=32.0)
+  c.av.update(steps=80, batch=16, lr=2e-3, lr_end=2e-4, warmup=10)
+  c.ar.update(steps=110, batch=16, lr=1e-3, lr_end=1e-4, warmup=5)
 
   # Steps in which only the AR learns cost less than half of the others and gain less.
-  c.rl.update(steps=13, ar_steps=4, activations=8, group=8, max_new_tokens=48)
-  c.rl.av.update(lr=2e-5)
-  c.rl.ar.update(lr=5e-5)
+  c.rl.update(steps=50, ar_steps=4, activations=8, group=8, extremes=4, max_new_tokens=48)
+  c.rl.av.update(lr=4e-4, lr_end=4e-5, schedule="cosine", warmup=2)
+  c.rl.ar.update(lr=8e-4, lr_end=8e-5, schedule="cosine", warmup=2)
   c.evaluation.update(rows=224)
   c.checkpoint_every = 60
   return c
