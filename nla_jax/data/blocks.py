@@ -23,7 +23,7 @@ from nla_jax.data.store.documents import Documents, StoredDocument, documents_to
 RECORDS = 512  # of a corpus in a block
 COUNT, ROWS = "count", "rows"
 _DOCUMENTS, _WHOLE = "documents", "whole.json"
-_HELD = 4  # blocks of documents in memory at once: shards lie in few, one after the other
+_HELD = 2  # blocks of documents in memory at once: one is read after the other, and a shard ends within one
 
 
 class Blocks:
