@@ -1,7 +1,7 @@
 """Extraction by hosts: the same rows by any number of processes, each one's memory, and its speed against the disk.
 
   python benchmarks/extraction_by_hosts.py                  # 1,000,000 rows of width 576: 2.3 GB of disk a store
-  python benchmarks/extraction_by_hosts.py --rows=20000     # the same in minutes
+  python benchmarks/extraction_by_hosts.py --rows=20000 --shard=1024 --megabytes=64     # the same in minutes
 
 The target is one random block, narrow but for its width of 576, so that reading, tokenising and writing are measured
 and not a model. Documents have 64 tokens and give ten rows each. `nla extract` runs with each number of processes, each
@@ -37,7 +37,7 @@ from nla_jax.models.architectures import Architecture
 from nla_jax.models.parameters import init_params
 
 RESULTS = Path(__file__).parent / "results" / "extraction_by_hosts.json"
-EACH, TOKENS, WIDTH, SHARD = 10, 64, 576, 8192
+EACH, TOKENS, WIDTH = 10, 64, 576
 CONFIG = """
 from nla_jax.config import default_config
 def get_config():
@@ -135,10 +135,10 @@ def _rates(workdir: Path, begun: float) -> dict:
   }
 
 
-def raw_rate(folder: Path, megabytes: int) -> float:
-  """MB a second of raw files, each as large as a shard and forced to the disk."""
+def raw_rate(folder: Path, shard: int, megabytes: int) -> float:
+  """MB a second of raw files, each as large as a shard of so many rows and forced to the disk."""
   folder.mkdir()
-  rows = np.random.default_rng(0).normal(size=(SHARD, WIDTH)).astype(np.float32)
+  rows = np.random.default_rng(0).normal(size=(shard, WIDTH)).astype(np.float32)
   count = max(round(megabytes * 1e6 / rows.nbytes), 1)
   os.sync()
   begun = time.perf_counter()
@@ -152,16 +152,16 @@ def raw_rate(folder: Path, megabytes: int) -> float:
   return found
 
 
-def writer_rate(folder: Path, megabytes: int) -> float:
+def writer_rate(folder: Path, shard: int, megabytes: int) -> float:
   """MB a second of shards that are written through `StoreWriter`: rows, checksum, record."""
-  rows = np.random.default_rng(0).normal(size=(SHARD, WIDTH)).astype(np.float32)
+  rows = np.random.default_rng(0).normal(size=(shard, WIDTH)).astype(np.float32)
   count = max(round(megabytes * 1e6 / rows.nbytes), 1)
   arrays = {"activations": ((WIDTH,), "float32")}
-  writer = StoreWriter(str(folder), arrays, SHARD * count, SHARD, 128)
+  writer = StoreWriter(str(folder), arrays, shard * count, shard, 128)
   os.sync()
   begun = time.perf_counter()
-  for shard in range(count):
-    writer.write_shard(shard, {"activations": rows})
+  for i in range(count):
+    writer.write_shard(i, {"activations": rows})
   os.sync()
   found = rows.nbytes * count / 1e6 / (time.perf_counter() - begun)
   shutil.rmtree(folder)
@@ -178,19 +178,19 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
     found["load"] = os.getloadavg()[0]
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
-  # 1. Parts of the corpus by the first number of processes, then all of it by each.
-  cases = [(part, counts[0]) for part in (4, 2)] + [(1, count) for count in counts]
+  # 1. All of the corpus by each number of processes, then parts of it by the first.
+  cases = [(1, count) for count in counts] + [(part, counts[0]) for part in (4, 2)]
   for part, count in cases:
     corpus, config = folder / f"corpus{part}.jsonl", folder / f"config{part}.py"
     if not corpus.exists():
       write_corpus(corpus, options.rows // EACH // part)
       names = {"model": str(folder / "model"), "corpus": str(corpus)}
-      config.write_text(CONFIG.format(**names, tokens=TOKENS, each=EACH, shard=SHARD))
+      config.write_text(CONFIG.format(**names, tokens=TOKENS, each=EACH, shard=options.shard))
 
-    raw = raw_rate(folder / "raw", options.megabytes)
+    raw = raw_rate(folder / "raw", options.shard, options.megabytes)
     workdir = folder / f"run{part}_{count}"
     one = {"part": 1 / part, "processes": count, **extract(config, workdir, count)}
-    raw = (raw + raw_rate(folder / "raw", options.megabytes)) / 2
+    raw = (raw + raw_rate(folder / "raw", options.shard, options.megabytes)) / 2
     one["raw_mb_a_second"] = round(raw, 1)
     one["share_of_raw"] = {name: round(rate / raw, 3) for name, rate in one["mb_a_second"].items()}
     found["extraction"].append(one)
@@ -205,8 +205,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
 
   # 3. The writer alone.
   for _ in range(3):
-    raw = raw_rate(folder / "raw", options.megabytes)
-    store = writer_rate(folder / "alone", options.megabytes)
+    raw = raw_rate(folder / "raw", options.shard, options.megabytes)
+    store = writer_rate(folder / "alone", options.shard, options.megabytes)
     found["writing"].append({"raw": round(raw, 1), "store": round(store, 1)})
   shares = [one["store"] / one["raw"] for one in found["writing"]]
   found["writer_share_of_raw"] = round(statistics.median(shares), 3)
@@ -220,6 +220,7 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("--rows", type=int, default=1_000_000)
+  parser.add_argument("--shard", type=int, default=8192, help="rows of a shard")
   parser.add_argument("--processes", default="2,3")
   parser.add_argument("--megabytes", type=int, default=256, help="of a measurement of the disk")
   parser.add_argument("--folder", help="with room for a store; a temporary one without")
