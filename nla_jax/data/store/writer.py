@@ -126,11 +126,12 @@ class StoreWriter:
       pending = [
         array[rows.start : rows.stop].write(arrays[name]) for name, array in self._arrays.items()
       ]
+      # While the disk is at work, which takes as long.
+      sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
       for write in pending:
         write.result()
 
     # Only now, after every file is durable: the record is what makes the shard count.
-    sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
     files.write_json(
       files.below(self.path, layout.record_name(shard)), {"rows": len(rows), "sha256": sums}
     )
