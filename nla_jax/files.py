@@ -6,13 +6,15 @@ file is there or the new one, never half of one. JSON lines are the exception, s
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes  # noqa: F401  (numpy learns the name "bfloat16" from it)
 import tensorstore as ts
@@ -180,9 +182,74 @@ def write_bytes(path: AnyPath, content: bytes) -> None:
     _open_file(path).write("", content).result()
 
 
+@contextlib.contextmanager
+def new_file(path: AnyPath) -> Iterator[BinaryIO]:
+  """Gives a file to write into that takes the place of `path`, durably, when all has been written.
+
+  It may be larger than the memory, but for one that goes into a bucket: TensorStore takes that whole.
+
+  Raises:
+    NLAError: there is no room, or the place cannot be written to.
+  """
+  path = here(path)
+  if bucket.is_url(path):
+    with tempfile.TemporaryFile() as scratch:
+      yield scratch
+      scratch.seek(0)
+      write_bytes(path, scratch.read())
+    return
+
+  with writing(path):
+    os.makedirs(os.path.dirname(_absolute(path)), exist_ok=True)
+    partial = path + ".partial"
+    try:
+      with open(partial, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(partial, path)
+    finally:
+      Path(partial).unlink(missing_ok=True)
+    folder = os.open(os.path.dirname(_absolute(path)), os.O_RDONLY)
+    # The name is durable when the folder is.
+    try:
+      os.fsync(folder)
+    finally:
+      os.close(folder)
+
+
+def sha256(path: AnyPath) -> str | None:
+  """The SHA-256 of a file, in hexadecimal, read piece by piece on a disk; None where there is none.
+
+  Raises:
+    NLAError: the file is there and cannot be read.
+  """
+  path = here(path)
+  if bucket.is_url(path):
+    content = read_bytes(path)
+    return None if content is None else hashlib.sha256(content).hexdigest()
+  with reading(path):
+    if not os.path.isfile(path):
+      return None
+    with open(path, "rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_text(path: AnyPath, text: str) -> None:
   """Writes UTF-8 text as `write_bytes` writes bytes."""
   write_bytes(path, text.encode())
+
+
+def remove_all(folder: AnyPath) -> None:
+  """Deletes every file in a folder; a local folder too.
+
+  Raises:
+    NLAError: they cannot be deleted.
+  """
+  with writing(folder):
+    open_files(folder).delete_range(ts.KvStore.KeyRange()).result()
+    if not bucket.is_url(here(folder)):
+      shutil.rmtree(below(folder, ""), ignore_errors=True)
 
 
 def read_json(path: AnyPath) -> Any | None:

@@ -6,6 +6,7 @@ A workdir's config.json says which layout it has (`FORMAT`) and which version ma
   activations/store   explanations/texts   sft/{av,ar}/params   rl/{av,ar}/params   rl/snapshots/STEP/{av,ar}/params
   eval/{metrics,rows,examples}.json, eval/{suites,fits}/   hf/{av,ar}
 
+While the store is made, the corpus lies beside it in activations/tokens, in blocks.
 Each stage's folder also holds `request.json` (what it is made from) and, once it is done, `manifest.json`.
 """
 
@@ -36,6 +37,7 @@ LOCK, OWNER = "lock", "owner.json"
 MANIFEST, REQUEST, SECONDS = "manifest.json", "request.json", "seconds.json"
 PROMPTS = "prompts.json"  # of SFT: the ids that it trains with, from its first step on
 STORE, TEXTS = Path(FOLDERS["extract"]) / "store", Path(FOLDERS["teach"]) / "texts"
+TOKENS = "tokens"  # of the extraction, beside the store: the corpus in blocks, while it is at work
 PARAMS, CHECKPOINTS = "params", "checkpoints"
 MAGNITUDE = "magnitude.json"  # of the evaluation: the head that says how large an activation is
 METRICS, ROWS, EXAMPLES = "metrics.json", "rows.json", "examples.json"

@@ -1,9 +1,12 @@
-"""Extraction: documents go through the target, and the residuals after block K into the store."""
+"""Extraction: documents go through the target, and the residuals after block K into the store.
 
+What a process holds does not grow with the corpus, but for a mark and a few numbers a document (`nla_jax.data.known`).
+"""
+
+import contextlib
 import functools
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,16 +15,17 @@ from nla_jax import files
 from nla_jax.autoencoder.chat import template_hash
 from nla_jax.autoencoder.tokens import refuse_beyond
 from nla_jax.data.left_out import notes, part_notes
-from nla_jax.data.positions import SPLITS
-from nla_jax.data.selection import Selection, select
+from nla_jax.data.selected import Selection
+from nla_jax.data.selection import select
+from nla_jax.data.shards import write_shards
 from nla_jax.data.store import rounding
 from nla_jax.data.store.writer import ArraySpecs, StoreWriter
 from nla_jax.errors import NLAError
 from nla_jax.models import target
-from nla_jax.parallel import distributed, sharding
-from nla_jax.progress import Progress, say
-
-_BUCKET = 32  # documents are padded to a multiple of this many tokens
+from nla_jax.models.parameters import init_params
+from nla_jax.parallel import distributed
+from nla_jax.parallel.mesh import own_mesh_of, own_shape
+from nla_jax.progress import say
 
 
 def make_reader(config, architecture, dtype):
@@ -37,25 +41,20 @@ def make_reader(config, architecture, dtype):
   )
 
 
-def batch_shape(data, length: int) -> tuple[int, int]:
-  """Returns (documents, tokens) of a forward over documents of at most `length` tokens."""
-  bucket = -(-length // _BUCKET) * _BUCKET
-  return sharding.round_up_rows(max(data.batch_tokens // bucket, 1)), bucket
-
-
-def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict:
+def extract(config, pretrained, load_params: Callable, path: str, tokens: str, dtype) -> dict:
   """Writes the activation store at `path`. Resumes a store that was interrupted.
 
-  1. The corpus is read and tokenised, positions and splits are chosen.
+  1. The corpus is read and tokenised in blocks, positions and splits are chosen.
   2. The store is opened; the first process writes its documents.
-  3. Each shard that is missing is read from the target and written.
-  4. The manifest closes the store.
+  3. Each shard that is missing is read from the target and written, by one of the processes.
+  4. The manifest closes the store, and the blocks are deleted.
 
   Args:
     config: the run's.
     pretrained: the target's architecture, tokenizer and hashes.
     load_params: gives the target's parameters up to a block, or all of them for None.
     path: folder or KvStore URL.
+    tokens: likewise, for the blocks; all processes share both.
     dtype: that the target computes in.
 
   Returns:
@@ -77,7 +76,7 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
 
   # 1. The corpus.
   say("extract: reading and tokenising the corpus")
-  corpus = select(config, pretrained.tokenizer, files.below(path, "tokens"))
+  corpus = select(config, pretrained.tokenizer, tokens, pretrained.tokenizer_hash)
   said = notes(corpus.counts)
   for note in [*part_notes(corpus.parts), *said]:
     say(f"extract: {note}")
@@ -87,17 +86,19 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
   writer = _open_store(path, arrays, corpus, config, pretrained)
 
   # 3. The shards. What is above block K is loaded only where the teacher asks for next tokens.
-  params = load_params(None if data.next_tokens else config.layer)
+  own = _computes_alone(config, architecture)
+  with own_mesh_of(config.mesh) if own else contextlib.nullcontext():
+    params = load_params(None if data.next_tokens else config.layer)
   read = functools.partial(make_reader(config, architecture, dtype), params)
-  _write_shards(writer, arrays, corpus, read, config)
+  write_shards(writer, corpus, read, config, own)
 
   # 4. The manifest.
-  rows_by_split = _rows_by_split(corpus)
   distributed.wait("shards written")
   if distributed.is_first():
-    writer.finish({"layer": config.layer, "rows": rows_by_split})
+    writer.finish({"layer": config.layer, "rows": corpus.rows_by_split})
+    files.remove_all(tokens)
   return {
-    "rows_by_split": rows_by_split,
+    "rows_by_split": corpus.rows_by_split,
     "d_model": architecture.d_model,
     "layer": config.layer,
     "chat_template": template_hash(pretrained.tokenizer) if corpus.conversations else None,
@@ -105,12 +106,29 @@ def extract(config, pretrained, load_params: Callable, path: str, dtype) -> dict
   }
 
 
+def _computes_alone(config, architecture) -> bool:
+  """Whether the devices of each process can hold the target by themselves, shared as the config says."""
+  if distributed.process()[1] == 1:
+    return False  # on all devices, as the mesh that is set has them
+  shape, fits = own_shape(config.mesh), False
+  if shape is not None:
+    layer = None if config.data.next_tokens else config.layer
+    make = functools.partial(init_params, architecture, stop_layer=layer)
+    leaves = jax.tree.leaves(jax.eval_shape(make, jax.random.key(0)))
+    share = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / math.prod(shape[1:])
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+    # Half of it is left to the batches.
+    fits = share < memory / 2
+  # All do the same: where one did not compute with the others, they would wait for it.
+  return bool(np.concatenate(distributed.gather_rows(np.array([fits], np.int32))).all())
+
+
 def _facts(corpus: Selection, said: list[str]) -> dict:
   """What a selection says of itself."""
   return {
-    "rows": len(corpus.document),
+    "rows": len(corpus),
     "documents": len(corpus.documents),
-    "groups": len({document.group for document in corpus.documents}),
+    "groups": corpus.groups,
     "left_out": corpus.counts._asdict(),
     "notes": said,
     **_parts(corpus),
@@ -154,131 +172,11 @@ def _open_store(
   }
   data = config.data
   # An id without a row in the embedding would be read as the last one, without a word.
-  largest = (one.tokens.max() for one in corpus.documents if len(one.tokens))
-  refuse_beyond(largest, pretrained.architecture.vocab_size, "the corpus")
-  writer = StoreWriter(
-    path, arrays, len(corpus.document), data.shard_rows, data.chunk_rows, made_from
-  )
+  refuse_beyond(corpus.largest, pretrained.architecture.vocab_size, "the corpus")
+  writer = StoreWriter(path, arrays, len(corpus), data.shard_rows, data.chunk_rows, made_from)
 
   if distributed.is_first():
-    writer.write_documents(corpus.documents)
+    known = {"source": corpus.sources, "roles": corpus.roles}
+    writer.write_documents(corpus.documents, [name for name, there in known.items() if there])
     distributed.wait("store begun")
   return writer
-
-
-def _write_shards(
-  writer: StoreWriter, arrays: ArraySpecs, corpus: Selection, read: Callable, config
-) -> None:
-  """Computes every shard that is missing. All processes compute together; each writes its share of the shards."""
-  process, processes = distributed.process()
-  done = writer.done
-  # Before anyone writes, or a process would count a shard of another as done and not take part in computing it.
-  distributed.wait("shards counted")
-
-  rows_done = sum(len(writer.shard_range(shard)) for shard in done)
-  progress = Progress("extract", len(corpus.document), "row", rows_done)
-  for shard in range(writer.n_shards):
-    if shard in done:
-      continue
-    columns = _compute_shard(writer.shard_range(shard), arrays, corpus, read, config, progress)
-    if shard % processes == process:
-      writer.write_shard(shard, columns)
-  progress.close()
-
-
-def _compute_shard(
-  shard: range,
-  arrays: ArraySpecs,
-  corpus: Selection,
-  read: Callable,
-  config,
-  progress: Progress,
-) -> dict[str, np.ndarray]:
-  """Returns {array: [rows of the shard, …]}.
-
-  Raises:
-    NLAError: an activation is not finite.
-    PreemptedError: the process was asked to stop.
-  """
-  rows = np.array(shard)
-  columns = {
-    name: np.empty((len(rows), *row_shape), dtype)
-    for name, (row_shape, dtype) in arrays.items()
-    if name != rounding.SCALES
-  }
-  # As the target gives them; they are rounded when all are there.
-  columns["activations"] = columns["activations"].astype(np.float32)
-  columns["document"], columns["position"] = corpus.document[rows], corpus.position[rows]
-
-  for batch in _batches(corpus, rows, config.data):
-    # Asked at every batch: on a slow machine a shard takes longer than a cluster waits.
-    if distributed.preempted():
-      raise distributed.PreemptedError("extract stopped; the shards that are written are kept")
-    reading = read(sharding.shard_rows(batch.tokens), batch.row, batch.position)
-
-    # The slots after the first `count` only fill the compiled shape.
-    count = len(batch.place)
-    for name in ("activations", "next_tokens", "next_logprobs"):
-      if name in columns:
-        columns[name][batch.place] = sharding.fetch(getattr(reading, name))[:count]
-    progress.advance(count)
-
-  if not np.isfinite(columns["activations"]).all():
-    raise NLAError(
-      f"the target gave activations that are not finite at layer {config.layer}; compute in float32 "
-      "(--config.compute=float32) or choose another layer"
-    )
-  columns["norm"] = np.linalg.norm(columns["activations"], axis=1).astype(np.float32)
-  return columns | rounding.rounded(columns["activations"], config.data.rows)
-
-
-def _rows_by_split(corpus: Selection) -> dict[str, int]:
-  counts = Counter(corpus.documents[i].split for i in corpus.document.tolist())
-  return {split: counts[split] for split in SPLITS}
-
-
-class _Batch(NamedTuple):
-  """Documents of one forward, and the rows of the shard that are read from it.
-
-  Attributes:
-    tokens: [batch, length] int32.
-    row: [slots] int32, line of `tokens`; slots after the last are padded by zeros.
-    position: [slots] int32, likewise.
-    place: [count] int, index into the shard of the first `count` slots.
-  """
-
-  tokens: np.ndarray
-  row: np.ndarray
-  position: np.ndarray
-  place: np.ndarray
-
-
-def _batches(corpus: Selection, rows: np.ndarray, data) -> Iterator[_Batch]:
-  """Yields documents of like length together, so that there are few shapes to compile and little padding."""
-  by_shape: dict[tuple[int, int], list[int]] = {}
-  for i in np.unique(corpus.document[rows]):
-    shape = batch_shape(data, len(corpus.documents[i].tokens))
-    by_shape.setdefault(shape, []).append(i)
-
-  for (size, bucket), members in sorted(by_shape.items(), key=lambda item: item[0][1]):
-    for start in range(0, len(members), size):
-      yield _batch(corpus, rows, members[start : start + size], (size, bucket), data)
-
-
-def _batch(
-  corpus: Selection, rows: np.ndarray, chosen: list[int], shape: tuple[int, int], data
-) -> _Batch:
-  tokens = np.zeros(shape, np.int32)
-  line_of = {}
-  for line, i in enumerate(chosen):
-    ids = corpus.documents[i].tokens
-    tokens[line, : len(ids)] = ids
-    line_of[i] = line
-
-  place = np.flatnonzero(np.isin(corpus.document[rows], chosen))
-  row = np.array([line_of[i] for i in corpus.document[rows[place]]], np.int32)
-  position = corpus.position[rows[place]].astype(np.int32)
-
-  # Every batch of a shape has as many slots, whatever its documents give: one compilation serves all.
-  padding = (0, shape[0] * data.positions_per_document - len(place))
-  return _Batch(tokens, np.pad(row, padding), np.pad(position, padding), place)

@@ -5,6 +5,7 @@ applies them to a corpus. The generators are those of `docs/interchange.md`, so 
 by the reference code, gives the same rows.
 """
 
+import array
 import hashlib
 import random
 from collections.abc import Collection, Iterable, Sequence
@@ -16,6 +17,7 @@ from nla_jax.errors import NLAError
 HELD_OUT = "held_out"
 FRACTIONS = (("av_sft", 0.25), ("ar_sft", 0.25), ("rl", 0.5))
 SPLITS = (HELD_OUT, *(name for name, _ in FRACTIONS))
+MARK = "S16"  # numpy's type of what `mark` gives
 
 
 def choose_positions(
@@ -26,6 +28,7 @@ def choose_positions(
   seed: int = 42,
   per_document: int = 10,
   minimum: int = 50,
+  opening: Sequence[int] = (),
   allowed: np.ndarray | None = None,
 ) -> list[int]:
   """Returns token indices of one document, ascending, drawn without replacement.
@@ -39,13 +42,16 @@ def choose_positions(
     seed: of the corpus.
     per_document: how many; a document with fewer candidates gives all of them.
     minimum: the first index that may be chosen, so every row has at least minimum + 1 tokens of context.
+    opening: token ids; in a document that begins with them `minimum` counts from behind them. After the beginning that
+      a chat template writes, activations are the same in every conversation, held-out ones too.
     allowed: [n] bool, which may be chosen besides; None for all.
 
   Returns:
     at most `per_document` indices in [minimum, n); empty for a document of at most `minimum` tokens.
   """
   special = frozenset(special_ids)
-  candidates = [i for i in range(minimum, len(token_ids)) if int(token_ids[i]) not in special]
+  first = minimum + words_begin(token_ids, opening)
+  candidates = [i for i in range(first, len(token_ids)) if int(token_ids[i]) not in special]
   if allowed is not None:
     candidates = [i for i in candidates if allowed[i]]
 
@@ -60,64 +66,30 @@ def words_begin(token_ids: Sequence[int], opening: Sequence[int]) -> int:
   return len(opening) if begins else 0
 
 
-def choose_rows(
-  documents: Iterable[tuple[str, Sequence[int]]],
-  special_ids: Collection[int],
-  *,
-  seed: int = 42,
-  per_document: int = 10,
-  minimum: int = 50,
-  opening: Sequence[int] = (),
-  allowed: Sequence[np.ndarray | None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the rows of a whole corpus, ordered by document, then position.
-
-  Args:
-    documents: (id, token ids) of each document.
-    special_ids: ids that are never chosen.
-    seed: of the corpus.
-    per_document: rows a document at most.
-    minimum: the first index that may be chosen.
-    opening: token ids; in a document that begins with them `minimum` counts from behind them. After the beginning that
-      a chat template writes, activations are the same in every conversation, held-out ones too.
-    allowed: of each document, which tokens may be chosen; None for all.
-
-  Returns:
-    document index [N] int32 and position [N] int32.
-
-  Raises:
-    NLAError: no document is longer than `minimum` tokens.
-  """
-  special = frozenset(special_ids)
-  rows, longest, count = [], 0, 0
-  for index, (doc_id, token_ids) in enumerate(documents):
-    first = minimum + words_begin(token_ids, opening)
-    chosen = choose_positions(
-      doc_id,
-      token_ids,
-      special,
-      seed=seed,
-      per_document=per_document,
-      minimum=first,
-      allowed=None if allowed is None else allowed[index],
-    )
-    rows.extend((index, position) for position in chosen)
-    longest, count = max(longest, len(token_ids)), count + 1
-
-  if not rows:
-    raise NLAError(
-      f"none of the {count} documents has a position to take: the longest has {longest} tokens and the "
-      f"first position is {minimum}; give longer documents or a smaller minimum position"
-    )
-
-  # Each column by itself in memory: as views of the pairs, every later read would stride over the other.
-  document, position = np.asarray(rows, np.int32).T
-  return np.ascontiguousarray(document), np.ascontiguousarray(position)
-
-
 def splits_needed(held_out: float, fractions: Sequence[tuple[str, float]] = FRACTIONS) -> int:
   """Returns how many splits there are, which is the least number of groups."""
   return sum(share > 0 for _, share in fractions) + (held_out > 0)
+
+
+def mark(content: bytes) -> bytes:
+  """Returns what stands for some bytes where all of a corpus are compared: the first 16 of their SHA-256."""
+  return hashlib.sha256(content).digest()[:16]
+
+
+def text_mark(token_ids: Sequence[int]) -> bytes:
+  """Returns the mark of a document's tokens: copies have the same one."""
+  return mark(np.asarray(token_ids, np.int32).tobytes())
+
+
+def context_marks(token_ids: Sequence[int], positions: Sequence[int]) -> list[bytes]:
+  """Returns the mark of the context of each row of a document: its tokens up to the row's, positions ascending."""
+  marks, read, state = [], 0, hashlib.sha256()
+  for at in positions:
+    # Each token is hashed once.
+    state.update(np.asarray(token_ids[read : at + 1], np.int32).tobytes())
+    read = at + 1
+    marks.append(state.digest()[:16])
+  return marks
 
 
 def join_copies(
@@ -137,26 +109,48 @@ def join_copies(
   Returns:
     [documents] names, the first in the alphabet of groups that are joined; and the documents that repeat another.
   """
-  joined: dict[str, str] = {}
+  names, numbers = np.unique(np.array(groups, object), return_inverse=True)
+  marks = np.array([text_mark(tokens) for tokens in documents], MARK)
+  joined, copies = join_numbers(numbers, marks, at_least)
+  return names[joined].tolist(), copies
 
-  def first_of(name: str) -> str:
-    first = name
-    while first in joined:
-      first = joined[first]
+
+def join_numbers(group: np.ndarray, marks: np.ndarray, at_least: int) -> tuple[np.ndarray, int]:
+  """Does what `join_copies` does, for groups that are numbered in the order of their names.
+
+  Args:
+    group: [documents] int.
+    marks: [documents] MARK, `text_mark` of each.
+    at_least: as there.
+
+  Returns:
+    [documents] int, the least number of groups that are joined; and the documents that repeat another.
+  """
+  _, first, text = np.unique(marks, return_index=True, return_inverse=True)
+  copies, other = len(group) - len(first), group[first[text]]
+  apart = np.flatnonzero(group != other)
+  # An array of numbers, which as Python's own would take three times as much.
+  joined = array.array("q", range(int(group.max(initial=-1)) + 1))
+
+  def first_of(one: int) -> int:
+    least = one
+    while joined[least] != least:
+      least = joined[least]
     # The way is cut short, or many copies under falling names would be a walk through all of them each time.
-    while name != first:
-      joined[name], name = first, joined[name]
-    return first
+    while one != least:
+      joined[one], one = least, joined[one]
+    return least
 
-  # Hashes, since a corpus of long documents would not be in memory twice.
-  seen: dict[bytes, str] = {}
-  for group, tokens in zip(groups, documents, strict=True):
-    mark = hashlib.sha256(np.asarray(tokens, np.int32).tobytes()).digest()
-    low, high = sorted((first_of(group), first_of(seen.setdefault(mark, group))))
-    if low != high:
-      joined[high] = low
-  found, copies = [first_of(group) for group in groups], len(groups) - len(seen)
-  return (found if len(set(found)) >= at_least else list(groups)), copies
+  for i in apart:
+    low, high = sorted((first_of(int(group[i])), first_of(int(other[i]))))
+    joined[high] = low
+
+  # Ways lead down alone, and are at their ends when a step more changes nothing.
+  ends = np.array(joined, np.int64)
+  while not np.array_equal(ends[ends], ends):
+    ends = ends[ends]
+  found = ends[group].astype(group.dtype)
+  return (found if len(np.unique(found)) >= at_least else group), copies
 
 
 def count_twins(
@@ -171,21 +165,15 @@ def count_twins(
 
   Args:
     documents: token ids of each.
-    document: [N] of each row, as `choose_rows` gives them.
-    position: [N] of each row.
+    document: [N] of each row, ascending.
+    position: [N] of each row, ascending within a document.
     held_out: [N] bool.
   """
-  contexts, last, read, state = [], -1, 0, hashlib.sha256()
-  for i, at in zip(document.tolist(), position.tolist(), strict=True):
-    if i != last:
-      last, read, state = i, 0, hashlib.sha256()
-    # Positions of a document ascend, so that each token is hashed once.
-    state.update(np.asarray(documents[i][read : at + 1], np.int32).tobytes())
-    read = at + 1
-    contexts.append(state.digest())
-
-  trained = {one for one, held in zip(contexts, held_out.tolist(), strict=True) if not held}
-  return sum(one in trained for one, held in zip(contexts, held_out.tolist(), strict=True) if held)
+  marks, ends = [], np.searchsorted(document, np.arange(len(documents)), side="right").tolist()
+  for tokens, begin, end in zip(documents, [0, *ends[:-1]], ends, strict=True):
+    marks += context_marks(tokens, position[begin:end].tolist())
+  contexts = np.array(marks, MARK)
+  return int(np.isin(contexts[held_out], contexts[~held_out]).sum())
 
 
 def split_groups(
@@ -195,12 +183,7 @@ def split_groups(
   held_out: float = 0.1,
   fractions: Sequence[tuple[str, float]] = FRACTIONS,
 ) -> dict[str, str]:
-  """Returns the split of each group: held-out groups are cut first, then the rest is shuffled and cut.
-
-  1. Held-out groups are drawn by a generator of their own, so which they are does not depend on `fractions`.
-  2. The rest is shuffled and cut at the cumulative shares, as `docs/interchange.md` says.
-
-  No split stays empty: where rounding leaves one so, it gets a group of the largest.
+  """Returns the split of each group, as `split_numbers` draws it of their names in the order of the alphabet.
 
   Args:
     groups: names, repeats allowed, in any order.
@@ -215,8 +198,34 @@ def split_groups(
     NLAError: the shares do not add to 1, or there are fewer groups than splits.
   """
   names = sorted(set(groups))
-  shares = [share for _, share in fractions]
+  split_names = (HELD_OUT, *(name for name, _ in fractions))
+  numbers = split_numbers(len(names), seed, held_out, fractions)
+  return {name: split_names[i] for name, i in zip(names, numbers.tolist(), strict=True)}
 
+
+def split_numbers(
+  count: int, seed: int, held_out: float, fractions: Sequence[tuple[str, float]] = FRACTIONS
+) -> np.ndarray:
+  """Returns the split of each of `count` groups: held-out groups are cut first, then the rest is shuffled and cut.
+
+  1. Held-out groups are drawn by a generator of their own, so which they are does not depend on `fractions`.
+  2. The rest is shuffled and cut at the cumulative shares, as `docs/interchange.md` says.
+
+  No split stays empty: where rounding leaves one so, it gets a group of the largest.
+
+  Args:
+    count: of the groups, numbered in the order of their names.
+    seed: as of `split_groups`, like what follows.
+    held_out: likewise.
+    fractions: likewise.
+
+  Returns:
+    [count] int8, 0 for held out, then the number of the fraction from 1 on.
+
+  Raises:
+    NLAError: the shares do not add to 1, or there are fewer groups than splits.
+  """
+  shares = [share for _, share in fractions]
   # 1e-6: shares such as 0.1 do not add to 1 exactly.
   if not 0 <= held_out < 1 or any(share < 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
     raise NLAError(
@@ -224,29 +233,26 @@ def split_groups(
       "others at least 0, adding to 1"
     )
   needed = splits_needed(held_out, fractions)
-  if len(names) < needed:
+  if count < needed:
     raise NLAError(
-      f"the corpus has {len(names)} group(s) and {needed} splits; give at least {needed} groups "
+      f"the corpus has {count} group(s) and {needed} splits; give at least {needed} groups "
       "(a group is a document, or what the corpus names as its group)"
     )
 
   # 1. Held-out groups. At most so many that each other split can have one.
   generator = random.Random(hashlib.sha256(f"{seed}|{HELD_OUT}".encode()).digest())
-  order = list(names)
+  order = array.array("q", range(count))
   generator.shuffle(order)
-  wanted = max(1, round(held_out * len(names))) if held_out > 0 else 0
-  most = len(names) - (needed - (held_out > 0))
-  cut = set(order[: min(wanted, most)])
+  wanted = max(1, round(held_out * count)) if held_out > 0 else 0
+  most = count - (needed - (held_out > 0))
+  splits = np.full(count, -1, np.int8)
+  splits[np.array(order[: min(wanted, most)], np.int64)] = 0
 
   # 2. The rest, from the sorted names, so that the order in which groups come does not matter.
-  rest = [name for name in names if name not in cut]
+  rest = array.array("q", np.flatnonzero(splits).tobytes())
   random.Random(seed).shuffle(rest)
-
-  splits = dict.fromkeys(sorted(cut), HELD_OUT)
-  start = 0
-  for (split, _), size in zip(fractions, _sizes(len(rest), shares), strict=True):
-    splits.update(dict.fromkeys(rest[start : start + size], split))
-    start += size
+  sizes = _sizes(len(rest), shares)
+  splits[np.array(rest, np.int64)] = np.repeat(np.arange(1, len(sizes) + 1), sizes)
   return splits
 
 

@@ -1,215 +1,223 @@
 """Selection: what of a corpus is extracted. Documents are tokenised, positions chosen, splits drawn.
 
 `nla_jax.data.positions` holds the rules, as functions of names and seeds; this module applies them to a corpus, with a
-config and a tokenizer. With several processes each reads, cleans and tokenises its part of the corpus; the tokens then
-meet in files beside the store, and every process holds what one process alone would have made.
+config and a tokenizer. Each process reads, cleans and tokenises its blocks of the corpus into files that all share
+(`nla_jax.data.blocks`). What splits need of a document is a mark and a few numbers: these alone every process holds of
+all documents, and draws from them what one process alone would have drawn.
 """
 
-import dataclasses
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nla_jax.autoencoder.chat import TemplateError, render
-from nla_jax.autoencoder.text import encode
-from nla_jax.autoencoder.tokens import special_tokens
-from nla_jax.autoencoder.turns import opening
-from nla_jax.data.between_processes import find_places, gather_documents
-from nla_jax.data.corpora.document import Document
+from nla_jax import files
+from nla_jax.data.blocks import COUNT, RECORDS, Blocks
+from nla_jax.data.corpora.document import no_document, repeated_id
 from nla_jax.data.corpora.mixture import draw, read_weights
-from nla_jax.data.corpora.read import read_part, source_names
+from nla_jax.data.corpora.read import read_blocks, source_files, source_names
+from nla_jax.data.known import Known, count_twins, read_known
 from nla_jax.data.left_out import Counts, Part, notes
 from nla_jax.data.positions import (
   FRACTIONS,
-  HELD_OUT,
-  choose_rows,
-  count_twins,
-  join_copies,
-  split_groups,
+  MARK,
+  SPLITS,
+  join_numbers,
+  mark,
+  split_numbers,
   splits_needed,
 )
-from nla_jax.data.roles import allowed, check_positions, roles_of
-from nla_jax.data.store.documents import StoredDocument
+from nla_jax.data.reading_corpus import count_documents, tokenise
+from nla_jax.data.roles import check_positions
+from nla_jax.data.selected import Selection
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
 
-
-class Selection(NamedTuple):
-  """What will be extracted, known before the model runs.
-
-  Attributes:
-    documents: as the target sees them, with their split.
-    document: [N] int32, which document each row is from.
-    position: [N] int32, index of the row's token.
-    counts: of what was left out or put together, and why; see `notes`.
-    conversations: whether a document was written by the chat template.
-    parts: {source: what was drawn of it}, of a corpus of several.
-  """
-
-  documents: list[StoredDocument]
-  document: np.ndarray
-  position: np.ndarray
-  counts: Counts
-  conversations: bool = False
-  parts: Mapping[str, Part] = {}
+_FORM = 1  # of the blocks; another one is not read
 
 
-def select(config, tokenizer, folder: str) -> Selection:
+def select(config, tokenizer, folder: str, tokenizer_hash: str | None = None) -> Selection:
   """Reads and tokenises the corpus, then chooses positions and splits.
 
-  1. Each process reads its part of the corpus.
-  2. Documents are drawn where the config limits their number, tokenised, and the short ones left out.
-  3. The documents of all processes meet. 4. Positions are chosen.
-  5. Groups that share a text are joined, then split, held-out groups first.
+  1. Documents are drawn where the config limits their number. 2. Each process tokenises its blocks of them, chooses
+  positions and leaves the short ones out. 3. Groups that share a text are joined, then split, held-out groups first.
 
   Args:
     config: the run's.
     tokenizer: the target's.
-    folder: path or KvStore URL that all processes share, for their tokens on the way; empty afterwards.
+    folder: path or KvStore URL that all processes share, for the blocks; they are read as long as the selection is.
+    tokenizer_hash: of the tokenizer. Blocks that a stopped call for the same config, hash and corpus has written there
+      are taken as they are, however many processes that had; None begins anew.
 
   Raises:
     NLAError: the corpus cannot be read, or holds nothing long enough; in every process where it is so in one.
+    PreemptedError: the process was asked to stop; the blocks that are written stay.
   """
+  weights = read_weights(config.corpus, config.data.weights)
+  check_positions(config.data)
+  blocks = _open_blocks(config, tokenizer, folder, tokenizer_hash)
+
+  # 1. Drawn by place in the whole corpus, so the number of processes does not change the draw.
+  drawn = None
+  if config.data.max_documents or weights:
+    count = count_documents(blocks, config.corpus)
+    counts = distributed.together("count", lambda: _count(config.corpus, blocks, count))
+    drawn = draw(counts, config.data.max_documents, config.seed, weights)
+    drawn = np.array(drawn if isinstance(drawn, range) else sorted(drawn), np.int64)
+
+  # 2. Behind it all blocks are there, for every process.
+  count = tokenise(blocks, config, tokenizer, drawn)
+  if drawn is None:
+    counts = distributed.together("count", lambda: _count(config.corpus, blocks, count))
+  found = distributed.together("read its blocks", lambda: read_known(blocks, count))
+
+  # 3. All do the same with the same numbers.
+  of_drawn = counts
+  if drawn is not None:
+    ends = np.searchsorted(drawn, np.cumsum(counts))
+    of_drawn = np.diff(ends, prepend=0).tolist()
+  _refuse_unusable(config, found, sum(of_drawn))
+  parts = _parts(config.corpus, counts, of_drawn, found)
+  group, split, counts = _split_up(config, blocks, found, sum(of_drawn))
+  return Selection(blocks, found, group, split, counts, parts)
+
+
+def _open_blocks(config, tokenizer, folder: str, tokenizer_hash: str | None) -> Blocks:
+  """Opens the folder of the blocks of this corpus, cut in this way; an empty one where nothing may be taken up."""
+  index, processes = distributed.process()
   data = config.data
-  weights = read_weights(config.corpus, data.weights)
-  check_positions(data)
+  keys = ("max_documents", "weights", "max_tokens", "position_minimum", "positions_per_document")
+  made_from = {
+    "form": [_FORM, RECORDS],
+    "corpus": config.corpus,
+    "files": source_files(config.corpus),
+    "seed": config.seed,
+    "tokenizer": tokenizer_hash or f"unknown, {processes} processes",
+    "template": tokenizer.chat_template,
+    **{key: data[key] for key in (*keys, "roles", "last_of_turn", "group_by")},
+  }
+  digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).digest()[:8]
+  # The first process's: a copy of the corpus on another machine may have another time of change.
+  digest = distributed.gather_rows(np.frombuffer(digest, np.uint32)[None])[0]
+  path = files.below(folder, digest.tobytes().hex())
+  if tokenizer_hash is None and index == 0:
+    files.remove_all(path)
+  distributed.wait("blocks opened")
+  return Blocks(path)
 
-  # 1. Together: where one process meets a bad line, the others would wait for it for ever.
-  index, count = distributed.process()
-  part = distributed.together(
-    "read its part of the corpus", lambda: list(read_part(config.corpus, index, count))
+
+def _count(corpus: str, blocks: Blocks, count: int) -> list[int]:
+  """Returns how many documents each source has. Raises NLAError where one has none, or two have one id."""
+  names = source_names(corpus)
+  counts, ids = np.zeros(len(names), np.int64), [np.zeros(0, MARK)]
+  for block in range(count):
+    found = blocks.read(COUNT, block)
+    counts += np.bincount(found["source"], minlength=len(names))
+    ids.append(found["id"])
+  if 0 in counts:
+    raise no_document(names[counts.tolist().index(0)] or corpus)
+
+  ids = np.concatenate(ids)
+  ids.sort()
+  twice = ids[1:][ids[1:] == ids[:-1]]
+  if len(twice):
+    raise repeated_id(corpus, _named(corpus, twice[0]))
+  return counts.tolist()
+
+
+def _named(corpus: str, wanted: bytes) -> str:
+  """Returns the id of a mark: the corpus is read once more for it."""
+  parsed = (parse() for _, records in read_blocks(corpus, RECORDS) for parse in records)
+  return next(
+    one.id
+    for documents in parsed
+    for one in documents
+    if np.array(mark(one.id.encode()), MARK) == wanted
   )
-  place, counts = find_places(config.corpus, part)
-
-  # 2. Drawn by place in the whole corpus, so the number of processes does not change the draw.
-  drawn = draw(counts, data.max_documents, config.seed, weights)
-  mine = [
-    (i, document) for i, (_, document) in zip(place.tolist(), part, strict=True) if i in drawn
-  ]
-  kept, longest = distributed.together(
-    "tokenise its part of the corpus", lambda: _tokenise(mine, tokenizer, config)
-  )
-
-  # 3. Every process now has the documents of all, or raises as the others do.
-  documents = gather_documents(kept, folder)
-  _refuse_too_short(config, documents, len(drawn), longest)
-
-  # 4. Positions.
-  document, position = _choose(config, documents, tokenizer)
-
-  # 5. Splits. Whether a template wrote anything is known to the process that read it.
-  talks = np.array([any(one.messages for _, one in mine)])
-  conversations = bool(np.concatenate(distributed.gather_rows(talks)).any())
-  found = _split_up(config, documents, document, position, len(drawn))
-  parts = _parts(config.corpus, counts, drawn, found)
-  return found._replace(conversations=conversations, parts=parts)
 
 
-def _choose(
-  config, documents: Sequence[StoredDocument], tokenizer
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns document and position of each row. Raises NLAError where no token may be taken."""
-  data = config.data
+def _refuse_unusable(config, found: Known, drawn: int) -> None:
+  """Raises NLAError where the corpus, or one of its sources, has no long document, or no token may be taken."""
+  data, names = config.data, source_names(config.corpus)
+  if not len(found.source):
+    raise NLAError(
+      f"none of the {drawn} documents of {config.corpus} has more than {data.position_minimum} "
+      f"tokens (the longest has {found.longest}); lower --config.data.position_minimum "
+      "or give longer documents"
+    )
+  missing = np.setdiff1d(np.arange(len(names)), found.source)
+  if len(missing):
+    raise NLAError(
+      f"none of the documents drawn of {names[missing[0]]} has more than {data.position_minimum} tokens; lower "
+      f"--config.data.position_minimum, or leave it out of --config.corpus={config.corpus}"
+    )
+
   asked = f"config.data.roles={data.roles!r}, config.data.last_of_turn={data.last_of_turn}"
   picks = bool(data.roles or data.last_of_turn)
-  if picks and all(one.roles is None for one in documents):
+  if picks and not found.roles:
     raise NLAError(f"{asked}: the corpus {config.corpus} holds no conversation; leave them out")
-  try:
-    return choose_rows(
-      [(one.id, one.tokens) for one in documents],
-      special_tokens(tokenizer),
-      seed=config.seed,
-      per_document=data.positions_per_document,
-      minimum=data.position_minimum,
-      opening=opening(tokenizer),
-      allowed=[allowed(one.roles, data) for one in documents],
-    )
-  except NLAError as error:
+  if not found.rows.any():
+    others = f"; {asked}: other tokens are left out" if picks else ""
     raise NLAError(
-      f"{error}; {asked}: other tokens are left out" if picks else str(error)
-    ) from error
-
-
-def _parts(
-  corpus: str, counts: Sequence[int], drawn: Collection[int], found: "Selection"
-) -> dict[str, Part]:
-  """What each source of a corpus of several gave; empty for a corpus of one."""
-  names, ends = source_names(corpus), np.cumsum(counts)
-  if len(names) == 1:
-    return {}
-  of_drawn = np.searchsorted(ends, np.array(sorted(drawn)), side="right")
-  kept = Counter(one.source for one in found.documents)
-  rows = Counter(found.documents[i].source for i in found.document.tolist())
-  return {
-    name: Part(counts[i], int((of_drawn == i).sum()), kept[name], rows[name])
-    for i, name in enumerate(names)
-  }
+      f"none of the {len(found.rows)} documents has a position to take: the longest has {found.length.max()} tokens "
+      f"and the first position is {data.position_minimum}; give longer documents or a smaller minimum position{others}"
+    )
 
 
 def _split_up(
-  config, documents: list[StoredDocument], document: np.ndarray, position: np.ndarray, drawn: int
-) -> Selection:
+  config, blocks: Blocks, found: Known, drawn: int
+) -> tuple[np.ndarray, np.ndarray, Counts]:
   """Draws the splits and counts what was left out.
 
   Args:
     config: the run's.
-    documents: without a split.
-    document: [N] of each row.
-    position: [N] of each row.
+    blocks: of the corpus.
+    found: what is known of it.
     drawn: documents of the corpus that were looked at.
+
+  Returns:
+    group and split of each document, as `Selection` takes them, and what was counted.
 
   Raises:
     NLAError: there are fewer groups than splits, or a split has no row.
   """
   # 1. Splits are of groups: paragraphs of one article in two splits would leak its subject, and copies all of it.
   data = config.data
-  needed = splits_needed(data.held_out, [(name, data[name]) for name, _ in FRACTIONS])
-  groups, copies = join_copies(
-    [one.group for one in documents], [one.tokens for one in documents], needed
-  )
+  fractions = [(name, data[name]) for name, _ in FRACTIONS]
+  group, copies = join_numbers(found.group, found.text, splits_needed(data.held_out, fractions))
+  groups, number = np.unique(group, return_inverse=True)
   counts = Counts(
     drawn=drawn,
-    too_short=drawn - len(documents),
+    too_short=drawn - len(group),
     minimum=data.position_minimum,
-    without_rows=len(documents) - len(np.unique(document)),
+    without_rows=int((found.rows == 0).sum()),
     copies=copies,
-    groups_joined=len({one.group for one in documents}) - len(set(groups)),
+    groups_joined=len(found.names) - len(groups),
   )
-  splits = _split(config, groups, counts)
-  documents = [
-    dataclasses.replace(one, group=group, split=splits[group])
-    for one, group in zip(documents, groups, strict=True)
-  ]
+  try:
+    split_of_groups = split_numbers(len(groups), config.seed, data.held_out, fractions)
+  except NLAError as error:
+    # With what made them so few.
+    raise NLAError("; ".join([str(error), *notes(counts)])) from error
+  split = split_of_groups[number]
 
   # 2. What is held out, and what of it is known from training all the same.
-  held_out = np.array([one.split == HELD_OUT for one in documents])[document]
-  twins = count_twins([one.tokens for one in documents], document, position, held_out)
-  sizes = Counter(splits[group] for group in set(groups))
-  counts = counts._replace(twins=twins, held_out_rows=int(held_out.sum()), groups=dict(sizes))
-  _refuse_empty_splits(documents, document, counts)
-  return Selection(documents, document, position, counts)
+  twins = distributed.together("compare contexts", lambda: count_twins(blocks, found, split == 0))
+  twins = int(np.concatenate(distributed.gather_rows(np.array([twins], np.int32))).sum())
+  sizes = np.bincount(split_of_groups, minlength=len(SPLITS)).tolist()
+  counts = counts._replace(
+    twins=twins,
+    held_out_rows=int(found.rows[split == 0].sum(dtype=np.int64)),
+    groups={name: size for name, size in zip(SPLITS, sizes, strict=True) if size},
+  )
+  _refuse_empty_splits(split[found.rows > 0], counts)
+  return group, split, counts
 
 
-def _split(config, groups: Sequence[str], counts: Counts) -> dict[str, str]:
-  """Returns {group: split}. Raises NLAError, with what made them so few, where there are fewer groups than splits."""
-  fractions = [(name, config.data[name]) for name, _ in FRACTIONS]
-  try:
-    return split_groups(
-      groups, seed=config.seed, held_out=config.data.held_out, fractions=fractions
-    )
-  except NLAError as error:
-    why = "; ".join([str(error), *notes(counts)])
-    raise NLAError(why) from error
-
-
-def _refuse_empty_splits(
-  documents: Sequence[StoredDocument], document: np.ndarray, counts: Counts
-) -> None:
+def _refuse_empty_splits(of_rows: np.ndarray, counts: Counts) -> None:
   """Raises NLAError where a split has documents and no row: none of their tokens may be taken."""
-  rows = {documents[i].split for i in np.unique(document).tolist()}
-  empty = [split for split in counts.groups if split not in rows]
+  empty = [split for split in counts.groups if SPLITS.index(split) not in of_rows]
   if empty:
     raise NLAError(
       f"no token of the documents of the split {empty[0]} may be taken, so it has no row: give more or longer "
@@ -217,72 +225,13 @@ def _refuse_empty_splits(
     )
 
 
-def _tokenise(
-  documents: Collection[tuple[int, Document]], tokenizer, config
-) -> tuple[dict[int, StoredDocument], int]:
-  """Returns {place in the corpus: document} of those with a position to choose, and the longest length in tokens."""
-  data, kept, longest = config.data, {}, 0
-  for place, document in documents:
-    tokens = np.array(document_ids(tokenizer, document, config.corpus, data.max_tokens), np.int32)
-    longest = max(longest, len(tokens))
-    if len(tokens) > data.position_minimum:
-      talk = document.messages
-      roles = roles_of(tokenizer, talk, tokens.tolist()) if talk else None
-      group = document.user if document.user and data.group_by == "user" else document.group
-      # The split comes later.
-      kept[place] = StoredDocument(document.id, group, "", tokens, document.source, roles)
-  return kept, longest
-
-
-def document_ids(
-  tokenizer, document: Document, corpus: str, at_most: int | None = None
-) -> list[int]:
-  """Returns a document's tokens as the target sees them: a text after its BOS, a conversation in the chat template.
-
-  Args:
-    tokenizer: the target's.
-    document: of the corpus.
-    corpus: for messages.
-    at_most: tokens that are wanted, from the first; None for all.
-
-  Raises:
-    NLAError: it is a conversation, and there is no chat template or the template refuses it.
-  """
-  if not document.messages:
-    return encode(tokenizer, document.text, special=True, at_most=at_most)
-  if tokenizer.chat_template is None:
-    raise NLAError(
-      f"the corpus {corpus} has conversations, and the model's tokenizer has no chat template to write them "
-      "with; take an instruction-tuned model, or a corpus of texts"
-    )
-
-  try:
-    return render(tokenizer, document.messages, at_most=at_most)
-  except TemplateError as error:
-    raise NLAError(
-      f"the model's chat template refuses the conversation {document.id!r} of the corpus {corpus}: it {error.reason}; "
-      "change its roles or their order"
-    ) from error
-
-
-def _refuse_too_short(
-  config, documents: Sequence[StoredDocument], drawn: int, longest: int
-) -> None:
-  """Raises NLAError where the corpus, or one of its sources, has no long document."""
-  there = {document.source for document in documents}
-  missing = [name for name in source_names(config.corpus) if name not in there]
-  if documents and missing:
-    raise NLAError(
-      f"none of the documents drawn of {missing[0]} has more than {config.data.position_minimum} tokens; lower "
-      f"--config.data.position_minimum, or leave it out of --config.corpus={config.corpus}"
-    )
-  if documents:
-    return
-
-  # Named is the longest over all processes.
-  lengths = distributed.gather_rows(np.array([longest], np.int32))
-  raise NLAError(
-    f"none of the {drawn} documents of {config.corpus} has more than {config.data.position_minimum} "
-    f"tokens (the longest has {int(np.concatenate(lengths).max())}); lower --config.data.position_minimum "
-    "or give longer documents"
-  )
+def _parts(
+  corpus: str, counts: Sequence[int], drawn: Sequence[int], found: Known
+) -> Mapping[str, Part]:
+  """What each source of a corpus of several gave; empty for a corpus of one."""
+  names = source_names(corpus)
+  if len(names) == 1:
+    return {}
+  kept = np.bincount(found.source, minlength=len(names)).tolist()
+  rows = np.bincount(found.source, found.rows, minlength=len(names)).astype(np.int64).tolist()
+  return {name: Part(counts[i], drawn[i], kept[i], rows[i]) for i, name in enumerate(names)}

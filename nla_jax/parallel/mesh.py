@@ -4,6 +4,7 @@ import contextlib
 import math
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
@@ -121,4 +122,26 @@ def mesh_of(settings):
     return
 
   with jax.set_mesh(make_mesh(settings.data, settings.fsdp, settings.tensor)):
+    yield
+
+
+def own_shape(settings) -> tuple[int, int, int] | None:
+  """Returns (data, fsdp, tensor) over this process's devices alone, with the shares of a config's `mesh` section.
+
+  What the section leaves to be taken (fsdp=0) is this process's. None where the parameters lie across processes.
+  """
+  devices = jax.local_device_count()
+  fsdp = settings.fsdp or max(devices // settings.tensor, 1)
+  replicas, rest = divmod(devices, fsdp * settings.tensor)
+  return (replicas, fsdp, settings.tensor) if replicas and not rest else None
+
+
+@contextlib.contextmanager
+def own_mesh_of(settings):
+  """Sets the mesh of `own_shape`, which must not be None; on a single device none is set, whatever was before."""
+  shape = own_shape(settings)
+  mesh = jax.sharding.Mesh(np.empty((), object), ())
+  if math.prod(shape) > 1:
+    mesh = arrange(jax.local_devices(), *shape)
+  with jax.set_mesh(mesh):
     yield

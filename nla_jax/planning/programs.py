@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nla_jax.autoencoder.pair import Pair, PairSettings, make_pair
-from nla_jax.data import extraction
+from nla_jax.data import extraction, shards
 from nla_jax.models.architectures import Architecture
 from nla_jax.models.lora import adapter_params, joined, split
 from nla_jax.models.parameters import as_base, init_params, lower_params
@@ -86,7 +86,7 @@ def _models(config, pair: Pair, base, key) -> tuple[dict, dict]:
 def _extract(config, architecture: Architecture, base, dtype) -> Program:
   """The target's forward pass over a batch of documents."""
   data = config.data
-  size, length = extraction.batch_shape(data, data.max_tokens)
+  size, length = shards.batch_shape(data, data.max_tokens)
   # Without predictions of next tokens, nothing above block K is loaded.
   if not data.next_tokens:
     base = jax.eval_shape(lambda p: lower_params(p, config.layer + 1), base)

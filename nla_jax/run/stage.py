@@ -16,7 +16,7 @@ from nla_jax import files
 from nla_jax.bucket import Place
 from nla_jax.errors import NLAError
 from nla_jax.parallel import distributed
-from nla_jax.workdir import MANIFEST, REQUEST, SECONDS
+from nla_jax.workdir import MANIFEST, REQUEST, SECONDS, TOKENS
 
 _VERSIONS_OF = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -112,7 +112,7 @@ def open_stage(path: Place, request: dict, defaults: dict | None = None) -> Stag
   request = json.loads(json.dumps(request))  # as it will be read back: tuples become lists
   path.mkdir(parents=True, exist_ok=True)
   manifest, begun = files.read_json(path / MANIFEST), files.read_json(path / REQUEST)
-  if {one.name for one in path.iterdir()} <= {REQUEST, SECONDS}:
+  if {one.name for one in path.iterdir()} <= {REQUEST, SECONDS, TOKENS}:
     begun = None  # nothing came of it, such as of a file that was refused: it binds nobody
   made = manifest["request"] if manifest else begun
   found = made and _completed(made, json.loads(json.dumps(defaults or {})))

@@ -43,6 +43,7 @@ from nla_jax.workdir import (
   STAGES,
   STORE,
   TEXTS,
+  TOKENS,
 )
 
 
@@ -52,8 +53,8 @@ def extract(run: Run) -> None:
   if stage.done:
     return
 
-  path = str(run.workdir / STORE)
-  facts = extraction.extract(run.config, run.target, run.target_params, path, run.dtype)
+  path, tokens = str(run.workdir / STORE), str(stage.path / TOKENS)
+  facts = extraction.extract(run.config, run.target, run.target_params, path, tokens, run.dtype)
   stage.finish(**facts)
 
 

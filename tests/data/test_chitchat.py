@@ -11,7 +11,7 @@ import pytest
 
 from nla_jax.data.corpora import chitchat
 from nla_jax.data.corpora.document import Document
-from nla_jax.data.corpora.read import read_corpus, read_part
+from nla_jax.data.corpora.read import read_blocks, read_corpus
 from nla_jax.errors import NLAError
 
 installed = pytest.mark.skipif(
@@ -137,5 +137,5 @@ def test_the_sample_is_the_one_that_its_description_counts():
       groups[message["sender"]].add(document.group)
   assert all(len(found) == 1 for found in groups.values())
 
-  parts = itertools.chain(*(read_part("chitchat-sample", i, 2) for i in range(2)))
-  assert [document for _, document in sorted(parts, key=lambda one: one[0])] == documents
+  blocks = read_blocks("chitchat-sample", 100)
+  assert [one for _, records in blocks for parse in records for one in parse()] == documents

@@ -14,7 +14,7 @@ import pytest
 
 from nla_jax.data.corpora import wikipedia as wikipedia_dump
 from nla_jax.data.corpora.document import Document
-from nla_jax.data.corpora.read import read_corpus, read_part, source_names
+from nla_jax.data.corpora.read import read_blocks, read_corpus, source_names
 from nla_jax.errors import NLAError
 
 demo = pytest.mark.skipif(
@@ -248,15 +248,20 @@ def test_parts_that_cannot_be_read_together_are_told_at_once(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def _joined(source: str, count: int) -> list[Document]:
-  parts = [list(read_part(source, index, count)) for index in range(count)]
-  assert all(parts)
-  return [document for _, document in sorted(itertools.chain(*parts), key=lambda one: one[0])]
+def _joined(source: str, size: int) -> list[Document]:
+  """The documents of all blocks, of which every other one is parsed in a second reading."""
+  parts = {}
+  for reading in range(2):
+    for block, records in read_blocks(source, size):
+      if block % 2 == reading:
+        parts[block] = [document for parse in records for document in parse()]
+  assert all(parts.values()) and sorted(parts) == list(range(len(parts))) and len(parts) > 1
+  return [document for block in sorted(parts) for document in parts[block]]
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
-@pytest.mark.parametrize("count", [2, 3])
-def test_the_parts_of_a_corpus_are_the_corpus(tmp_path, kind, count):
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_blocks_of_a_corpus_are_the_corpus(tmp_path, kind, size):
   path, texts = tmp_path / f"x.{kind}", [f"text {i}" for i in range(5)]
   if kind == "parquet":
     pq.write_table(pa.table({"text": texts}), path)
@@ -264,18 +269,19 @@ def test_the_parts_of_a_corpus_are_the_corpus(tmp_path, kind, count):
     path.write_text(
       "\n\n".join(texts if kind == "txt" else [json.dumps({"text": text}) for text in texts])
     )
-  joined = _joined(str(path), count)
+  joined = _joined(str(path), size)
   assert joined == list(read_corpus(str(path))) and [document.text for document in joined] == texts
 
 
 @demo
-def test_the_parts_of_the_sample_are_the_sample(wikipedia):
-  assert _joined("wikipedia-sample", 2) == wikipedia
+def test_the_blocks_of_the_sample_are_the_sample(wikipedia):
+  assert _joined("wikipedia-sample", 20) == wikipedia
 
 
-def test_a_part_may_be_empty(tmp_path):
-  (tmp_path / "x.txt").write_text("one document")
-  assert list(read_part(str(tmp_path / "x.txt"), 1, 2)) == []
+def test_records_that_are_not_taken_are_not_parsed(tmp_path):
+  (tmp_path / "x.jsonl").write_text('{"text": "a"}\n{oops\n{"text": "b"}\n')
+  found = [next(records)() for _, records in read_blocks(str(tmp_path / "x.jsonl"), 2)]
+  assert [one.text for documents in found for one in documents] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

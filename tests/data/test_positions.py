@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from nla_jax.data.positions import choose_positions, choose_rows, split_groups
+from nla_jax.data.positions import choose_positions, split_groups
 from nla_jax.errors import NLAError
 
 
@@ -43,23 +43,6 @@ def test_special_and_early_tokens_are_never_chosen():
 def test_fifty_one_tokens_give_one_position_and_fifty_none():
   assert choose_positions("a", [1] * 51, ()) == [50]
   assert choose_positions("a", [1] * 50, ()) == []
-
-
-def test_rows_do_not_depend_on_how_the_corpus_is_sharded():
-  documents = _corpus(40)
-  document, position = choose_rows(documents, {3})
-  assert document.dtype == position.dtype == np.int32
-  assert np.all(np.diff(document) >= 0)
-  whole = {(documents[d][0], int(p)) for d, p in zip(document, position)}
-  parts = set()
-  for shard in (documents[1::3], documents[2::3], documents[0::3][::-1]):
-    parts |= {(shard[d][0], int(p)) for d, p in zip(*choose_rows(shard, {3}))}
-  assert whole == parts
-
-
-def test_a_corpus_of_short_documents_is_refused():
-  with pytest.raises(NLAError, match="the longest has 30 tokens and the first position is 50"):
-    choose_rows([("a", [1] * 30), ("b", [1] * 20)], ())
 
 
 def test_splits_after_the_held_out_cut_are_those_of_the_interchange_format():
@@ -109,7 +92,7 @@ def test_too_few_groups_and_wrong_shares_are_told():
 
 
 def test_positions_count_from_behind_what_a_template_writes():
-  documents = [("talk", [1, 2, 3, *range(10, 40)]), ("text", list(range(10, 43)))]
-  document, position = choose_rows(documents, (), per_document=100, minimum=5, opening=[1, 2, 3])
-  assert position[document == 0].tolist() == list(range(8, 33))
-  assert position[document == 1].tolist() == list(range(5, 33))
+  options = {"per_document": 100, "minimum": 5, "opening": [1, 2, 3]}
+  talk = choose_positions("talk", [1, 2, 3, *range(10, 40)], (), **options)
+  text = choose_positions("text", list(range(10, 43)), (), **options)
+  assert talk == list(range(8, 33)) and text == list(range(5, 33))

@@ -1,5 +1,6 @@
 """Two processes under SLURM are one run: stopped or killed, it continues elsewhere with the same numbers."""
 
+import json
 import os
 import shutil
 import signal
@@ -46,7 +47,9 @@ def begin(folder):
 def begin_two(begin):
   """A function (workdir, data, fsdp, tensor): two processes of two devices each, as srun starts them on one node."""
 
-  def start_two(workdir: Path, data: int, fsdp: int, tensor: int, *options: str):
+  def start_two(
+    workdir: Path, data: int, fsdp: int, tensor: int, *options: str, devices: int = 2, **variables
+  ):
     job = _free_job()
     mesh = [
       f"--config.mesh.{axis}={size}"
@@ -55,7 +58,7 @@ def begin_two(begin):
     return [
       begin(
         workdir,
-        2,
+        devices,
         "--distributed",
         "--heartbeat=10",
         *mesh,
@@ -67,6 +70,7 @@ def begin_two(begin):
         SLURM_PROCID=str(i),
         SLURM_LOCALID=str(i),
         SLURM_STEP_NODELIST="localhost",
+        **variables,
       )
       for i in range(2)
     ]
@@ -163,6 +167,22 @@ def test_its_evaluation_is_that_of_an_undisturbed_one(disturbed, alone_from_rl):
   assert found["fve"]["teacher_text"]["value"] == pytest.approx(
     expected["fve"]["teacher_text"]["value"], abs=2e-2
   )
+
+
+@pytest.mark.parametrize("mesh", [(1, 2, 1), (2, 1, 1)])
+def test_each_of_two_processes_writes_shards_as_one_process_does(alone, begin_two, folder, mesh):
+  """Alone where its devices hold the target: then to the byte; else together."""
+  workdir = folder / f"extracted {mesh}"
+  processes = begin_two(workdir, *mesh, devices=1, stage="extract")
+  assert finish(processes, workdir) == [0, 0], logs(workdir)
+  stores = [where / "activations" / "store" for where in (workdir, alone)]
+  found, expected = (json.loads((store / "manifest.json").read_text()) for store in stores)
+  if mesh == (2, 1, 1):
+    assert found == expected
+  # Shared by fsdp, each forward is of both processes, and rounding may differ.
+  for one, other in zip(found["shards"], expected["shards"], strict=True):
+    for name in ("document", "position"):
+      assert one["sha256"][name] == other["sha256"][name]
 
 
 def test_a_line_that_one_process_cannot_read_stops_both_at_once(begin_two, folder):

@@ -45,11 +45,13 @@ def command(stage: str, workdir: os.PathLike, *options: str) -> list[str]:
   ]
 
 
-def start(workdir: Path, *options: str, name: str = "alone", **variables: str) -> subprocess.Popen:
-  """`nla run` with further environment variables; its output goes to a file beside the workdir."""
+def start(
+  workdir: Path, *options: str, name: str = "alone", stage: str = "run", **variables: str
+) -> subprocess.Popen:
+  """`nla run`, or one stage, with further environment variables; its output goes to a file beside the workdir."""
   with open(workdir.parent / f"{workdir.name}.{name}.log", "w") as log:
     return subprocess.Popen(
-      command("run", workdir, *options),
+      command(stage, workdir, *options),
       env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
       stdout=log,
       stderr=log,

@@ -4,8 +4,10 @@ Bad input fails before the first document, or with the line it stands on.
 """
 
 import collections
+import functools
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from nla_jax import files
 from nla_jax.data.corpora import chitchat, hub, wikipedia
@@ -19,6 +21,8 @@ from nla_jax.data.corpora.document import (
   stem,
 )
 from nla_jax.errors import NLAError
+
+Parse = Callable[[], Iterable[Document]]  # gives the documents of a record
 
 SEPARATOR = "+"  # between corpora that are read as one
 _SAMPLES = {wikipedia.SOURCE: wikipedia.read_sample, chitchat.SOURCE: chitchat.read_sample}
@@ -56,29 +60,40 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> Iterator[Do
       f"max_documents is {max_documents}; give a number of at least 1, or None for the whole corpus"
     )
   # Not a generator itself: the source is opened here, so a missing one fails before the first document is asked for.
-  documents = _parse(_open(source), 0, 1)
-  return (document for _, document in _checked(documents, source, max_documents))
+  opened = _open(source)
+  documents = itertools.chain.from_iterable(itertools.starmap(opened.documents, opened.records))
+  return _checked(documents, source, max_documents)
 
 
-def read_part(source: str, index: int, count: int) -> Iterator[tuple[int, Document]]:
-  """Returns part `index` of `count` of a corpus, as (number of the record, document).
+def read_blocks(source: str, size: int) -> Iterator[tuple[int, Iterator[Parse]]]:
+  """Returns a corpus in blocks of `size` records, as (number of the block, its records).
 
-  A record is what a source is made of (an article, a paragraph, a line, a row). Each part takes every count-th record
-  and parses only those. All parts, sorted by the record's number, are `read_corpus`. A part may be empty, and ids are
-  unique within it.
+  A record is what a source is made of (an article, a paragraph, a line, a row), here a function that parses it and
+  gives its documents. What is not called is counted past, which is cheap, so processes can share the parsing. A block's
+  records can be taken only before the next block is asked for. All blocks, parsed, are `read_corpus`, but for the ids:
+  whether they are unique is not looked at.
 
   Raises:
     NLAError: as `read_corpus`.
   """
-  return _checked(_parse(_open(source), index, count), source, None, may_be_empty=True)
+  opened = _open(source)
+  # By place, not by number: the numbers of JSON lines skip blank lines, and blocks should be of one size.
+  grouped = itertools.groupby(enumerate(opened.records), key=lambda one: one[0] // size)
+  return (
+    (block, (functools.partial(opened.documents, *record) for _, record in members))
+    for block, members in grouped
+  )
 
 
-def _parse(source: Records, index: int, count: int) -> Iterator[tuple[int, Document]]:
-  # By place, not by number: the numbers of JSON lines skip blank lines, and parts should be of one size.
-  for place, (number, record) in enumerate(source.records):
-    if place % count == index:
-      for document in source.documents(number, record):
-        yield number, document
+def source_files(source: str) -> list[list[int]]:
+  """Returns (bytes, time of the last change in ns) of each part of a corpus that is a file here, to know it again."""
+  found = []
+  for part in _parts(source):
+    path = files.here(part)
+    if os.path.isfile(path):
+      status = os.stat(path)
+      found.append([status.st_size, status.st_mtime_ns])
+  return found
 
 
 def source_names(corpus: str) -> list[str]:
@@ -146,22 +161,17 @@ def _open_source(source: str) -> Records:
   return reader(files.expect_file(source, "the corpus file", "check --config.corpus"))
 
 
-def _checked(
-  documents: Iterable[tuple[int, Document]],
-  source: str,
-  limit: int | None,
-  may_be_empty: bool = False,
-) -> Iterator[tuple[int, Document]]:
+def _checked(documents: Iterable[Document], source: str, limit: int | None) -> Iterator[Document]:
   """Yields at most `limit` documents. Raises NLAError where an id occurs twice or there is no document."""
   seen = set()
-  for number, document in documents:
+  for document in documents:
     # An id seeds the choice of positions and names rows elsewhere: two documents of one id could not be told apart.
     if document.id in seen:
       raise repeated_id(source, document.id)
     seen.add(document.id)
-    yield number, document
+    yield document
     if len(seen) == limit:
       return
 
-  if not seen and not may_be_empty:
+  if not seen:
     raise no_document(source)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -102,19 +103,44 @@ def documents_to_parquet(documents: Sequence[StoredDocument], row_group: int = 4
     documents: in the order of the store.
     row_group: documents written together; so few that the offsets of their tokens fit 32 bits.
   """
-  # Only where a document has one: a store of one corpus stays, byte for byte, what it was before there were sources.
-  schema = _SCHEMA
-  if any(documents[i].source for i in range(len(documents))):
-    schema = schema.append(_SOURCE)
-  if any(documents[i].roles is not None for i in range(len(documents))):
-    schema = schema.append(_ROLES)
+  sink = io.BytesIO()
+  write_parquet(documents, sink, known_columns(documents), row_group)
+  return sink.getvalue()
 
-  sink = pa.BufferOutputStream()
+
+def known_columns(documents: Sequence[StoredDocument]) -> list[str]:
+  """Returns which of source and roles one of the documents has."""
+  # Only where a document has one: a store of one corpus stays, byte for byte, what it was before there were sources.
+  found = []
+  if any(documents[i].source for i in range(len(documents))):
+    found.append(_SOURCE.name)
+  if any(documents[i].roles is not None for i in range(len(documents))):
+    found.append(_ROLES.name)
+  return found
+
+
+def write_parquet(
+  documents: Sequence[StoredDocument],
+  sink: BinaryIO,
+  columns: Collection[str],
+  row_group: int = 4096,
+) -> None:
+  """Writes what `documents_to_parquet` returns, holding `row_group` documents at once.
+
+  Args:
+    documents: in the order of the store.
+    sink: a file that is open for writing.
+    columns: as `known_columns` finds them.
+    row_group: as there.
+  """
+  schema = _SCHEMA
+  for field in (_SOURCE, _ROLES):
+    if field.name in columns:
+      schema = schema.append(field)
   with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
     for start in range(0, len(documents), row_group):
       part = [documents[i] for i in range(start, min(start + row_group, len(documents)))]
       writer.write_table(_table(part, schema))
-  return sink.getvalue().to_pybytes()
 
 
 def _table(documents: Sequence[StoredDocument], schema: pa.Schema) -> pa.Table:

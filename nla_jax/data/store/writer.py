@@ -7,14 +7,14 @@ files are: see `nla_jax.data.store.store`.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorstore as ts
 
 from nla_jax import files
 from nla_jax.data.store import layout
-from nla_jax.data.store.documents import StoredDocument, documents_to_parquet
+from nla_jax.data.store.documents import StoredDocument, known_columns, write_parquet
 from nla_jax.errors import NLAError
 
 ArraySpecs = Mapping[str, tuple[tuple[int, ...], str]]
@@ -36,6 +36,7 @@ class StoreWriter:
 
   Attributes:
     path: as given.
+    arrays: as given.
     n_shards: files that each array is cut into.
 
   Raises:
@@ -66,7 +67,7 @@ class StoreWriter:
       "arrays": fields,
     }
 
-    self.path = str(path)
+    self.path, self.arrays = str(path), arrays
     self.n_shards = -(-n_rows // shard_rows)
     self._files = files.open_files(self.path)
     # Through JSON and back, so that it compares equal to what the file holds (tuples come back as lists).
@@ -125,11 +126,12 @@ class StoreWriter:
       pending = [
         array[rows.start : rows.stop].write(arrays[name]) for name, array in self._arrays.items()
       ]
+      # While the disk is at work, which takes as long.
+      sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
       for write in pending:
         write.result()
 
     # Only now, after every file is durable: the record is what makes the shard count.
-    sums = {name: layout.checksum(arrays[name]) for name in self._arrays}
     files.write_json(
       files.below(self.path, layout.record_name(shard)), {"rows": len(rows), "sha256": sums}
     )
@@ -139,11 +141,18 @@ class StoreWriter:
     rows = self.shard_range(shard)
     return self._arrays[name][rows.start : rows.stop].read().result()
 
-  def write_documents(self, documents: Sequence[StoredDocument]) -> None:
-    """Writes the documents that the `document` array's indices mean."""
-    parquet = documents_to_parquet(documents)
-    with files.writing(self.path + "/" + layout.DOCUMENTS):
-      self._files.write(layout.DOCUMENTS, parquet).result()
+  def write_documents(
+    self, documents: Sequence[StoredDocument], columns: Collection[str] | None = None
+  ) -> None:
+    """Writes the documents that the `document` array's indices mean, a few thousand in memory at once.
+
+    Args:
+      documents: of the store, in order.
+      columns: which of source and roles they have; None looks through them.
+    """
+    columns = known_columns(documents) if columns is None else columns
+    with files.new_file(files.below(self.path, layout.DOCUMENTS)) as sink:
+      write_parquet(documents, sink, columns)
 
   def finish(self, fields: Mapping | None = None) -> dict:
     """Writes the manifest, which makes the store readable, and returns it.
@@ -160,9 +169,8 @@ class StoreWriter:
         f"{self.path} lacks {len(missing)} of {self.n_shards} shards (first: {missing[0]}); run the same "
         "command again to write them"
       )
-    with files.reading(self.path + "/" + layout.DOCUMENTS):
-      documents = self._files.read(layout.DOCUMENTS).result()
-    if documents.state != "value":
+    documents = files.sha256(files.below(self.path, layout.DOCUMENTS))
+    if documents is None:
       raise NLAError(
         f"{self.path} lacks {layout.DOCUMENTS}; run the same command again to write it"
       )
@@ -173,7 +181,7 @@ class StoreWriter:
     ]
     content = {
       **self._layout,
-      "documents_sha256": hashlib.sha256(documents.value).hexdigest(),
+      "documents_sha256": documents,
       "shards": records,
     }
     # Of the content alone: `fields` may hold times, and later stages compare this hash to know the same data.
