@@ -104,6 +104,8 @@ def html(found: Awareness) -> str:
     Table("Rates", _HEAD, rows_of(found), range(1, len(_HEAD)), "95 % intervals over transcripts."),
     Table("Any of n, by the NLA", chart=chart, note="The same draw of tokens for both curves."),
   ]
+
+  # What is known only of labelled transcripts.
   if found.calibration:
     cells = [
       [name, _auc(a["transcripts"]), _auc(a["tokens"])] for name, a in found.calibration.items()
@@ -113,6 +115,8 @@ def html(found: Awareness) -> str:
     bins = [[f"{b['said']:.1%}", f"{b['true']:.1%}", str(b["n"])] for b in found.reliability]
     head = ("share of yes, mean of the bin", "labelled so", "transcripts")
     tables.append(Table("Reliability of the NLA", head, bins, (0, 1, 2)))
+
+  # What a person checks.
   if found.evidence:
     cells = [
       [e.transcript, str(e.message), str(e.position), e.quote, e.before] for e in found.evidence
@@ -122,6 +126,7 @@ def html(found: Awareness) -> str:
   if found.left_out:
     cells = [[name, why] for name, why in found.left_out.items()]
     tables.append(Table("Left out", ("what", "why"), cells))
+
   counts = ", ".join(f"{row.transcripts} {name}" for name, row in nla.items())
   subtitle = f"{counts} transcripts, graded by {found.grader}, seed {found.protocol.seed}"
   return render(f"Rates of {found.topic}", subtitle, [], tables)

@@ -65,6 +65,8 @@ def _parser() -> Parser:
   add("organisms", nargs="+", metavar="ORGANISM", help="workdirs of `nla organism`")
   add("--nla", help="the pair of the organisms' base")
   add("--workdir", help="folder of the game; a game that was stopped goes on there")
+
+  # The game.
   add("--arms", default=",".join(_DEFAULT), help=f"of {', '.join(evidence.ARMS)}")
   add(
     "--store", help=f"for the arm {evidence.SAE}: a workdir or store with activations of the base"
@@ -74,6 +76,8 @@ def _parser() -> Parser:
   add("--seeds", type=int, default=3, help="games of each organism (default 3)")
   add("--reads", type=int, default=3, help="tokens of a branch that are read inside (default 3)")
   add("--tokens", type=int, default=48, help="tokens of an answer, at most (default 48)")
+
+  # Who grades.
   add("--grader", metavar="FILE", help="a provider's YAML, as config.suites.judge; default: rules")
   add("--report", metavar="FILE", help="grades this report about one organism, and plays nothing")
   return parser

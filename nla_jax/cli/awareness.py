@@ -60,11 +60,15 @@ def _parser() -> Parser:
   add(
     "--labels", metavar="FILE", help='lines {"id": …, "label": 0 or 1} of what the target believes'
   )
+
+  # What is drawn, and who grades it.
   add("--tokens", type=int, default=TOKENS, help=f"of a transcript (default {TOKENS})")
   add("--limit", type=int, help="transcripts of each file, at most")
   add("--seed", type=int, default=0, help="of the tokens and the draws (default 0)")
   add_graders(add)
   add("--agreement", action="store_true", help="only compare the grader with the hand labels")
+
+  # The target, and what comes out.
   add("--base", help="the target, in place of the one that the pair names")
   add("--model-adapter", help="a LoRA of PEFT on the target, a directory")
   add("--json", action="store_true", help="one JSON object in place of the table")

@@ -86,6 +86,8 @@ def _define(parser: Parser) -> None:
   parser.add_argument(
     "--positions", default="last", help="which tokens, as written below (default last)"
   )
+
+  # How each token is explained.
   parser.add_argument(
     "--best-of",
     type=int,
@@ -100,6 +102,8 @@ def _define(parser: Parser) -> None:
   parser.add_argument(
     "--reply", action="store_true", help="begin the assistant's turn behind a conversation"
   )
+
+  # The target, and what comes out.
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
   parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
   parser.add_argument(

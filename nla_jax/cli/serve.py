@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     required=True,
     help="package:NAME, a workdir, a folder with av/ and ar/, or an AV's folder or hub id",
   )
+
+  # Where it listens.
   parser.add_argument(
     "--host", default="127.0.0.1", help="address; another than this machine's own needs a secret"
   )
@@ -77,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     "--secret-file",
     help="file with the secret that clients send as X-SECRET-KEY; left out, NLA_SECRET of the environment",
   )
+
+  # The target.
   parser.add_argument("--base", help="the target, in place of the one that the pair names")
   parser.add_argument("--model-adapter", help="a LoRA of PEFT on the target, a directory")
   parser.add_argument(
@@ -89,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="holds the target's blocks 0..K alone: less memory, but no /completion and no /steer",
   )
+
+  # Limits.
   for name, what in _LIMITS.items():
     default = getattr(Limits, name)
     parser.add_argument(

@@ -23,6 +23,8 @@ def define(values: flags.FlagValues) -> None:
     "of eval: the suites on every kept step of RL (config.snapshot_every), before and after it, against FVE",
     flag_values=values,
   )
+
+  # Which process of several this is.
   flags.DEFINE_bool(
     "distributed",
     False,

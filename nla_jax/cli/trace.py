@@ -76,9 +76,13 @@ def _parser() -> Parser:
     "--model-adapter", help="a LoRA of PEFT on the target, such as an organism's training/adapter"
   )
   add("--incident", metavar="FILE", help="texts or conversations in which it happened")
+
+  # How examples are read.
   add("--positions", default="last", help="which token of an example is read (default last)")
   add("--max-tokens", type=int, default=128, help="examples are cut to this length (default 128)")
   add("--no-explanations", action="store_true", help="index activations alone, much faster")
+
+  # What comes out.
   add("--k", type=int, default=10, help="how many examples (default 10)")
   add("--planted", metavar="FILE", help="ids that should be found, one a line: precision at k")
   add("--json", action="store_true", help="one JSON object")

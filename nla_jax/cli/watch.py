@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
   add("--budget", type=int, default=20, help="explanations of a transcript (default 20)")
   add("--seconds", type=float, default=0.0, help="of explaining one transcript; 0 for no bound")
   add("--positions", default="assistant", help="tokens that may be explained (default assistant)")
+
+  # What is looked for, and what it is compared with.
   add(
     "--grader",
     default=DEFAULT,
@@ -89,10 +91,13 @@ def _parser() -> argparse.ArgumentParser:
   add("--probe", help=".npz file with weights [d_model] and bias, of what is looked for")
   add("--known", help=".npz file with activations [k, d_model] whose explanations spoke of it")
   add("--surprise", action="store_true", help="score by the logit lens too: loads the whole target")
+
+  # When it looks, and how it ends.
   add("--follow", action="store_true", help="look again and again, for what is new")
   add("--every", type=float, default=30.0, help="seconds between two looks (default 30)")
   add("--fail-above", type=float, help=f"exit with {ABOVE} where the rate of yes is above this")
   add("--seed", type=int, default=0, help="of all draws (default 0)")
+
   add("--base", help="the target, in place of the one that the pair names")
   add("--model-adapter", help="a LoRA of PEFT on the target, a directory")
   return parser

@@ -77,19 +77,17 @@ def extract(config, pretrained, load_params: Callable, path: str, tokens: str, d
   # 1. The corpus.
   say("extract: reading and tokenising the corpus")
   corpus = select(config, pretrained.tokenizer, tokens, pretrained.tokenizer_hash)
-  said = notes(corpus.counts)
-  for note in [*part_notes(corpus.parts), *said]:
+  for note in [*part_notes(corpus.parts), *(said := notes(corpus.counts))]:
     say(f"extract: {note}")
 
   # 2. The store.
   arrays = _arrays(architecture.d_model, data.rows, data.next_tokens)
   writer = _open_store(path, arrays, corpus, config, pretrained)
 
-  # 3. The shards. What is above block K is loaded only where the teacher asks for next tokens.
+  # 3. The shards.
   own = _computes_alone(config, architecture)
-  with own_mesh_of(config.mesh) if own else contextlib.nullcontext():
-    params = load_params(None if data.next_tokens else config.layer)
-  read = functools.partial(make_reader(config, architecture, dtype), params)
+  reader = make_reader(config, architecture, dtype)
+  read = functools.partial(reader, _load(config, load_params, own))
   write_shards(writer, corpus, read, config, own)
 
   # 4. The manifest.
@@ -104,6 +102,14 @@ def extract(config, pretrained, load_params: Callable, path: str, tokens: str, d
     "chat_template": template_hash(pretrained.tokenizer) if corpus.conversations else None,
     **_facts(corpus, said),
   }
+
+
+def _load(config, load_params: Callable, own: bool):
+  """The target's parameters, on the devices of this process or of all."""
+  # What is above block K is loaded only where the teacher asks for next tokens.
+  layer = None if config.data.next_tokens else config.layer
+  with own_mesh_of(config.mesh) if own else contextlib.nullcontext():
+    return load_params(layer)
 
 
 def _computes_alone(config, architecture) -> bool:

@@ -97,9 +97,11 @@ def _open_blocks(config, tokenizer, folder: str, tokenizer_hash: str | None) -> 
     "template": tokenizer.chat_template,
     **{key: data[key] for key in (*keys, "roles", "last_of_turn", "group_by")},
   }
+
   digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).digest()[:8]
   # The first process's: a copy of the corpus on another machine may have another time of change.
   digest = distributed.gather_rows(np.frombuffer(digest, np.uint32)[None])[0]
+
   path = files.below(folder, digest.tobytes().hex())
   if tokenizer_hash is None and index == 0:
     files.remove_all(path)
