@@ -58,12 +58,10 @@ def extract(config, pretrained, load_params: Callable, path: str, tokens: str, d
     dtype: that the target computes in.
 
   Returns:
-    facts for the stage's manifest: rows, documents, rows_by_split, d_model, layer, groups, left_out, notes,
-    chat_template; of several sources, what each gave as parts.
+    facts for the stage's manifest; of several sources, what each gave as parts.
 
   Raises:
-    NLAError: there is no such layer, the corpus cannot be used, the store cannot be written, or an activation is not
-      finite.
+    NLAError: there is no such layer, the corpus or the store cannot be used, or an activation is not finite.
     PreemptedError: the process was asked to stop; what is written stays.
   """
   data, architecture = config.data, pretrained.architecture
