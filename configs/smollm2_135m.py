@@ -3,21 +3,21 @@
   bash launch/local.sh
   nla run --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--config.preset=long]
 
-Expect on two CPU cores without an accelerator (FVE on held-out articles, 95 % intervals over articles):
+Expect on two CPU cores with AVX512-BF16, without an accelerator (FVE on held-out articles, 95 % intervals over articles):
 
-  preset                    main                      long
-  minutes                   20.7                      128
-  round trip, sampled       0.056 [0.019, 0.081]      0.353 [0.316, 0.387]
-  round trip, greedy        0.118                     0.403
-  round trip before RL      -0.100 [-0.176, -0.058]   0.151 [0.126, 0.182]
-  teacher's text            0.312                     0.544
-  shuffled vector           -0.417                    -0.587
-  zero vector               -0.375                    -0.486
-  empty text                -0.317                    -0.414
-  retrieval                 0.127 [0.104, 0.146]      0.324 [0.284, 0.360]
+  preset                    main                      long (whole weights)
+  minutes                   20                        128
+  round trip, sampled       0.265 [0.230, 0.285]      0.353 [0.316, 0.387]
+  round trip, greedy        0.281                     0.403
+  round trip before RL      -0.113 [-0.166, -0.072]   0.151 [0.126, 0.182]
+  teacher's text            0.417                     0.544
+  shuffled vector           -0.484                    -0.587
+  zero vector               -0.357                    -0.486
+  empty text                -0.299                    -0.414
+  retrieval                 0.210 [0.181, 0.232]      0.324 [0.284, 0.360]
   mean per last token       0.082 [0.040, 0.155]      0.152 [0.117, 0.190]
 
-docs/measurements/ has the whole tables: twenty_minutes.md, two_hours.md and what_rl_adds.md. Why the values are so:
+docs/measurements/ has the whole tables: twenty_minutes.md, two_hours.md and recipe.md. Why the values are so:
 - Layer 22: words can say most there beyond what the last token says (which_block.md).
 - Injection: replace, scalar, α at the 75th percentile of the norms. The slot then looks to every block like the
   target's own residual (injection.md).
