@@ -3,7 +3,7 @@
   bash launch/local.sh
   nla run --config=configs/smollm2_135m.py --workdir=runs/smollm2_135m [--config.preset=long]
 
-Expect on two CPU cores with AVX512-BF16, without an accelerator (FVE on held-out articles, 95 % intervals over articles):
+Expect on two CPU cores with AVX512-BF16 (FVE on held-out articles, 95 % intervals over articles):
 
   preset                    main                      long (whole weights)
   minutes                   20                        128

@@ -13,10 +13,8 @@ from nla_jax.interop.base_models.load import load_pretrained
 
 D, ROWS, LAYER = 16, 1200, 3
 # One direction in fourteen is rare enough to tell something.
-WORDS = [
-  f"it was a {one}"
-  for one in "river stone bird iron cloud horse lamp bell ship rope mill well door hill".split()
-]
+THINGS = "river stone bird iron cloud horse lamp bell ship rope mill well door hill"
+WORDS = [f"it was a {one}" for one in THINGS.split(" ")]
 
 
 @pytest.fixture(scope="module")
