@@ -126,6 +126,7 @@ def test_logits_and_every_residual_equal_transformers(model, reference, torch_fo
   assert _error(hidden[valid] @ np.asarray(unembedding(model[1])).T, logits[valid]).max() < 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", [GEMMA], indirect=True)
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_logits_and_every_residual_equal_transformers_past_the_sliding_window(
