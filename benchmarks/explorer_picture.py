@@ -11,7 +11,7 @@ import shutil
 
 from playwright.sync_api import Page, sync_playwright
 
-WIDTH, HEIGHT = 1180, 800
+WIDTH, HEIGHT = 1180, 900
 _PATIENCE = 600_000  # milliseconds: a first request compiles
 
 
@@ -36,6 +36,7 @@ def main() -> None:
     page.set_default_timeout(_PATIENCE)
     page.goto(options.url)
     read(page, options.question, options.tokens)
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=options.out)
     chromium.close()
 
