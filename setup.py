@@ -119,6 +119,7 @@ setup(
       "pytest-timeout>=2.3",
       "pytest-xdist>=3.5",
       "ruff>=0.12",
+      "setuptools>=77",  # builds the wheel of a package; Python 3.12 brings none
     ],
   },
 )
