@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
   # 3. The games, and what they came to.
   folder = Path(files.here(options.workdir)).absolute()
   with claimed(folder):
-    named = StoreFeatures(store, nla, folder, options.sae) if store else None
+    named = None if store is None else StoreFeatures(store, nla, folder, options.sae)
     rows = play(organisms, nla, rules, folder, grade=grade, features=named)
     found = summarised(rows, organisms)
     write_page(folder / "audit.html", found, rows)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nla_jax import files
+from nla_jax.bucket import place
 from nla_jax.data.store.store import Store
 from nla_jax.errors import NLAError
 from nla_jax.evaluation.sae import features, train
@@ -20,7 +21,7 @@ _FILE = "sae.npz"
 
 def open_store(path: str) -> Store:
   """The store of a workdir, or the store that lies there. Raises NLAError where there is none."""
-  below = Path(files.here(path)) / STORE
+  below = place(files.here(path)) / STORE
   return Store(str(below if below.is_dir() else path))
 
 
