@@ -3,11 +3,11 @@
 import hashlib
 import json
 import random
-import threading
 import tracemalloc
 
 import numpy as np
 import pytest
+from support.threads_as_processes import in_processes
 
 from nla_jax.config import default_config
 from nla_jax.data import reading_corpus
@@ -15,7 +15,6 @@ from nla_jax.data.blocks import RECORDS, ROWS
 from nla_jax.data.positions import SPLITS, join_copies, join_numbers, text_mark
 from nla_jax.data.selection import select
 from nla_jax.data.store.documents import documents_to_parquet
-from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.random_model import byte_tokenizer
 from nla_jax.parallel import distributed
 
@@ -75,46 +74,6 @@ def _case(corpus, name: str):
   return _config(both if "both" in name else str(corpus / "texts.jsonl"), **CASES[name])
 
 
-def _in_processes(count: int, monkeypatch, function, stop_at: int = 0) -> list:
-  """What the function gives or raises in each of `count` processes, threads that wait for each other.
-
-  With `stop_at` all are asked to stop at so many calls of `preempted`.
-  """
-  me, barrier, given = threading.local(), threading.Barrier(count, timeout=60), [None] * count
-
-  def gather(rows):
-    given[me.index] = rows
-    barrier.wait()
-    every = list(given)
-    barrier.wait()
-    return every
-
-  def preempted():
-    me.asked += 1
-    return me.asked == stop_at
-
-  results = [None] * count
-
-  def work(index):
-    me.index, me.asked = index, 0
-    try:
-      results[index] = function()
-    except (NLAError, distributed.PreemptedError) as error:
-      results[index] = error
-
-  with monkeypatch.context() as patch:
-    patch.setattr(distributed, "process", lambda: (me.index, count))
-    patch.setattr(distributed, "gather_rows", gather)
-    patch.setattr(distributed, "wait", lambda what: barrier.wait())
-    patch.setattr(distributed, "preempted", preempted)
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
-    for thread in threads:
-      thread.start()
-    for thread in threads:
-      thread.join()
-  return results
-
-
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("count", [1, 3])
 def test_any_number_of_processes_selects_what_one_did_that_held_everything(
@@ -122,7 +81,7 @@ def test_any_number_of_processes_selects_what_one_did_that_held_everything(
 ):
   config = _case(corpus, name)
   function = lambda: select(config, byte_tokenizer(), str(tmp_path / "tokens"))
-  for found in _in_processes(count, monkeypatch, function):
+  for found in in_processes(count, monkeypatch, function):
     assert _digest(found) == EXPECTED[name]
 
 
@@ -134,12 +93,12 @@ def test_blocks_of_a_stopped_run_are_taken_up_by_others(
   config, folder = _case(corpus, name), tmp_path / "tokens"
   function = lambda: select(config, byte_tokenizer(), str(folder), "of this tokenizer")
   # Drawn is from what was counted: three blocks, and then two of the three.
-  for stopped in _in_processes(before, monkeypatch, function, 6 if "drawn" in name else 3):
+  for stopped in in_processes(before, monkeypatch, function, 6 if "drawn" in name else 3):
     assert isinstance(stopped, distributed.PreemptedError)
   times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
   assert len([path for path in times if path.parent.name == ROWS]) == 2
 
-  for found in _in_processes(behind, monkeypatch, function):
+  for found in in_processes(behind, monkeypatch, function):
     assert _digest(found) == EXPECTED[name]
   assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -187,7 +146,7 @@ def test_an_id_that_two_blocks_have_is_named_in_every_process(tmp_path, monkeypa
   (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
   config = _config(str(tmp_path / "x.jsonl"))
   function = lambda: select(config, byte_tokenizer(), str(tmp_path / "tokens"))
-  for found in _in_processes(2, monkeypatch, function):
+  for found in in_processes(2, monkeypatch, function):
     assert "has the document id 'n3' twice" in str(found)
 
 

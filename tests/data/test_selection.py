@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import threading
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.threads_as_processes import in_processes
 
 from nla_jax.autoencoder.chat import render
 from nla_jax.config import default_config
@@ -17,7 +17,6 @@ from nla_jax.data.selection import select
 from nla_jax.data.store.documents import documents_to_parquet
 from nla_jax.errors import NLAError
 from nla_jax.interop.base_models.random_model import byte_tokenizer
-from nla_jax.parallel import distributed
 from nla_jax.run.checks import check_names
 
 
@@ -82,7 +81,7 @@ def test_several_processes_select_what_one_does(mixed, tokenizer, tmp_path, monk
   config, folder = _config(mixed, **options), str(tmp_path / "tokens")
   alone = select(config, tokenizer, folder)
   # A tokenizer each: one call's choice to split special tokens would otherwise reach another thread's call.
-  for found in _in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder)):
+  for found in in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder)):
     for expected, one in zip(alone.documents, found.documents, strict=True):
       assert one.tokens.tolist() == expected.tokens.tolist()
       for field in ("id", "group", "split", "source"):
@@ -90,38 +89,6 @@ def test_several_processes_select_what_one_does(mixed, tokenizer, tmp_path, monk
     np.testing.assert_array_equal(found.document, alone.document)
     np.testing.assert_array_equal(found.position, alone.position)
     assert (found.parts, found.counts) == (alone.parts, alone.counts)
-
-
-def _in_processes(count: int, monkeypatch, function) -> list:
-  """What the function gives in each of `count` processes, which here are threads that wait for each other."""
-  me, barrier, given = threading.local(), threading.Barrier(count, timeout=60), [None] * count
-
-  def gather(rows):
-    given[me.index] = rows
-    barrier.wait()
-    every = list(given)
-    barrier.wait()
-    return every
-
-  results = [None] * count
-
-  def work(index):
-    me.index = index
-    try:
-      results[index] = function()
-    except NLAError as error:
-      results[index] = error
-
-  with monkeypatch.context() as patch:
-    patch.setattr(distributed, "process", lambda: (me.index, count))
-    patch.setattr(distributed, "gather_rows", gather)
-    patch.setattr(distributed, "wait", lambda what: barrier.wait())
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
-    for thread in threads:
-      thread.start()
-    for thread in threads:
-      thread.join()
-  return results
 
 
 def test_a_mistake_in_one_process_is_told_in_all(tokenizer, tmp_path, monkeypatch):
@@ -134,7 +101,7 @@ def test_a_mistake_in_one_process_is_told_in_all(tokenizer, tmp_path, monkeypatc
     dumb.chat_template = None
     return select(config, dumb, folder)
 
-  found = _in_processes(3, monkeypatch, run)
+  found = in_processes(3, monkeypatch, run)
   assert "no chat template" in str(found[2]) and "process 2 could not" in str(found[0])
 
 
@@ -276,7 +243,7 @@ def test_a_copy_in_another_source_is_in_the_same_split_whoever_read_it(
   config = _config(f"{tmp_path / 'one.jsonl'}+{tmp_path / 'two.jsonl'}")
   folder = str(tmp_path / "tokens")
   alone = select(config, tokenizer, folder)
-  several = _in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder))
+  several = in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder))
   for found in (alone, *several):
     splits = {}
     for one in found.documents:
@@ -326,7 +293,7 @@ def test_conversations_of_one_user_are_one_group(tokenizer, tmp_path, group_by, 
     assert groups == [f"u{i // 3}" for i in range(18)]
   else:
     assert len(set(groups)) == 18
-  for found in _in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder)):
+  for found in in_processes(3, monkeypatch, lambda: select(config, byte_tokenizer(), folder)):
     for one, expected in zip(found.documents, alone.documents, strict=True):
       assert one.group == expected.group and one.roles.tolist() == expected.roles.tolist()
 
